@@ -1,0 +1,1 @@
+"""The ports: where frames enter and leave. Devices, memory, captures, and faults for tests."""

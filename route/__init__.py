@@ -1,0 +1,1 @@
+"""Floor 1: where a destination goes. One longest-prefix table, built whole and swapped whole."""

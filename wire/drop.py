@@ -1,0 +1,86 @@
+"""Why a packet went no further: one name, one line of documentation each.
+
+The values are public: `bridgectl stats`, replay events and metrics print them. Reasons are counted by port in
+`bridge.counters`; which of them owe the sender an ICMP error is said where the walk gives the verdict.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Drop(StrEnum):
+    """The reasons, grouped by the floor of the walk that gives them."""
+
+    # The frame (RFC 894, IEEE 802.3)
+    ETH_SHORT = "eth.short"  # fewer than 14 bytes
+    ETH_NOT_FOR_US = "eth.not_for_us"  # unicast to another station's MAC address
+    ETH_SOURCE = "eth.source"  # the source MAC address is a group address, all zero, or our own
+    ETH_GROUP = "eth.group"  # RFC 1812 5.3.4: unicast IP in a broadcast or multicast frame
+    ETHERTYPE_IPV6 = "ethertype.ipv6"  # IPv6 is not carried
+    ETHERTYPE_VLAN = "ethertype.vlan"  # an 802.1Q or 802.1ad tag
+    ETHERTYPE_LLC = "ethertype.llc"  # an 802.3 length field: LLC or SNAP
+    ETHERTYPE_OTHER = "ethertype.other"  # any other; `stats` counts them by number
+    # The IPv4 header (RFC 1812 5.2.2: silent, always)
+    IP_SHORT = "ip.short"  # fewer than 20 bytes, or a header that is longer than the packet
+    IP_CHECKSUM = "ip.checksum"  # the header does not sum to all ones
+    IP_VERSION = "ip.version"  # the version is not 4
+    IP_HEADER_LENGTH = "ip.header_length"  # IHL below 5
+    IP_TOTAL_LENGTH = "ip.total_length"  # total length below the header's, or beyond the frame's end
+    IP_OPTION = "ip.option"  # RFC 1812 4.3.3.5: a malformed option, answered with 12/0
+    IP_SOURCE_ROUTE = "ip.source_route"  # RFC 7126: loose or strict source route
+    IP_MARTIAN_SOURCE = "ip.martian_source"  # RFC 1812 5.3.7: a source that no host may have
+    IP_MARTIAN_DESTINATION = "ip.martian_destination"  # RFC 1812 5.3.7: 0/8, 127/8, 169.254/16, 240/4
+    IP_SPOOFED_SOURCE = "ip.spoofed_source"  # RFC 2827: a source that does not live behind this port
+    IP_BROADCAST = "ip.broadcast"  # RFC 2644: limited or directed broadcast, never forwarded
+    IP_MULTICAST = "ip.multicast"  # RFC 1112: multicast is not routed, IGMP is swallowed
+    IP_TTL = "ip.ttl"  # the time to live ran out, answered with 11/0
+    IP_TOO_BIG = "ip.too_big"  # DF is set and the egress is narrower, answered with 3/4
+    # Transport headers
+    TRANSPORT_SHORT = "transport.short"  # TCP below 20 bytes, UDP or ICMP below 8, data offset or length out of range
+    TRANSPORT_PORT_ZERO = "transport.port_zero"  # a TCP or UDP port of zero
+    # Fragments (RFC 791, RFC 1858, RFC 3128, RFC 4787 11)
+    FRAGMENT_BAD = "fragment.bad"  # a length that is no multiple of 8 with MF set, or an end beyond 65,535
+    FRAGMENT_OVERLAP = "fragment.overlap"  # ranges overlap: the whole datagram is given up
+    FRAGMENT_DUPLICATE = "fragment.duplicate"  # the same range again
+    FRAGMENT_TIMEOUT = "fragment.timeout"  # the first fragment (or the rest, for us) did not come in time
+    FRAGMENT_STORE_FULL = "fragment.store_full"  # the bounded store has no room
+    FRAGMENT_DATAGRAM_DROPPED = "fragment.datagram_dropped"  # the first fragment was dropped, so is the rest
+    # ARP (RFC 826, RFC 5227)
+    ARP_MALFORMED = "arp.malformed"  # hardware or protocol type, a length, or a truncated packet
+    ARP_OPCODE = "arp.opcode"  # neither request nor reply
+    ARP_SENDER = "arp.sender"  # a sender address that must never be cached
+    ARP_NOT_FOR_US = "arp.not_for_us"  # somebody else's business, nothing learned
+    ARP_RATE_LIMITED = "arp.rate_limited"  # too many from senders that the table does not know
+    ARP_LOCKED = "arp.locked"  # a second change of MAC address within the lock time, or of a static entry
+    ARP_SUPERSEDED = "arp.superseded"  # RFC 1122 2.3.2.2: the queue is full, the oldest waiting frame gave way
+    ARP_QUEUE_FULL = "arp.queue_full"  # the port's bound on all waiting frames
+    ARP_NO_ANSWER = "arp.no_answer"  # three requests a second apart: answered with 3/1
+    ARP_NO_SUCH_HOST = "arp.no_such_host"  # a next hop that is never resolved: outside the subnet, our own, its edges
+    # NAT
+    ALIAS_NO_LINK = "alias.no_link"  # to an alias address, and no link or static forward knows it: silence
+    ALIAS_FILTERED = "alias.filtered"  # a link, but its inside host never sent to this remote (address-dependent)
+    ALIAS_NO_PORT = "alias.no_port"  # no outside port is free: answered with 3/13
+    ALIAS_TABLE_FULL = "alias.table_full"  # max_links: answered with 3/13
+    ALIAS_HOST_LIMIT = "alias.host_limit"  # max_links_per_host: answered with 3/13
+    ALIAS_PROTOCOL_TAKEN = "alias.protocol_taken"  # another inside host already speaks this protocol to that remote
+    ALIAS_NO_STATE = "alias.no_state"  # a packet that may not open a link (a TCP RST, an unknown ICMP type)
+    ALIAS_QUOTE = "alias.quote"  # an ICMP error whose quoted packet is malformed or not ours
+    # Routing
+    ROUTE_UNREACHABLE = "route.unreachable"  # no route, or a private range: answered with 3/0
+    ROUTE_NO_TUNNEL = "route.no_tunnel"  # the node has no session (no endpoint, or the handshake gave up): 3/1
+    ROUTE_NOT_FROM_OUTSIDE = "route.not_from_outside"  # from tap1 or the tunnel, to what is not open to it: silence
+    ROUTE_REFLECTED = "route.reflected"  # it would leave by the port it came in by
+    # Our own addresses
+    LOCAL_PORT = "local.port"  # no service here: 3/3 or a TCP reset
+    LOCAL_PROTOCOL = "local.protocol"  # a protocol that we do not speak: 3/2
+    LOCAL_SILENT = "local.silent"  # to us, and policy or the protocol says: no answer
+    # ICMP
+    ICMP_CHECKSUM = "icmp.checksum"  # RFC 5508 REQ-3: a bad checksum
+    ICMP_TYPE = "icmp.type"  # a type that a NAT does not pass
+    # The port it should leave by
+    PORT_ABSENT = "port.absent"  # the configuration has no such port
+    PORT_FULL = "port.full"  # the kernel's queue of the device is full
+    PORT_DOWN = "port.down"  # the device is down
+    PORT_MALFORMED = "port.malformed"  # the virtio header contradicts the frame
+
