@@ -52,6 +52,7 @@ class Drop(StrEnum):
     ARP_SENDER = "arp.sender"  # a sender address that must never be cached
     ARP_NOT_FOR_US = "arp.not_for_us"  # somebody else's business, nothing learned
     ARP_RATE_LIMITED = "arp.rate_limited"  # too many from senders that the table does not know
+    ARP_CONFLICT = "arp.conflict"  # RFC 5227 2.4: somebody else sends from our own address
     ARP_LOCKED = "arp.locked"  # a second change of MAC address within the lock time, or of a static entry
     ARP_SUPERSEDED = "arp.superseded"  # RFC 1122 2.3.2.2: the queue is full, the oldest waiting frame gave way
     ARP_QUEUE_FULL = "arp.queue_full"  # the port's bound on all waiting frames
@@ -83,4 +84,5 @@ class Drop(StrEnum):
     PORT_FULL = "port.full"  # the kernel's queue of the device is full
     PORT_DOWN = "port.down"  # the device is down
     PORT_MALFORMED = "port.malformed"  # the virtio header contradicts the frame
-
+    # Ourselves
+    WALK_FAULT = "walk.fault"  # a bug of ours: the walk failed on the frame, the log has it

@@ -50,6 +50,16 @@ class Packet:
         "tos",
         "ttl",
     )
+    data: bytearray
+    offload: Offload | None
+    source: int
+    destination: int
+    protocol: int
+    ttl: int
+    tos: int
+    identification: int
+    header_bytes: int
+    offset_bytes: int
 
     def __init__(self, data: bytearray, offload: Offload | None) -> None:
         first, self.tos, _, self.identification, flags, self.ttl, self.protocol, _, self.source, self.destination = (

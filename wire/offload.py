@@ -42,7 +42,7 @@ class Offload(NamedTuple):
     checksum_offset: int
 
 
-def unpack(header: bytes | memoryview, link_bytes: int) -> Offload | None:
+def unpack(header: bytes | bytearray | memoryview, link_bytes: int) -> Offload | None:
     """The ten bytes in front of a frame with `link_bytes` of link header; None where they say nothing."""
     flags, gso_type, header_bytes, gso_bytes, start, offset = HEADER.unpack_from(header)
     if not flags & NEEDS_CSUM and gso_type == GSO_NONE:
@@ -95,7 +95,7 @@ def is_consistent(packet: bytes | bytearray | memoryview, offload: Offload) -> b
         return False
     if offload.gso_type == GSO_NONE:
         return True
-    return offload.gso_type & ~GSO_ECN == gso and 8 <= offload.gso_bytes and offload.partial
+    return offload.gso_type & ~GSO_ECN == gso and offload.gso_bytes >= 8 and offload.partial
 
 
 def complete(packet: bytearray, offload: Offload) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 SECOND_NS = 1_000_000_000
 
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")  # `int` takes signs and blanks too
+
 
 def seconds_ns(seconds: float) -> int:
     """Seconds to nanoseconds, exact for whole seconds and rounded for fractions."""
@@ -43,7 +45,7 @@ def mac_text(mac: bytes) -> str:
 def mac_bytes(text: str) -> bytes:
     """`02:00:00:00:00:01` (or with dashes) as six bytes; else `ValueError`."""
     parts = text.replace("-", ":").split(":")
-    if len(parts) != 6 or not all(1 <= len(part) <= 2 for part in parts):
+    if len(parts) != 6 or not all(1 <= len(part) <= 2 and set(part) <= _HEX_DIGITS for part in parts):
         raise ValueError(f"{text!r} is no MAC address")
     return bytes(int(part, 16) for part in parts)
 

@@ -1,0 +1,36 @@
+# Plain commands, the same on a desk and in CI. Everything runs from .venv, which scripts/install makes.
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := alias arp bench bridge bridgectl flow icmp lab route wire
+MINUTES ?= 1
+
+.PHONY: install check test demo bench fuzz conformance clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml scripts/install
+	scripts/install $(VENV)
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: install
+	$(BIN)/pytest
+
+demo: install
+	$(BIN)/bridgectl demo
+
+bench: install
+	$(BIN)/python -m bench
+
+fuzz: install
+	$(BIN)/python -m bench.fuzz --minutes $(MINUTES)
+
+conformance: install
+	$(BIN)/python -m bench.conformance
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,132 @@
+"""The ports of our own address on one egress, for one protocol: who has which, which are free, which rest.
+
+RFC 4787 4.2.1 and RFC 7857 9: a port is preserved where it is free, else drawn at random (`PortSpace.allocate`), in the
+class of the inside port (REQ-3a: 0-1023, 1024-65535) and with its parity (4.2.2) as long as that has a free one. A port
+has one owner, whatever the remotes are (REQ-3: no overloading). RFC 6888 REQ-8: a freed port rests for `REST_NS`; only
+the inside endpoint that had it may have it back sooner. Identifiers of ICMP queries have neither class nor parity.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable
+
+from alias.types import Link
+from wire.units import SECOND_NS
+
+REST_NS = 120 * SECOND_NS
+TRIES = 8
+"""Random draws before the free ports are searched from a random place on."""
+
+_USED, _RESERVED, _RESTING = 1, 2, 4
+_PORTS = 65_536
+_HALF = _PORTS // 2  # even ports stand in the lower half of the map, odd ports in the upper, each in ascending order
+_CLASS_EDGE = 1024 // 2
+_KEY_MASK = (1 << 48) - 1
+
+
+def endpoint_key(address: int, port: int) -> int:
+    """An inside endpoint as one integer."""
+    return address << 16 | port
+
+
+class PortSpace:
+    """One port space and its two indexes: `by_port` (outside port to link) and `by_inside` (`endpoint_key` to the link
+    that this endpoint's packets take)."""
+
+    __slots__ = ("_map", "_reserved", "_resting", "_returning", "by_inside", "by_port", "has_classes")
+
+    def __init__(self, *, has_classes: bool) -> None:
+        """`has_classes`: TCP and UDP ports; False for identifiers of ICMP queries, of which 0 is one like any other."""
+        self.has_classes = has_classes
+        self.by_port: dict[int, Link] = {}
+        self.by_inside: dict[int, Link] = {}
+        self._map = bytearray(_PORTS)
+        self._reserved: frozenset[int] = frozenset()
+        # Resting ports as `until << 64 | port << 48 | endpoint_key`: in order of time, and by their former owner.
+        self._resting: deque[int] = deque()
+        self._returning: dict[int, int] = {}
+        self.reserve(())
+
+    def reserve(self, ports: Iterable[int]) -> None:
+        """These ports, and no others, are never allotted; a link that has one keeps it. Port 0 is always among them."""
+        for port in self._reserved:
+            self._map[_place(port)] &= ~_RESERVED
+        self._reserved = frozenset(ports) | ({0} if self.has_classes else set())
+        for port in self._reserved:
+            self._map[_place(port)] |= _RESERVED
+
+    def allocate(self, key: int, wanted: int, rng: random.Random, now: int) -> int | None:
+        """A free port for the inside endpoint `key`, whose own port is `wanted`; None where its class is exhausted."""
+        self._wake(now)
+        marks = self._map
+        record = self._returning.pop(key, None)
+        if record is not None:
+            port = record >> 48 & 0xFFFF
+            marks[_place(port)] &= ~_RESTING
+            if not marks[_place(port)]:
+                return port
+        place = _place(wanted)
+        if not marks[place]:
+            return wanted
+        if not self.has_classes:
+            return self._draw(0, _PORTS, rng)
+        half = place - place % _HALF
+        low, high = (0, _CLASS_EDGE) if wanted < 1024 else (_CLASS_EDGE, _HALF)
+        port_drawn = self._draw(half + low, half + high, rng)
+        if port_drawn is None:
+            half = _HALF - half
+            port_drawn = self._draw(half + low, half + high, rng)
+        return port_drawn
+
+    def _draw(self, start: int, end: int, rng: random.Random) -> int | None:
+        """A free port from a range of the map."""
+        marks, width = self._map, end - start
+        for _ in range(TRIES):
+            place = start + int(rng.random() * width)
+            if not marks[place]:
+                return _port(place)
+        somewhere = start + int(rng.random() * width)
+        place = marks.find(0, somewhere, end)
+        if place < 0:
+            place = marks.find(0, start, somewhere)
+        return None if place < 0 else _port(place)
+
+    def take(self, link: Link) -> None:
+        """`link` owns its outside port. The port is free, or reserved for it."""
+        self.by_port[link.outside_port] = link
+        self._map[_place(link.outside_port)] |= _USED
+
+    def give_back(self, link: Link, now: int, *, rest: bool) -> None:
+        """The port of `link` is free again, after its `rest`."""
+        port = link.outside_port
+        del self.by_port[port]
+        marks, place = self._map, _place(port)
+        marks[place] &= ~_USED
+        if rest:
+            key = endpoint_key(link.inside, link.inside_port)
+            record = now + REST_NS << 64 | port << 48 | key
+            marks[place] |= _RESTING
+            self._returning[key] = record
+            self._resting.append(record)
+
+    def _wake(self, now: int) -> None:
+        """The ports that have rested long enough are free for everyone."""
+        resting = self._resting
+        while resting and resting[0] >> 64 <= now:
+            record = resting.popleft()
+            key = record & _KEY_MASK
+            if self._returning.get(key) == record:
+                del self._returning[key]
+                self._map[_place(record >> 48 & 0xFFFF)] &= ~_RESTING
+
+
+def _place(port: int) -> int:
+    """Where in the map a port stands."""
+    return port >> 1 | (port & 1) << 15
+
+
+def _port(place: int) -> int:
+    """Which port stands at a place of the map."""
+    return (place << 1 | place >> 15) & 0xFFFF

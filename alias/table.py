@@ -1,0 +1,417 @@
+"""The links: made by packets from inside, found by packets from both sides, ended by their timers.
+
+RFC 4787: REQ-1 (`_space.by_inside` knows no remote), REQ-5 and 6 (`_refresh`), REQ-8 (`inbound`), REQ-9 (`inbound` with
+`hairpin`), REQ-11 (nothing here depends on load), REQ-12 (errors come through `peek_inbound`, which changes nothing).
+RFC 5382: REQ-4 (`unsolicited`), REQ-5 (`alias.sessions`). RFC 5508: REQ-1, 2, 6. RFC 7857: 2 (`alias.sessions`), 5 (a
+port space for each protocol), 7, 9 (`alias.ports`), 10 (`identification`). RFC 6888: REQ-4 (`max_links_per_host`),
+REQ-8 (`alias.ports`), REQ-11 (a refusal never costs a live link). RFC 3022 4.1: protocols without ports, one inside
+host for each remote (`_others`).
+
+What the room does not do: see its README.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+
+from alias.expiry import Expiry
+from alias.identification import Identifications
+from alias.ports import PortSpace, endpoint_key
+from alias.remotes import Remotes, admits
+from alias.sessions import Sessions
+from alias.strangers import Strangers
+from alias.types import NEVER_NS, AliasSettings, Egress, Forward, Link, Linked, Unanswered, Unlinked
+from wire.drop import Drop
+from wire.ipv4 import ICMP, ICMP_QUERIES, ICMP_QUERY_REQUESTS, TCP, UDP, Packet
+from wire.tcp import ACK, RST, SYN, Segment
+
+EVENTS = 4096
+"""How many events wait for `take_events`; of more the newest."""
+
+_FLAGS_OFFSET = 13  # of the TCP header
+_WITH_PORTS = (TCP, UDP, ICMP)
+
+
+class _Host:
+    """An inside address and how many links it has, the static ones not counted. All its links share the one integer."""
+
+    __slots__ = ("address", "links")
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+        self.links = 0
+
+
+class Aliases:
+    """All links of the gateway. `packet` is always whole or a first fragment, its transport header read
+    (`wire.ipv4.read_transport`) and its source or destination not yet rewritten. Call `tick` when its deadline has come
+    and before packets of that time; `take_events` after what may make or end links."""
+
+    def __init__(
+        self,
+        settings: AliasSettings,
+        forwards: Sequence[Forward],
+        reserved: Collection[tuple[Egress, int, int]],
+        rng: random.Random,
+    ) -> None:
+        """`reserved`: (egress, protocol, port) that are never allotted. `ValueError` for two forwards of one port."""
+        self.settings = settings
+        self._rng = rng
+        self._spaces = {
+            egress: {protocol: PortSpace(has_classes=protocol != ICMP) for protocol in _WITH_PORTS} for egress in Egress
+        }
+        self._others: dict[int, Link] = {}  # address-only links, see `_other_key`
+        self._static: dict[tuple[Egress, int, int], Link] = {}  # (egress, protocol, outside port) -> static link
+        self._hosts: dict[int, _Host] = {}
+        self._count = 0
+        self._latest_ns = 0
+        self._expiry = Expiry()
+        self._sessions = Sessions(0, 0, 0)
+        self._remotes = Remotes(0)
+        self._strangers = Strangers()
+        self._identifications = Identifications(rng)
+        self._events: deque[Linked | Unlinked] = deque(maxlen=EVENTS)
+        self._apply(settings)
+        self._reserve(reserved)
+        self._forward(forwards, 0)
+        self._events.clear()
+
+    def _apply(self, settings: AliasSettings) -> None:
+        """What other objects need to know of the settings."""
+        self.settings = settings
+        self._by_address = settings.filtering == "address-dependent"
+        self._sessions.established_ns = settings.tcp_established_ns
+        self._sessions.transitory_ns = settings.tcp_transitory_ns
+        self._sessions.limit = settings.max_links
+        self._remotes.limit = 4 * settings.max_links
+
+    # Packets
+
+    def outbound(self, egress: Egress, packet: Packet, now: int) -> Link | Drop:
+        """The link that a packet from inside leaves by on `egress`, made if need be; counters and timers follow.
+
+        `ALIAS_NO_STATE`: no link, and this may not open one (a TCP reset, an ICMP reply), or it is no ICMP query.
+        `ALIAS_NO_PORT`, `ALIAS_TABLE_FULL`, `ALIAS_HOST_LIMIT`, `ALIAS_PROTOCOL_TAKEN`: as their names say.
+        """
+        protocol = packet.protocol
+        space = self._spaces[egress].get(protocol)
+        flags = 0
+        asks = True  # anything but an ICMP reply: those neither open nor refresh a link (RFC 7857 7.1)
+        if space is None:
+            link = self._others.get(_other_key(egress, protocol, packet.destination))
+        else:
+            link = space.by_inside.get(packet.source << 16 | packet.source_port)
+            if protocol == TCP:
+                flags = packet.data[packet.header_bytes + _FLAGS_OFFSET]
+            elif protocol == ICMP:
+                kind = packet.data[packet.header_bytes]
+                if kind not in ICMP_QUERIES:
+                    return Drop.ALIAS_NO_STATE
+                asks = kind in ICMP_QUERY_REQUESTS
+        if link is not None and now >= link.expires_ns:
+            self._events.append(self._end(link, now))
+            link = None
+        is_new = link is None
+        if link is None:
+            if flags & RST or not asks:
+                return Drop.ALIAS_NO_STATE
+            opened = self._open(egress, packet, space, now)
+            if isinstance(opened, Drop):
+                return opened
+            link = opened
+        elif space is None and link.inside != packet.source:
+            return Drop.ALIAS_PROTOCOL_TAKEN
+        link.last_ns = now
+        link.packets += 1
+        link.bytes += len(packet.data)
+        if link.expires_ns != NEVER_NS:
+            if protocol == TCP:
+                if self._sessions.outbound(link, packet, now):
+                    self._expiry.arm(link)
+            elif asks:
+                self._refresh(link, now)
+            if self._by_address and not flags & RST:
+                self._remotes.note(link, packet.destination)
+            if is_new:
+                self._expiry.arm(link)
+        if flags & SYN and self._strangers:
+            self._strangers.answer(egress, link.outside_port, packet.destination, packet.destination_port)
+        return link
+
+    def inbound(self, egress: Egress, packet: Packet, now: int, *, hairpin: bool = False) -> Link | Drop:
+        """The link that a packet to our address on `egress` belongs to; counters and timers follow.
+
+        `hairpin`: the packet comes from inside, and its source already is X:m of its sender's link (RFC 4787 REQ-9a);
+        it is not filtered. `ALIAS_NO_LINK`, `ALIAS_FILTERED`: silence, see also `unsolicited`. `ICMP_TYPE`: an ICMP
+        message that is no query (errors are looked up by what they quote, with `peek_inbound`).
+        """
+        protocol = packet.protocol
+        if protocol == ICMP and packet.data[packet.header_bytes] not in ICMP_QUERIES:
+            return Drop.ICMP_TYPE
+        link = self.peek_inbound(egress, protocol, packet.destination_port, packet.source)
+        if link is None:
+            return Drop.ALIAS_NO_LINK
+        if now >= link.expires_ns:
+            self._events.append(self._end(link, now))
+            return Drop.ALIAS_NO_LINK
+        is_static = link.expires_ns == NEVER_NS
+        if self._by_address and not hairpin and not is_static and not admits(link, packet.source):
+            return Drop.ALIAS_FILTERED
+        link.last_ns = now
+        link.packets += 1
+        link.bytes += len(packet.data)
+        if protocol == TCP:
+            if not is_static and self._sessions.inbound(link, packet, now):
+                self._expiry.arm(link)
+        elif self.settings.refresh_inbound and protocol != ICMP and not is_static:
+            self._refresh(link, now)
+        return link
+
+    def confirm(
+        self,
+        link: Link,
+        now: int,
+        *,
+        outbound: bool,
+        packets: int,
+        size_bytes: int,
+        remote: int = 0,
+        remote_port: int = 0,
+        acknowledgment: int | None = None,
+        window: int = 0,
+    ) -> None:
+        """A fast path has forwarded `packets` for `link`, the last one at `now`: timers and counters follow.
+
+        `remote`, `remote_port`: the other end, needed for TCP. `acknowledgment` and `window` (as in the header): of the
+        last TCP segment from inside, so that a reset can be judged; a fast path that cannot tell them leaves them out,
+        and resets may then pass without effect. SYN, FIN and RST segments come through `outbound` and `inbound`.
+        """
+        if now >= link.expires_ns:
+            return  # it has ended
+        link.last_ns = max(link.last_ns, now)
+        link.packets += packets
+        link.bytes += size_bytes
+        if link.expires_ns == NEVER_NS:
+            return
+        if link.protocol == TCP:
+            segment = None
+            if outbound and acknowledgment is not None:
+                segment = Segment(ACK, 0, acknowledgment, window, 0, None)
+            if self._sessions.confirm(link, remote, remote_port, now, outbound=outbound, segment=segment):
+                self._expiry.arm(link)
+        elif outbound or (self.settings.refresh_inbound and link.protocol != ICMP):
+            self._refresh(link, now)
+
+    def peek_inbound(self, egress: Egress, protocol: int, outside_port: int, remote: int) -> Link | None:
+        """The link behind an outside port (of an address-only link: towards `remote`), nothing changed."""
+        space = self._spaces[egress].get(protocol)
+        if space is None:
+            return self._others.get(_other_key(egress, protocol, remote))
+        return space.by_port.get(outside_port)
+
+    def peek_outbound(self, egress: Egress, protocol: int, inside: int, inside_port: int, remote: int) -> Link | None:
+        """The link of an inside endpoint (address-only: of `inside` towards `remote`), nothing changed."""
+        space = self._spaces[egress].get(protocol)
+        if space is None:
+            link = self._others.get(_other_key(egress, protocol, remote))
+            return link if link is not None and link.inside == inside else None
+        return space.by_inside.get(inside << 16 | inside_port)
+
+    def unsolicited(self, egress: Egress, packet: Packet, now: int) -> None:
+        """An inbound packet that found no link, or was filtered, and is dropped: if it is a SYN and the settings say
+        `unreachable`, `tick` will tell when nothing has answered it (RFC 5382 REQ-4)."""
+        if self.settings.unsolicited_syn != "unreachable" or packet.protocol != TCP:
+            return
+        if packet.data[packet.header_bytes + _FLAGS_OFFSET] & (SYN | ACK | RST) == SYN:
+            self._strangers.remember(egress, packet, now)
+
+    def identification(self, egress: Egress, packet: Packet, now: int) -> int:
+        """The IP identification for a packet that leaves aliased on `egress` (RFC 7857 10), see `alias.identification`.
+        The packet's source is still the inside host's. For a datagram in fragments: once, for the first of them."""
+        return self._identifications.choose(egress, packet, now)
+
+    # Time
+
+    def tick(self, now: int) -> list[Unlinked | Unanswered]:
+        """Everything due at `now`: expired links, and SYNs that nothing answered."""
+        self._latest_ns = max(self._latest_ns, now)
+        happened: list[Unlinked | Unanswered] = [self._end(link, now) for link in self._expiry.due(now)]
+        if self._strangers:
+            happened += self._strangers.due(now)
+        return happened
+
+    def next_deadline(self) -> int | None:
+        """When `tick` should run next, at or before the next expiry; None while nothing waits."""
+        links, strangers = self._expiry.next_deadline(), self._strangers.next_deadline()
+        if links is None or strangers is None:
+            return strangers if links is None else links
+        return min(links, strangers)
+
+    # What operators ask for
+
+    def take_events(self) -> list[Linked | Unlinked]:
+        """Links made and ended since the last call (the newest `EVENTS`), without those that `tick` has returned. The
+        static links of the start are not told."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def links(self, now: int) -> Iterator[Link]:
+        """All live links, the static ones too."""
+        for spaces in self._spaces.values():
+            for space in spaces.values():
+                yield from [link for link in space.by_port.values() if now < link.expires_ns]
+        yield from [link for link in self._others.values() if now < link.expires_ns]
+
+    def flush(self, inside: int | None = None, now: int | None = None) -> int:
+        """End all links that are not static (of the address `inside`); how many. `now`: since when their ports rest;
+        None for the latest time that the table has been told."""
+        if now is None:
+            now = self._latest_ns
+        ended = [
+            link for link in self.links(0) if link.expires_ns != NEVER_NS and (inside is None or link.inside == inside)
+        ]
+        for link in ended:
+            self._events.append(self._end(link, now))
+        self._expiry = Expiry()  # a calendar that does not keep the ended ones in memory
+        for link in self.links(0):
+            link.due = None
+            if link.expires_ns != NEVER_NS:
+                self._expiry.arm(link)
+        return len(ended)
+
+    def reconfigure(
+        self,
+        settings: AliasSettings,
+        forwards: Sequence[Forward],
+        reserved: Collection[tuple[Egress, int, int]],
+        now: int,
+    ) -> None:
+        """Take over new settings, forwards and reserved ports. Live links stay, with the expiry that they have; only a
+        link whose outside port goes to a new forward ends. What the inside endpoint of a new forward sends takes the
+        forward's port at once."""
+        self._latest_ns = max(self._latest_ns, now)
+        self._apply(settings)
+        self._reserve(reserved)
+        self._forward(forwards, now)
+
+    # Making and ending links
+
+    def _open(self, egress: Egress, packet: Packet, space: PortSpace | None, now: int) -> Link | Drop:
+        """A new link for a packet from inside, not armed yet."""
+        self._latest_ns = now
+        protocol = packet.protocol
+        refusal = self._refusal(packet.source)
+        if refusal is not None:
+            self._events += [self._end(link, now) for link in self._expiry.due(now)]
+            refusal = self._refusal(packet.source)
+            if refusal is not None:
+                return refusal
+        host = self._hosts.get(packet.source) or _Host(packet.source)
+        inside = host.address
+        if space is None:
+            link = Link(egress, protocol, inside, 0, 0, packet.destination, now)
+            self._others[_other_key(egress, protocol, packet.destination)] = link
+        else:
+            inside_port = packet.source_port
+            key = endpoint_key(inside, inside_port)
+            outside_port = space.allocate(key, inside_port, self._rng, now)
+            if outside_port is None:
+                return Drop.ALIAS_NO_PORT
+            link = Link(egress, protocol, inside, inside_port, outside_port, 0, now)
+            space.take(link)
+            space.by_inside[key] = link
+        self._count += 1
+        host.links += 1
+        self._hosts[inside] = host
+        self._events.append(Linked(link))
+        return link
+
+    def _refusal(self, inside: int) -> Drop | None:
+        """The bound that one more link of an inside address would break."""
+        host = self._hosts.get(inside)
+        if host is not None and host.links >= self.settings.max_links_per_host:
+            return Drop.ALIAS_HOST_LIMIT
+        return Drop.ALIAS_TABLE_FULL if self._count >= self.settings.max_links else None
+
+    def _refresh(self, link: Link, now: int) -> None:
+        """Restart the timer of a link that is not TCP."""
+        settings = self.settings
+        timeout_ns = settings.icmp_timeout_ns if link.protocol == ICMP else settings.udp_timeout_ns
+        link.expires_ns = max(link.expires_ns, now + timeout_ns)
+
+    def _end(self, link: Link, now: int) -> Unlinked:
+        """Take a link out of every index."""
+        is_static = link.expires_ns == NEVER_NS
+        space = self._spaces[link.egress].get(link.protocol)
+        if space is None:
+            del self._others[_other_key(link.egress, link.protocol, link.remote)]
+        else:
+            space.give_back(link, now, rest=not is_static)
+            key = endpoint_key(link.inside, link.inside_port)
+            if space.by_inside.get(key) is link:
+                del space.by_inside[key]
+        link.expires_ns = 0
+        link.due = None
+        self._sessions.forget(link)
+        self._remotes.forget(link)
+        if not is_static:
+            self._count -= 1
+            host = self._hosts[link.inside]
+            host.links -= 1
+            if not host.links:
+                del self._hosts[link.inside]
+        return Unlinked(link)
+
+    # Static forwards and reserved ports
+
+    def _reserve(self, reserved: Collection[tuple[Egress, int, int]]) -> None:
+        """Mark the ports that are never allotted."""
+        for egress, spaces in self._spaces.items():
+            for protocol, space in spaces.items():
+                space.reserve(port for on, of, port in reserved if on is egress and of == protocol)
+
+    def _forward(self, forwards: Sequence[Forward], now: int) -> None:
+        """Make the static links exactly those of `forwards`; links that stay keep their counters."""
+        wanted = {(forward.on, forward.protocol, forward.outside_port): forward for forward in forwards}
+        if len(wanted) < len(forwards):
+            raise ValueError("two forwards have the same outside port")
+        for key, link in list(self._static.items()):
+            forward = wanted.get(key)
+            if forward is None or (forward.inside, forward.inside_port) != (link.inside, link.inside_port):
+                self._events.append(self._end(link, now))
+                del self._static[key]
+                self._fall_back(link)
+        for forward in reversed(forwards):  # of several forwards to one inside endpoint the first names what it sends
+            space = self._spaces[forward.on][forward.protocol]
+            key = (forward.on, forward.protocol, forward.outside_port)
+            link = self._static.get(key) or self._make_static(space, forward, now)
+            self._static[key] = link
+            space.by_inside[endpoint_key(forward.inside, forward.inside_port)] = link
+
+    def _make_static(self, space: PortSpace, forward: Forward, now: int) -> Link:
+        """The permanent link of a forward; a link that has its port by chance ends."""
+        evicted = space.by_port.get(forward.outside_port)
+        if evicted is not None:
+            self._events.append(self._end(evicted, now))
+        link = Link(forward.on, forward.protocol, forward.inside, forward.inside_port, forward.outside_port, 0, now)
+        link.state = "static"
+        link.expires_ns = NEVER_NS
+        space.take(link)
+        self._events.append(Linked(link))
+        return link
+
+    def _fall_back(self, link: Link) -> None:
+        """What the inside endpoint of a forward that is gone sends takes the link that it had before, if it lives."""
+        space = self._spaces[link.egress][link.protocol]
+        for other in space.by_port.values():
+            if (other.inside, other.inside_port) == (link.inside, link.inside_port):
+                space.by_inside[endpoint_key(link.inside, link.inside_port)] = other
+                return
+
+
+def _other_key(egress: Egress, protocol: int, remote: int) -> int:
+    """An address-only link as one integer."""
+    return egress << 40 | protocol << 32 | remote

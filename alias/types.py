@@ -1,0 +1,148 @@
+"""The values of the NAT: settings, static forwards, links, and what the table tells its caller.
+
+A *link* ties an inside endpoint to a port of our own address on one egress. It is endpoint-independent (RFC 4787 4.1):
+the same for every remote. Protocols without ports have *address-only* links, one for each remote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal, NamedTuple
+
+from wire.units import SECOND_NS
+
+NEVER_NS = 1 << 62
+"""`expires_ns` of a static link: later than any clock."""
+
+
+class Egress(IntEnum):
+    """The side whose address hides the inside. Each egress has port spaces of its own, one for each protocol."""
+
+    TAP1 = 0
+    VPN = 1
+
+    @property
+    def label(self) -> str:
+        """As the configuration and `bridgectl alias` spell it."""
+        return "tap1" if self is Egress.TAP1 else "vpn"
+
+
+Filtering = Literal["endpoint-independent", "address-dependent"]
+UnsolicitedSyn = Literal["silent", "unreachable"]
+
+
+@dataclass(frozen=True, slots=True)
+class AliasSettings:
+    """The `[alias]` table of the configuration, times in nanoseconds. The floors of the RFCs (120, 7440, 240, 60 s)
+    are checked where the configuration is read, not here."""
+
+    filtering: Filtering = "endpoint-independent"
+    udp_timeout_ns: int = 300 * SECOND_NS
+    tcp_established_ns: int = 7440 * SECOND_NS
+    tcp_transitory_ns: int = 240 * SECOND_NS
+    icmp_timeout_ns: int = 60 * SECOND_NS
+    refresh_inbound: bool = False
+    unsolicited_syn: UnsolicitedSyn = "silent"
+    max_links: int = 65_536
+    max_links_per_host: int = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A static port map: packets to `outside_port` of our address on `on` go to `inside`:`inside_port`, and what that
+    endpoint sends leaves with `outside_port`. `protocol` is TCP or UDP (6, 17)."""
+
+    on: Egress
+    protocol: int
+    outside_port: int
+    inside: int
+    inside_port: int
+
+
+class Link:
+    """One link. Read it freely; only the room `alias` writes it.
+
+    `inside`: address. `inside_port`, `outside_port`: for ICMP queries the identifiers, 0 for address-only links.
+    `remote`: the remote address of an address-only link, else 0. `state`: TCP `INIT EST in-FIN out-FIN both-FIN TRANS`,
+    `static` for a static forward, else `open`. `expires_ns`: valid while `now < expires_ns`; `NEVER_NS` where static;
+    0 once it has ended. `last_ns`: time of the last packet, either way. `packets`, `bytes`: IP packets, both ways.
+    """
+
+    __slots__ = (
+        "bytes",
+        "due",
+        "egress",
+        "expires_ns",
+        "inside",
+        "inside_port",
+        "last_ns",
+        "outside_port",
+        "packets",
+        "protocol",
+        "remote",
+        "remotes",
+        "sessions",
+        "state",
+    )
+
+    def __init__(
+        self, egress: Egress, protocol: int, inside: int, inside_port: int, outside_port: int, remote: int, now: int
+    ) -> None:
+        self.egress = egress
+        self.protocol = protocol
+        self.inside = inside
+        self.inside_port = inside_port
+        self.outside_port = outside_port
+        self.remote = remote
+        self.state = "open"
+        self.expires_ns = 0
+        self.last_ns = now
+        self.packets = 0
+        self.bytes = 0
+        # Where `alias.expiry` keeps it: a bucket, or None for the queue of the current second.
+        self.due: Bucket | None = None
+        # TCP (`alias.sessions`): one packed session, or several by remote endpoint.
+        self.sessions: bytes | dict[int, bytes] | None = None
+        # Address-dependent filtering (`alias.remotes`): the remote addresses it has sent to, oldest first.
+        self.remotes: int | dict[int, None] | None = None
+
+    @property
+    def is_static(self) -> bool:
+        """True for a static forward."""
+        return self.state == "static"
+
+    def is_live(self, now: int) -> bool:
+        """True until it expires or is ended."""
+        return now < self.expires_ns
+
+
+class Bucket:
+    """The links whose expiry is next looked at in one second of the clock (see `alias.expiry`)."""
+
+    __slots__ = ("earliest_ns", "links", "second")
+
+    def __init__(self, second: int, earliest_ns: int) -> None:
+        self.second = second
+        self.earliest_ns = earliest_ns
+        self.links: list[Link] = []
+
+
+class Linked(NamedTuple):
+    """A link was made."""
+
+    link: Link
+
+
+class Unlinked(NamedTuple):
+    """A link has ended: expired, flushed, or its port went to a static forward."""
+
+    link: Link
+
+
+class Unanswered(NamedTuple):
+    """An unsolicited inbound SYN that nothing answered for six seconds (RFC 5382 REQ-4): the caller sends ICMP 3/3 from
+    our address on `egress` to its source, quoting `quote`, the bytes of the SYN from its IP header on."""
+
+    egress: Egress
+    quote: bytes

@@ -1,0 +1,67 @@
+"""What the ARP of a port wants done and has to tell: values, carried out and counted by the walk."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from wire.drop import Drop
+
+
+class Transmit(NamedTuple):
+    """Send a whole Ethernet frame, padded to 60 bytes, on the port itself."""
+
+    frame: bytes
+
+
+class Release(NamedTuple):
+    """A waiting frame may go to `mac`; one for each, in the order in which they were held."""
+
+    mac: bytes
+    waiting: object
+
+
+class GaveUp(NamedTuple):
+    """A waiting frame will not be sent: ARP_SUPERSEDED, ARP_QUEUE_FULL, ARP_NO_ANSWER or ARP_NO_SUCH_HOST."""
+
+    reason: Drop
+    waiting: object
+
+
+class Dropped(NamedTuple):
+    """The ARP frame that came in taught nothing (or was refused what it wanted to teach). To be counted."""
+
+    reason: Drop
+
+
+class Changed(NamedTuple):
+    """An operator may want to know, and whoever keeps a copy of a MAC address must.
+
+    `mac`: what frames to `address` carry from now on, None: nothing is known any more. `state`: of the entry, as
+    `Entry.state`, or `expired` where there is none any more, or `conflict`. `change` is one of
+
+    - `learned`, `changed`: `mac` is new;
+    - `failed`, `expired`: nobody answered, nobody asked for it for a minute; `mac` is None;
+    - `refused`: another MAC address was claimed within the lock time or for a static entry; `mac` stays, `claimant`
+      is the other one; told once in a lock time;
+    - `conflict`: `address` is our own and somebody else uses it; `mac` and `claimant` are theirs.
+    """
+
+    address: int
+    mac: bytes | None
+    state: str
+    change: str
+    claimant: bytes | None = None
+
+
+ArpEffect = Transmit | Release | GaveUp | Dropped | Changed
+
+
+class Entry(NamedTuple):
+    """One line of `bridgectl arp`. `state`: incomplete, reachable, stale, delay, probe, failed or static.
+    `age_s`: seconds since it was confirmed, learned, put to the question or last asked for; 0 for static entries."""
+
+    ip: int
+    mac: bytes | None
+    state: str
+    age_s: float
+    static: bool

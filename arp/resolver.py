@@ -1,0 +1,271 @@
+"""From next hop to MAC address: asking, remembering, forgetting, and the frames that wait meanwhile.
+
+RFC 826 *Packet Generation*: `Resolver.hold`. RFC 1122 2.3.2.1 (stale entries are timed out and polled by unicast, at
+most one request a second for a destination): `Resolver.tick`, `ArpTable.may_ask`; 2.3.2.2 (waiting frames):
+`arp.waiting`. RFC 1812 3.3.2 (unreachable only after the question went unanswered): `Resolver.tick`. The states and
+times are those of neighbour unreachability detection (RFC 4861 7.3.2, as the Linux kernel applies it to ARP):
+
+    FREE, FAILED --hold--> INCOMPLETE --answer--> REACHABLE --30 s--> STALE --lookup--> DELAY --5 s--> PROBE
+    PROBE --answer--> REACHABLE            INCOMPLETE, PROBE --three requests, a second apart--> FAILED
+    STALE, FAILED --60 s--> FREE           heard of, but not by an answer to our question: STALE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+from typing import Final
+
+from arp import packet
+from arp.effects import ArpEffect, Changed, Entry, GaveUp, Release, Transmit
+from arp.table import HAS_MAC, ArpTable, State
+from arp.waiting import WaitingFrames, WaitingLimits
+from wire.drop import Drop
+from wire.ethernet import BROADCAST, NO_MAC, is_group
+from wire.units import SECOND_NS, prefix_mask
+
+REQUESTS: Final = 3  # broadcasts in INCOMPLETE, unicasts in PROBE
+LOCK_NS: Final = SECOND_NS
+
+
+class Claim(Enum):
+    """What a sender's (address, MAC address) means to the table."""
+
+    UNKNOWN = "no entry"
+    SAME = "the entry says the same"
+    NEWS = "the entry has another MAC address or none, and may take this one"
+    REFUSED = "the entry has another MAC address and keeps it"
+
+
+class Resolver:
+    """The table of one port with everything that changes it. `address`, `mac`: the port's own."""
+
+    __slots__ = ("_first", "_last", "_network", "_statics", "_table", "_waiting", "address", "mac")
+
+    def __init__(self, address: int, prefix_length: int, mac: bytes, limits: WaitingLimits) -> None:
+        self.address = address
+        self.mac = mac
+        self._table = ArpTable(prefix_length)
+        self._waiting = WaitingFrames(limits)
+        self._statics: set[int] = set()
+        self._network = address & prefix_mask(prefix_length)
+        edge = prefix_length < 31  # RFC 3021: a /31 has neither network nor broadcast address
+        self._first = self._network + edge
+        self._last = self._network + self._table.slots - 1 - edge
+
+    @property
+    def table(self) -> ArpTable:
+        """The slots, for those who count and measure."""
+        return self._table
+
+    @property
+    def waiting(self) -> WaitingFrames:
+        """The frames that wait, likewise."""
+        return self._waiting
+
+    def is_resolvable(self, address: int) -> bool:
+        """True for a host address of the subnet that is not our own: only these are asked for, only these learned."""
+        return self._first <= address <= self._last and address != self.address
+
+    # Towards the next hop
+
+    def lookup(self, address: int, now: int) -> bytes | None:
+        """The MAC address of a next hop, None where `hold` must keep the frame. An outdated one is put to use, and to
+        the question: STALE -> DELAY."""
+        index = address - self._network
+        if not 0 <= index < self._table.slots:
+            return None
+        mac, stale = self._table.usable_mac(index, now)
+        if stale:
+            self._table.enter(index, State.DELAY, now)
+        return mac
+
+    def hold(self, address: int, waiting: object, size_bytes: int, now: int) -> list[ArpEffect]:
+        """Keep a frame until its next hop is known, and ask. The room for frames is bounded, asking is not: where
+        there is no room the frame is lost, the next one finds the answer."""
+        if not self.is_resolvable(address):
+            return [GaveUp(Drop.ARP_NO_SUCH_HOST, waiting)]
+        mac = self.lookup(address, now)
+        if mac is not None:
+            return [Release(mac, waiting)]
+        index = address - self._network
+        effects: list[ArpEffect] = [*self._waiting.add(index, waiting, size_bytes)]
+        if self._table.state(index, now) is not State.INCOMPLETE:
+            effects += self._ask(index, State.INCOMPLETE, 0, now)
+        return effects
+
+    def probe(self, address: int, now: int) -> list[ArpEffect]:
+        """The operator asks: by unicast where a MAC address is known, at once unless a request left within the last
+        second (then a second later). What the entry says afterwards is the answer, see `answered`."""
+        if not self.is_resolvable(address):
+            return []
+        index = address - self._network
+        state = self._table.state(index, now)
+        if state in (State.INCOMPLETE, State.PROBE):
+            return []  # being asked already
+        if state is State.STATIC:
+            if not self._table.may_ask(index, now):
+                return []
+            self._table.enter(index, State.STATIC, now, requests=1)
+            return [self._request(index, self._table.mac(index))]
+        return self._ask(index, State.PROBE if state in HAS_MAC else State.INCOMPLETE, 0, now)
+
+    def answered(self, address: int, now: int) -> bool | None:
+        """What came of a `probe`: True, False (given up), or None while the question is open. A static entry stays at
+        None where nobody answers."""
+        if not self.is_resolvable(address):
+            return False
+        index = address - self._network
+        state = self._table.state(index, now)
+        if state in (State.INCOMPLETE, State.PROBE) or (state is State.STATIC and self._table.requests(index)):
+            return None
+        return state in HAS_MAC
+
+    def _ask(self, index: int, state: State, requests: int, now: int) -> list[ArpEffect]:
+        """Enter INCOMPLETE or PROBE with one request more than `requests`, or with none yet where one left lately."""
+        if not self._table.may_ask(index, now):
+            self._table.enter(index, state, now)
+            return []
+        self._table.enter(index, state, now, requests=requests + 1)
+        return [self._request(index, self._table.mac(index) if state is State.PROBE else BROADCAST)]
+
+    def _request(self, index: int, link_destination: bytes) -> Transmit:
+        return Transmit(packet.request(self.mac, self.address, self._network + index, link_destination))
+
+    # From the sender of an ARP packet
+
+    def judge(self, address: int, mac: bytes, now: int, *, answer: bool) -> Claim:
+        """What it means that `address` says it is at `mac`. `answer`: by a reply sent to us alone. Changes nothing.
+
+        A MAC address is locked for a second after it was set (two hosts or proxies that answer both must not make it
+        flap), except for the answer to a probe.
+        """
+        index = address - self._network
+        state = self._table.state(index, now)
+        if state is State.FREE:
+            return Claim.UNKNOWN
+        if state not in HAS_MAC:
+            return Claim.NEWS
+        if self._table.mac(index) == mac:
+            return Claim.SAME
+        if state is State.STATIC:
+            return Claim.REFUSED
+        if self._is_answer(index, state, answer) or now >= self._table.updated_ns(index) + LOCK_NS:
+            return Claim.NEWS
+        return Claim.REFUSED
+
+    def learn(self, address: int, mac: bytes, now: int, *, answer: bool) -> list[ArpEffect]:
+        """Take in what `judge` did not refuse. Only the answer to a question of ours makes it REACHABLE; whatever else
+        is heard makes a new MAC address STALE and changes nothing where it is the same."""
+        index = address - self._network
+        state = self._table.state(index, now)
+        confirmed = self._is_answer(index, state, answer)
+        known = state in HAS_MAC
+        if known and self._table.mac(index) == mac:
+            if confirmed:
+                self._table.enter(index, State.STATIC if state is State.STATIC else State.REACHABLE, now)
+            return []
+        reached = State.REACHABLE if confirmed else State.STALE
+        frames = self._waiting.take(index)
+        if frames and not confirmed:
+            reached = State.DELAY  # in use from its first moment
+        self._table.enter(index, reached, now)
+        self._table.set_mac(index, mac, now)
+        told = Changed(address, mac, reached.label, "changed" if known else "learned")
+        return [told, *(Release(mac, waiting) for waiting in frames)]
+
+    def refuse(self, address: int, mac: bytes, now: int) -> list[ArpEffect]:
+        """A refused claim: tell it once for each MAC address that is defended."""
+        index = address - self._network
+        if not self._table.first_refusal(index):
+            return []
+        label = self._table.state(index, now).label
+        return [Changed(address, self._table.mac(index), label, "refused", mac)]
+
+    def _is_answer(self, index: int, state: State, answer: bool) -> bool:
+        asking = state in (State.INCOMPLETE, State.PROBE, State.STATIC)
+        return answer and asking and self._table.requests(index) > 0
+
+    # Time
+
+    def next_deadline(self) -> int | None:
+        """When `tick` has something to do, in ns."""
+        due = self._table.next_due()
+        return due[0] if due is not None else None
+
+    def tick(self, now: int) -> list[ArpEffect]:
+        """Fire the timers that are due, in order of time. Every one of them leaves the slot with a later deadline or
+        none; a late call sends one request, not the missed ones."""
+        effects: list[ArpEffect] = []
+        while True:
+            due = self._table.next_due()
+            if due is None or due[0] > now:
+                return effects
+            effects += self._expire(due[1], now)
+
+    def _expire(self, index: int, now: int) -> list[ArpEffect]:
+        table, address = self._table, self._network + index
+        state, requests = table.state(index, now), table.requests(index)
+        if state is State.DELAY:
+            return self._ask(index, State.PROBE, 0, now)
+        if state in (State.INCOMPLETE, State.PROBE):
+            if requests < REQUESTS:
+                return self._ask(index, state, requests, now)
+            table.fail(index, now)
+            frames = self._waiting.take(index)
+            told = Changed(address, None, State.FAILED.label, "failed")
+            return [told, *(GaveUp(Drop.ARP_NO_ANSWER, waiting) for waiting in frames)]
+        table.free(index)
+        return [Changed(address, None, "expired", "expired")] if state is State.STALE else []
+
+    # The operator
+
+    def add(self, address: int, mac: bytes) -> list[ArpEffect]:
+        """A static entry: `ValueError` unless `address` is another host of the subnet and `mac` a station's."""
+        if not self.is_resolvable(address):
+            raise ValueError("a static ARP entry must be for another host address of the port's subnet")
+        if len(mac) != 6 or is_group(mac) or mac in (NO_MAC, self.mac):
+            raise ValueError("a static ARP entry must have the unicast MAC address of another station")
+        index = address - self._network
+        self._table.enter(index, State.STATIC, self._table.since_ns(index))
+        self._table.set_mac(index, mac, 0)
+        self._statics.add(index)
+        told = Changed(address, mac, State.STATIC.label, "learned")
+        return [told, *(Release(mac, waiting) for waiting in self._waiting.take(index))]
+
+    def delete(self, address: int) -> bool:
+        """Forget an entry, static ones too; False where there is none. An address that frames wait for (or that is
+        being asked for) has nothing to forget yet: its question goes on."""
+        index = address - self._network
+        if not self.is_resolvable(address) or self._table.state(index, 0) in (State.FREE, State.INCOMPLETE):
+            return False
+        self._statics.discard(index)
+        self._table.free(index)
+        return True
+
+    def flush(self) -> int:
+        """Forget every learned entry, and how many these were; static ones and open questions stay."""
+        learned = [
+            index
+            for state in (State.REACHABLE, State.STALE, State.DELAY, State.PROBE, State.FAILED)
+            for index in self._table.queued(state)
+        ]
+        for index in learned:
+            self._table.free(index)
+        return len(learned)
+
+    def entries(self, now: int) -> Iterator[Entry]:
+        """The entries in order of address. It walks what is used, not the slots."""
+        used = set(self._statics)
+        for state in State:
+            used.update(self._table.queued(state))
+        for index in sorted(used):
+            state = self._table.state(index, now)
+            static = state is State.STATIC
+            yield Entry(
+                self._network + index,
+                self._table.mac(index) if state in HAS_MAC else None,
+                state.label,
+                0.0 if static else max(now - self._table.since_ns(index), 0) / SECOND_NS,
+                static,
+            )

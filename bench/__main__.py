@@ -1,0 +1,197 @@
+"""What this version is measured by: `python -m bench [-j] [--rounds N]`.
+
+In one process, without devices: the rooms' own costs. Every figure is the median of several rounds with its spread;
+what ran beside it on the machine is not known, so compare figures of one run only. Not measured here: the kernel's
+share, which dominates on real devices, and the tunnel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import random
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from alias.table import Aliases
+from alias.types import AliasSettings, Egress
+from arp.port import ArpPort
+from bench.fuzz import CONFIGURATION
+from bridge.config import load
+from bridge.gateway import Gateway
+from bridge.routing import routes_from
+from wire import ipv4
+from wire.checksum import checksum, pseudo_header_sum
+from wire.ipv4 import Packet
+from wire.offload import GSO_TCPV4, Offload
+from wire.units import address_int
+
+LAN_HOST = address_int("192.168.200.10")
+REMOTE = address_int("203.0.113.5")
+ETHERNET = bytes.fromhex("02000000c80202aa0000000a0800")
+
+
+class Figure(NamedTuple):
+    """One measured value: median, lowest and highest of the rounds."""
+
+    name: str
+    unit: str
+    median: float
+    low: float
+    high: float
+
+
+def measured(name: str, unit: str, rounds: int, once: Callable[[], float]) -> Figure:
+    """Run `once` for each round and summarise what it returns."""
+    values = []
+    for _ in range(rounds):
+        gc.collect()
+        values.append(once())
+    return Figure(name, unit, statistics.median(values), min(values), max(values))
+
+
+def udp(source_port: int, payload: bytes = b"x" * 18) -> bytes:
+    """A UDP packet from the LAN host to the remote (with 18 bytes of payload a 64-byte frame)."""
+    body = source_port.to_bytes(2, "big") + b"\0\x35" + (8 + len(payload)).to_bytes(2, "big") + b"\0\0" + payload
+    check = checksum(body, pseudo_header_sum(LAN_HOST, REMOTE, ipv4.UDP, len(body)))
+    body = body[:6] + check.to_bytes(2, "big") + body[8:]
+    return ipv4.header(LAN_HOST, REMOTE, ipv4.UDP, len(body), flags=ipv4.DONT_FRAGMENT) + body
+
+
+def super_frame() -> tuple[bytes, Offload]:
+    """A TCP super-frame of 45 segments with a partial checksum, as a tap hands it over."""
+    payload = bytes(1448 * 45)
+    head = bytes.fromhex("1388005000000001000000018010ffff00000000" + "0101080a0000000100000001")
+    body = head + payload
+    body = body[:16] + pseudo_header_sum(LAN_HOST, REMOTE, ipv4.TCP, len(body)).to_bytes(2, "big") + body[18:]
+    packet = ipv4.header(LAN_HOST, REMOTE, ipv4.TCP, len(body), flags=ipv4.DONT_FRAGMENT) + body
+    return ETHERNET + packet, Offload(True, GSO_TCPV4, 52, 1448, 20, 16)
+
+
+def gateway_in(folder: Path, lines: int = 10_000) -> Gateway:
+    """A gateway with an offload list of that many prefixes (the remote's among them)."""
+    rng = random.Random(1)
+    prefixes = {f"{rng.randrange(11, 100)}.{rng.randrange(256)}.{rng.randrange(256)}.0/24" for _ in range(lines)}
+    (folder / "offload.txt").write_text("\n".join(sorted(prefixes)[: lines - 1]) + "\n203.0.113.0/24\n")
+    path = folder / "gateway.toml"
+    unbounded = "max_links = 65536\nmax_links_per_host = 65536"
+    path.write_text(CONFIGURATION.replace("max_links = 2000\nmax_links_per_host = 500", unbounded))
+    config = load(path, "replay")
+    return Gateway(config, routes_from(config), random.Random(0))
+
+
+def figures(rounds: int) -> list[Figure]:
+    """All of them, in the order of a packet's way."""
+    found: list[Figure] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        gateway = gateway_in(folder)
+
+        def load_routes() -> float:
+            started = time.perf_counter()
+            routes_from(gateway.config)
+            return (time.perf_counter() - started) * 1e3
+
+        found.append(measured("load a list of 10,000 prefixes", "ms", rounds, load_routes))
+        addresses = [random.Random(2).getrandbits(32) for _ in range(100_000)]
+
+        def look_up() -> float:
+            target = gateway.routes.target
+            started = time.perf_counter()
+            for address in addresses:
+                target(address)
+            return len(addresses) / (time.perf_counter() - started) / 1e6
+
+        found.append(measured("route look-ups", "M/s", rounds, look_up))
+
+        def arp_memory(hosts: int) -> float:
+            network = address_int("10.0.0.0")
+            tracemalloc.start()
+            table = ArpPort(network + 1, 16, b"\x02\0\0\0\0\1", {}, random.Random(0))
+            for host in range(2, 2 + hosts):
+                table.add(network + host, b"\x02\0\0\0" + host.to_bytes(2, "big"))
+            objects, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            return (table.size_bytes + objects) / (1 << 20)
+
+        found.append(measured("ARP table of a /16, empty", "MiB", 1, lambda: arp_memory(0)))
+        found.append(measured("ARP table of a /16, every slot in use", "MiB", 1, lambda: arp_memory(65_533)))
+        frame = ETHERNET + udp(5000)
+
+        def forwarded() -> float:
+            started = time.perf_counter()
+            for turn in range(20_000):
+                gateway.receive("tap0", frame, turn)
+            return 20_000 / (time.perf_counter() - started) / 1e3
+
+        found.append(measured("slow path, 64-byte UDP, LAN to tap1, one flow", "kpps", rounds, forwarded))
+        large, claims = super_frame()
+
+        def super_frames() -> float:
+            started = time.perf_counter()
+            for turn in range(2_000):
+                gateway.receive("tap0", large, turn, claims)
+            return 2_000 * len(large) * 8 / (time.perf_counter() - started) / 1e9
+
+        found.append(measured("slow path, 64 KB TCP super-frames, LAN to tap1", "Gbit/s", rounds, super_frames))
+
+        def new_flows() -> float:
+            fresh = gateway_in(folder, 100)
+            frames = [ETHERNET + udp(port) for port in range(1024, 21_024)]
+            started = time.perf_counter()
+            for frame in frames:
+                fresh.receive("tap0", frame, 0)
+            return len(frames) / (time.perf_counter() - started) / 1e3
+
+        found.append(measured("new UDP flows through the whole walk", "k/s", rounds, new_flows))
+
+        def link_memory() -> float:
+            tracemalloc.start()
+            aliases = Aliases(AliasSettings(max_links_per_host=65_536), (), (), random.Random(0))
+            for port in range(1024, 65_536):
+                packet = ipv4.parse(udp(port))
+                assert isinstance(packet, Packet)
+                ipv4.read_transport(packet)
+                aliases.outbound(Egress.TAP1, packet, 0)
+            now, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            return now / (1 << 20)
+
+        found.append(measured("64,512 UDP links with their indexes", "MiB", 1, link_memory))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found.append(Figure("this process at its largest, all of the above", "MiB", peak, peak, peak))
+    return found
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="bench", description="what the rooms cost, measured in this process")
+    parser.add_argument("-j", "--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    found = figures(options.rounds)
+    if options.json:
+        print(json.dumps({"version": 1, "rounds": options.rounds, "figures": [f._asdict() for f in found]}, indent=1))
+        return 0
+    table = Table(title=f"median of {options.rounds} rounds, Python {sys.version.split()[0]}", title_justify="left")
+    for heading in ("what", "median", "lowest", "highest", "unit"):
+        table.add_column(heading, justify="left" if heading in ("what", "unit") else "right")
+    for figure in found:
+        table.add_row(figure.name, f"{figure.median:.2f}", f"{figure.low:.2f}", f"{figure.high:.2f}", figure.unit)
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

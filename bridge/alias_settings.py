@@ -1,0 +1,48 @@
+"""From the operator's configuration to what the alias room takes: seconds become nanoseconds, words become numbers."""
+
+from __future__ import annotations
+
+from alias.types import AliasSettings, Egress, Forward
+from bridge.config import Config
+from wire import ipv4
+from wire.units import seconds_ns
+
+_PROTOCOLS = {"tcp": ipv4.TCP, "udp": ipv4.UDP}
+_EGRESSES = {"tap1": Egress.TAP1, "vpn": Egress.VPN}
+
+
+def alias_settings(config: Config) -> AliasSettings:
+    """The `[alias]` table without its forwards."""
+    alias = config.alias
+    return AliasSettings(
+        filtering=alias.filtering,
+        udp_timeout_ns=seconds_ns(alias.udp_timeout),
+        tcp_established_ns=seconds_ns(alias.tcp_established_timeout),
+        tcp_transitory_ns=seconds_ns(alias.tcp_transitory_timeout),
+        icmp_timeout_ns=seconds_ns(alias.icmp_timeout),
+        refresh_inbound=alias.refresh_inbound,
+        unsolicited_syn=alias.unsolicited_syn,
+        max_links=alias.max_links,
+        max_links_per_host=alias.max_links_per_host,
+    )
+
+
+def forwards_from(config: Config) -> list[Forward]:
+    """The `[[alias.forward]]` tables."""
+    return [
+        Forward(
+            on=_EGRESSES[forward.on],
+            protocol=_PROTOCOLS[forward.protocol],
+            outside_port=forward.outside_port,
+            inside=forward.inside.address,
+            inside_port=forward.inside.port,
+        )
+        for forward in config.alias.forward
+    ]
+
+
+def reserved_ports(config: Config) -> list[tuple[Egress, int, int]]:
+    """Outside ports that no link may get: the tunnel's own UDP port, which leaves beside the aliased traffic."""
+    if config.tunnel is None:
+        return []
+    return [(Egress.TAP1, ipv4.UDP, config.tunnel.listen_port)]

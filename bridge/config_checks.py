@@ -1,0 +1,210 @@
+"""What the values of a configuration owe each other, whatever it is read for.
+
+Only usable values come here; whether the file gives a table at all is asked of the document, so that a table which is
+wrong by itself does not make others look wrong. Subnets of taps are /8 to /30: the ARP table has one slot for each
+address (RFC 826 in an array), and a /31 or /32 has no room for a next hop and a broadcast address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from itertools import combinations
+
+from bridge.config_model import Config, Forward, Tap0, Tap1
+from bridge.document import Document, Report
+from bridge.toml_lines import KeyPath
+from route.lists import Prefix
+from route.table import NEVER_FORWARDED
+
+_WIDEST_SUBNET = 8
+_NARROWEST_TAP_SUBNET = 30
+
+
+def check(config: Config, document: Document, report: Report) -> None:
+    """Report every contradiction."""
+    _own_addresses(config, report)
+    _subnets_apart(config, report)
+    _next_hop(config, document, report)
+    for name, tap in (("tap0", config.tap0), ("tap1", config.tap1)):
+        if tap is not None:
+            _static_arp(name, tap, report)
+    _alias_address(config, report)
+    _forwards(config, document, report)
+    _interface_names(config, report)
+    _without_effect(config, document, report)
+
+
+def _subnets(config: Config) -> Iterator[tuple[str, IPv4Interface]]:
+    """The connected ports with their addresses."""
+    if config.tap0:
+        yield "tap0", config.tap0.address
+    if config.tap1:
+        yield "tap1", config.tap1.address
+    if config.tun0:
+        yield "tun0", config.tun0.address
+
+
+def _edge(address: IPv4Address, subnet: IPv4Network) -> str | None:
+    """What an address is, where no host may have it."""
+    if subnet.prefixlen <= 30 and address == subnet.network_address:
+        return f"the network address of {subnet}"
+    if subnet.prefixlen <= 30 and address == subnet.broadcast_address:
+        return f"the broadcast address of {subnet}"
+    return None
+
+
+def _never_forwarded(address: IPv4Address) -> Prefix | None:
+    host = Prefix(int(address), 32)
+    return next((around for around in NEVER_FORWARDED if around.holds(host)), None)
+
+
+def _own_addresses(config: Config, report: Report) -> None:
+    for name, address in _subnets(config):
+        path: KeyPath = (name, "address")
+        length = address.network.prefixlen
+        is_tap = name == "tap0" or (name == "tap1" and config.tap1 is not None and config.tap1.kind == "tap")
+        narrowest = _NARROWEST_TAP_SUBNET if is_tap else 32
+        if not _WIDEST_SUBNET <= length <= narrowest:
+            report.fault(
+                path, f"a /{length} is no subnet for this port, give one from /{_WIDEST_SUBNET} to /{narrowest}"
+            )
+        if edge := _edge(address.ip, address.network):
+            report.fault(path, f"{address.ip} is {edge}, give a host's address")
+        if around := _never_forwarded(address.ip):
+            report.fault(path, f"{address.ip} lies in {around}, which is never forwarded: give another subnet")
+
+
+def _subnets_apart(config: Config, report: Report) -> None:
+    for (first, one), (second, other) in combinations(_subnets(config), 2):
+        if one.network.overlaps(other.network):
+            what = f"{other.network} overlaps {first}'s {one.network}, give each port a subnet of its own"
+            report.fault((second, "address"), what)
+
+
+def _next_hop(config: Config, document: Document, report: Report) -> None:
+    tap1 = config.tap1
+    if tap1 is None or tap1.kind == "tun":
+        return
+    if tap1.gateway is None:
+        if not document.has("tap1", "gateway"):
+            report.fault(("tap1",), '"gateway" is missing, add the ISP router\'s address (or kind = "tun")')
+        return
+    _neighbour(("tap1", "gateway"), tap1.gateway, "tap1", tap1.address, report)
+
+
+def _neighbour(path: KeyPath, address: IPv4Address, name: str, own: IPv4Interface, report: Report) -> None:
+    """An address that a host on the port's subnet must have."""
+    if address not in own.network:
+        report.fault(path, f"{address} is outside {name}'s subnet {own.network}, give an address inside")
+    elif address == own.ip:
+        report.fault(path, f"{address} is {name}'s own address, give the other station's")
+    elif edge := _edge(address, own.network):
+        report.fault(path, f"{address} is {edge}, give a host's address")
+
+
+def _static_arp(name: str, tap: Tap0 | Tap1, report: Report) -> None:
+    for number, mac in tap.arp.items():
+        address = IPv4Address(number)
+        path: KeyPath = (name, "arp", str(address))
+        _neighbour(path, address, name, tap.address, report)
+        if mac == tap.mac:
+            report.fault(path, f"{mac.hex(':')} is {name}'s own MAC address, give the other station's")
+
+
+def _alias_address(config: Config, report: Report) -> None:
+    alias = config.vpn.address if config.vpn else None
+    if alias is None:
+        return
+    path: KeyPath = ("vpn", "address")
+    if around := _never_forwarded(alias):
+        report.fault(path, f"{alias} lies in {around}, which is never forwarded: give another address")
+    for name, own in _subnets(config):
+        if alias == own.ip:
+            report.fault(path, f"{alias} is {name}'s address too, give the alias an address of its own")
+        elif name != "tun0" and alias in own.network:
+            report.fault(path, f"{alias} lies in {name}'s subnet {own.network}, give an address outside of it")
+        elif edge := _edge(alias, own.network):
+            report.fault(path, f"{alias} is {edge} ({name}'s subnet), give a host's address")
+
+
+def _forwards(config: Config, document: Document, report: Report) -> None:
+    taken: dict[tuple[str, str, int], KeyPath] = {}
+    for index, forward in enumerate(config.alias.forward):
+        path: KeyPath = ("alias", "forward", index)
+        if forward.on == "tap1" and not document.has("tap1"):
+            report.fault((*path, "on"), 'there is no [tap1], add it or forward on = "vpn"')
+        if forward.on == "vpn" and not document.has("vpn", "address"):
+            report.fault((*path, "on"), 'there is no vpn.address, add it or forward on = "tap1"')
+        if (
+            forward.on == "tap1"
+            and forward.protocol == "udp"
+            and config.tunnel
+            and forward.outside_port == config.tunnel.listen_port
+        ):
+            what = f"udp port {forward.outside_port} is tunnel.listen_port, give another"
+            report.fault((*path, "outside_port"), what)
+        key = forward.on, forward.protocol, forward.outside_port
+        if key in taken:
+            what = f"{forward.protocol} port {forward.outside_port} of {forward.on} is forwarded already"
+            report.fault((*path, "outside_port"), f"{what} (line {document.line(taken[key])}), give another")
+        taken.setdefault(key, path)
+        _inside(config, document, forward, (*path, "inside"), report)
+
+
+def _inside(config: Config, document: Document, forward: Forward, path: KeyPath, report: Report) -> None:
+    """The inside of a forward: a LAN host, or this host."""
+    address = IPv4Address(forward.inside.address)
+    if config.tun0 and address == config.tun0.address.ip:
+        return
+    if config.tap0 and address in config.tap0.address.network:
+        _neighbour(path, address, "tap0", config.tap0.address, report)
+        return
+    if (document.has("tap0") and not config.tap0) or (document.has("tun0") and not config.tun0):
+        return  # it may lie in the subnet that could not be read
+    places = [f"an address in tap0's subnet {config.tap0.address.network}"] if config.tap0 else []
+    places += [f"tun0's address {config.tun0.address.ip}"] if config.tun0 else []
+    right = "give " + " or ".join(places) if places else "add [tap0] or [tun0]"
+    report.fault(path, f"{address} is no inside host, {right}")
+
+
+def _interface_names(config: Config, report: Report) -> None:
+    ports = (("tap0", config.tap0), ("tap1", config.tap1), ("tun0", config.tun0), ("vpn", config.vpn))
+    taken: dict[tuple[str | None, str], str] = {}
+    for name, port in ports:
+        if port is None or port.interface is None:
+            continue
+        first = taken.setdefault((port.netns, port.interface), name)
+        if first != name:
+            report.fault(
+                (name, "interface"), f'"{port.interface}" is the device of {first} too, give each its own name'
+            )
+    for name, tap in ports[:2]:
+        if isinstance(tap, Tap0 | Tap1) and tap.bridge and (tap.netns, tap.bridge) in taken:
+            what = f'"{tap.bridge}" is the device of {taken[tap.netns, tap.bridge]}, name the Linux bridge to join'
+            report.fault((name, "bridge"), what)
+
+
+def _without_effect(config: Config, document: Document, report: Report) -> None:
+    if document.has("offload", "prefixes") and not document.has("tap1"):
+        report.warn(("offload",), "nothing is offloaded without [tap1]")
+    if config.tap1 and config.tap1.kind == "tun":
+        for key in ("mac", "bridge", "arp"):
+            if document.has("tap1", key):
+                report.warn(("tap1", key), 'has no effect on a port of kind "tun", which speaks raw IP')
+    for table in ("tunnel", "peer"):
+        if document.has(table):
+            report.warn((table,), "the tunnel is not in this version, nothing is sent to a node or taken from one")
+    if config.vpn and config.vpn.netns and not document.has("vpn", "interface"):
+        report.warn(("vpn", "netns"), "has no effect without vpn.interface")
+    for name, peer in config.peer.items():
+        if peer.exit and not document.has("tap1"):
+            report.warn(("peer", name, "exit"), "has no effect without [tap1]")
+    named: dict[Prefix, str] = {}
+    for name, peer in config.peer.items():
+        for index, prefix in enumerate(peer.allowed_ips):
+            first = named.setdefault(prefix, name)
+            if prefix.length and first != name:
+                report.warn(
+                    ("peer", name, "allowed_ips", index), f"{prefix} is routed to {first}, which names it first"
+                )

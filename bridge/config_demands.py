@@ -1,0 +1,156 @@
+"""What a gateway needs before it can run, and a replay does not: keys, endpoints, peers, programs, a group.
+
+Files are looked at, never changed. A private key that others may read is refused, as `ssh` does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import grp
+import os
+import stat
+from pathlib import Path
+
+from bridge.config_fields import parse_endpoint
+from bridge.config_model import Config, Peer
+from bridge.document import Document, Report
+from bridge.prefix_files import reason
+from bridge.toml_lines import KeyPath
+
+_KEY_BYTES = 32
+_LONGEST_SOCKET_PATH = 107  # sun_path has 108 bytes, with a final zero
+
+
+def demand(config: Config, document: Document, report: Report) -> None:
+    """Report everything that is missing."""
+    if not any(document.has(name) for name in ("tap0", "tap1", "tun0")):
+        report.fault((), "no port is configured, add [tap0] (a LAN gateway) or [tun0] (an exit node)")
+    _default_node(config, document, report)
+    _own_key(config, document, report)
+    for name, peer in config.peer.items():
+        _peer(name, peer, document, report)
+    _peers_apart(config, report)
+    _ways(config, document, report)
+    _programs(config, report)
+    _control(config, report)
+
+
+def _default_node(config: Config, document: Document, report: Report) -> None:
+    vpn = config.vpn
+    if vpn is None:
+        return
+    if vpn.node is None:
+        if not document.has("vpn", "node"):
+            report.fault(("vpn",), '"node" is missing, add the name of the default node as node = "hk"')
+        return
+    if document.has("vpn", "interface"):
+        return  # the node is behind a plain device: it needs no tunnel
+    if not document.has("tunnel"):
+        report.fault(("vpn",), "there is no [tunnel], add it with its private_key_file (or take [vpn] out)")
+    if not document.has("peer", vpn.node):
+        report.fault(("vpn", "node"), f'"{vpn.node}" is no peer, add [peer.{vpn.node}] or name one that is there')
+
+
+def _own_key(config: Config, document: Document, report: Report) -> None:
+    if document.has("peer") and not document.has("tunnel"):
+        report.fault(("peer",), "there is no [tunnel], add it with its private_key_file")
+    if config.tunnel is None:
+        return
+    if config.tunnel.private_key_file is None:
+        if not document.has("tunnel", "private_key_file"):
+            right = "name the file that `bridgectl genkey` wrote"
+            report.fault(("tunnel",), f'"private_key_file" is missing, {right}')
+    else:
+        _key_file(("tunnel", "private_key_file"), config.tunnel.private_key_file, report, demands_mode=True)
+    if config.tunnel.name and document.has("peer", config.tunnel.name):
+        report.fault(("tunnel", "name"), f'"{config.tunnel.name}" is a peer\'s name too, give this node its own')
+
+
+def _key_file(path: KeyPath, file: Path, report: Report, *, demands_mode: bool) -> None:
+    """A file with one key in base64. Others' access is refused where `demands_mode`, else warned of."""
+    try:
+        with file.open("rb") as opened:
+            mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
+            text = opened.read(1024)
+    except OSError as error:
+        report.fault(path, f"{file}: {reason(error)}, name a key file that can be read")
+        return
+    if mode & 0o077:
+        what = f"{file} has mode {mode:04o}, others may read the key: chmod 0600"
+        tell = report.fault if demands_mode else report.warn
+        tell(path, what)
+    if not _is_key(text.decode("ascii", "replace").strip()):
+        report.fault(path, f"{file} holds no key, it is {_KEY_BYTES} bytes in base64 as `bridgectl genkey` writes them")
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == _KEY_BYTES
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _peer(name: str, peer: Peer, document: Document, report: Report) -> None:
+    path: KeyPath = ("peer", name)
+    if peer.public_key is None:
+        if not document.has("peer", name, "public_key"):
+            report.fault(path, '"public_key" is missing, add what `bridgectl pubkey` prints at the peer')
+    elif not _is_key(peer.public_key):
+        what = f'"{peer.public_key}" is no key, it is {_KEY_BYTES} bytes in base64 as `bridgectl pubkey` prints them'
+        report.fault((*path, "public_key"), what)
+    if peer.preshared_key_file is not None:
+        _key_file((*path, "preshared_key_file"), peer.preshared_key_file, report, demands_mode=False)
+    if peer.endpoint is not None and parse_endpoint(peer.endpoint) is None:
+        what = f'"{peer.endpoint}" is no host and port, give them as "203.0.113.10:51820"'
+        report.fault((*path, "endpoint"), what)
+
+
+def _peers_apart(config: Config, report: Report) -> None:
+    taken: dict[str, str] = {}
+    for name, peer in config.peer.items():
+        if peer.public_key is None:
+            continue
+        first = taken.setdefault(peer.public_key, name)
+        if first != name:
+            report.fault(("peer", name, "public_key"), f"this is the key of {first} too, each peer has its own")
+
+
+def _ways(config: Config, document: Document, report: Report) -> None:
+    """`via` names a peer, and following it ends at one that is reached directly."""
+    for name, peer in config.peer.items():
+        if peer.via is None:
+            continue
+        path: KeyPath = ("peer", name, "via")
+        if not document.has("peer", peer.via):
+            report.fault(path, f'"{peer.via}" is no peer, add [peer.{peer.via}] or name one that is there')
+            continue
+        way = [name]
+        following: str | None = peer.via
+        while following is not None and following not in way:
+            way.append(following)
+            following = config.peer[following].via if following in config.peer else None
+        if following == name:
+            report.fault(path, f"{' via '.join([*way, name])} is a circle, one of them needs an endpoint instead")
+
+
+def _programs(config: Config, report: Report) -> None:
+    for key, program in (("up", config.hooks.up), ("down", config.hooks.down)):
+        if program is None:
+            continue
+        if not program.is_file():
+            report.fault(("hooks", key), f"{program}: no such file, name a program")
+        elif not os.access(program, os.X_OK):
+            report.fault(("hooks", key), f"{program} is not executable, chmod +x it")
+
+
+def _control(config: Config, report: Report) -> None:
+    path_bytes = len(os.fsencode(config.control.socket))
+    if path_bytes > _LONGEST_SOCKET_PATH:
+        what = f"the path has {path_bytes} bytes, a socket's has at most {_LONGEST_SOCKET_PATH}: give a shorter one"
+        report.fault(("control", "socket"), what)
+    if config.control.group:
+        try:
+            grp.getgrnam(config.control.group)
+        except KeyError:
+            report.fault(("control", "group"), f'there is no group "{config.control.group}", name one or leave it ""')

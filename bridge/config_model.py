@@ -1,0 +1,238 @@
+"""What the tables and keys of a configuration file are: one model a table, one attribute a key, under the file's names.
+
+Everything here is about one value alone; what two values owe each other is in `bridge.config_checks`, what only a
+running gateway needs in `bridge.config_demands`. Units: seconds and bytes as in the file. Addresses and subnets are
+address objects where people see them and 32-bit integers where packets meet them (static ARP entries, forwards).
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2s
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from bridge.config_fields import (
+    LONGEST_TIMER_S,
+    AbsolutePath,
+    Address,
+    AddressNumber,
+    InsideValue,
+    InterfaceAddress,
+    InterfaceName,
+    Mac,
+    Metrics,
+    Namespace,
+    NodeName,
+    OffloadAddress,
+    PathAsWritten,
+    PortNumber,
+    PrefixValue,
+    TapMtu,
+    TunMtu,
+)
+from bridge.document import Document
+from bridge.prefix_files import PrefixFiles
+
+Purpose = Literal["run", "check", "replay"]
+
+DEFAULT_TUN_MTU = 1500
+_DEFAULT_SOCKET = Path("/run/tapbridge/control.sock")
+
+
+class Table(BaseModel):
+    """A TOML table: unknown keys are refused, types are not bent, and nothing changes once it is read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+# Strictness is for the items: TOML knows lists only, the models hold tuples.
+_Prefixes = Annotated[tuple[PrefixValue, ...], Field(strict=False)]
+
+
+def _derived_mac(port: str, address: object) -> bytes:
+    """A locally administered MAC address that is the same after every start: 02 and five bytes of a hash."""
+    return b"\x02" + blake2s(f"{port} {address}".encode(), digest_size=5).digest()
+
+
+class Tap0(Table):
+    """`[tap0]`: the LAN side. The ARP table has one slot for each address of the subnet."""
+
+    address: InterfaceAddress
+    mac: Mac = Field(default_factory=lambda data: _derived_mac("tap0", data.get("address")))
+    mtu: TapMtu = 1500
+    bridge: InterfaceName | None = None
+    netns: Namespace | None = None
+    interface: InterfaceName = "tap0"
+    arp: dict[AddressNumber, Mac] = Field(default_factory=dict)
+
+
+class Tap1(Table):
+    """`[tap1]`: the ISP side. `kind` "tun" is raw IP without ARP; `gateway`, `mac` and `arp` have no effect there."""
+
+    kind: Literal["tap", "tun"] = "tap"
+    address: OffloadAddress
+    gateway: Address | None = None
+    mac: Mac = Field(default_factory=lambda data: _derived_mac("tap1", data.get("address")))
+    mtu: TapMtu = 1500
+    bridge: InterfaceName | None = None
+    netns: Namespace | None = None
+    interface: InterfaceName = Field(default_factory=lambda data: "tun1" if data.get("kind") == "tun" else "tap1")
+    arp: dict[AddressNumber, Mac] = Field(default_factory=dict)
+
+
+class Tun0(Table):
+    """`[tun0]`: this host's own traffic. Its MTU is `vpn.mtu` (`Config.tun0_mtu`)."""
+
+    address: InterfaceAddress
+    default_route: bool = False
+    netns: Namespace | None = None
+    interface: InterfaceName = "tun0"
+
+
+class Vpn(Table):
+    """`[vpn]`: the inside of the tunnel. `address` is the alias of LAN hosts; None leaves their sources as they are.
+
+    `interface` (with `netns`) joins the default node to a plain tun device instead of a tunnel: unencrypted, for labs.
+    """
+
+    address: Address | None = None
+    mtu: TunMtu = 1420
+    node: NodeName | None = None
+    interface: InterfaceName | None = None
+    netns: Namespace | None = None
+
+
+class OffloadLists(Table):
+    """`[offload]`: prefix files for tap1, and prefixes that never go there."""
+
+    prefixes: Annotated[tuple[PathAsWritten, ...], Field(strict=False)] = ()
+    bypass: _Prefixes = ()
+
+
+class Tunnel(Table):
+    """`[tunnel]`. `run` and `check` demand the key file."""
+
+    private_key_file: AbsolutePath | None = None
+    listen_port: PortNumber = 51820
+    name: NodeName | None = None
+    relay: bool = True
+    routes: PathAsWritten | None = None
+
+
+class Peer(Table):
+    """`[peer.NAME]`. Key and endpoint are checked for `run` and `check` only, so they are text here."""
+
+    public_key: str | None = None
+    preshared_key_file: AbsolutePath | None = None
+    endpoint: str | None = None
+    persistent_keepalive: Annotated[int, Field(ge=0, le=65535)] = 0
+    allowed_ips: _Prefixes = ()
+    via: NodeName | None = None
+    exit: bool = False
+
+
+class Forward(Table):
+    """`[[alias.forward]]`: a static port map. `inside` is `HostPort(address, port)`."""
+
+    on: Literal["tap1", "vpn"]
+    protocol: Literal["tcp", "udp"]
+    outside_port: PortNumber
+    inside: InsideValue
+
+
+class Alias(Table):
+    """`[alias]`: the NAT. Timers are seconds; their floors are those of RFC 4787, RFC 5382 and RFC 5508."""
+
+    filtering: Literal["endpoint-independent", "address-dependent"] = "endpoint-independent"
+    udp_timeout: Annotated[int, Field(ge=120, le=LONGEST_TIMER_S)] = 300
+    tcp_established_timeout: Annotated[int, Field(ge=7440, le=LONGEST_TIMER_S)] = 7440
+    tcp_transitory_timeout: Annotated[int, Field(ge=240, le=LONGEST_TIMER_S)] = 240
+    icmp_timeout: Annotated[int, Field(ge=60, le=LONGEST_TIMER_S)] = 60
+    refresh_inbound: bool = False
+    unsolicited_syn: Literal["silent", "unreachable"] = "silent"
+    max_links: Annotated[int, Field(ge=1)] = 65536
+    max_links_per_host: Annotated[int, Field(ge=1)] = 8192
+    exempt: _Prefixes = ()
+    forward: Annotated[tuple[Forward, ...], Field(strict=False)] = ()
+
+
+class Icmp(Table):
+    """`[icmp]`: what the gateway itself answers."""
+
+    answer_on_tap1: bool = True
+    errors_per_second: Annotated[int, Field(ge=0)] = 1000
+    mute: Annotated[tuple[Literal["tap0", "tap1", "tun0", "vpn"], ...], Field(strict=False)] = ()
+
+
+class Control(Table):
+    """`[control]`: the socket of `bridgectl`, and where metrics are served ("" for nowhere)."""
+
+    socket: AbsolutePath = _DEFAULT_SOCKET
+    group: str = ""
+    metrics: Metrics = ""
+
+
+class Hooks(Table):
+    """`[hooks]`: programs run once all ports are up, and before they go."""
+
+    up: AbsolutePath | None = None
+    down: AbsolutePath | None = None
+
+
+class Config(Table):
+    """A whole configuration. Tables that change what the gateway is are None when absent, the others have defaults.
+
+    Made by `bridge.config.load` only: `settle` tells it where its words stand.
+    """
+
+    tap0: Tap0 | None = None
+    tap1: Tap1 | None = None
+    tun0: Tun0 | None = None
+    vpn: Vpn | None = None
+    offload: OffloadLists = OffloadLists()
+    tunnel: Tunnel | None = None
+    peer: dict[NodeName, Peer] = Field(default_factory=dict)
+    alias: Alias = Alias()
+    icmp: Icmp = Icmp()
+    control: Control = Control()
+    hooks: Hooks = Hooks()
+
+    _document: Document = PrivateAttr()
+    _warnings: list[str] = PrivateAttr()
+    _prefix_files: PrefixFiles = PrivateAttr()
+
+    def settle(self, document: Document, warnings: list[str], prefix_files: PrefixFiles) -> None:
+        """Keep what belongs to a checked configuration beside its values."""
+        self._document = document
+        self._warnings = warnings
+        self._prefix_files = prefix_files
+
+    @property
+    def path(self) -> Path:
+        """The file that was read, as the caller spelled it."""
+        return self._document.path
+
+    @property
+    def warnings(self) -> list[str]:
+        """`FILE:LINE: ...` for what is allowed and has no effect, or not the expected one."""
+        return self._warnings
+
+    @property
+    def prefix_files(self) -> PrefixFiles:
+        """The prefix lists that the configuration names, as they were when it was read."""
+        return self._prefix_files
+
+    @property
+    def tun0_mtu(self) -> int:
+        """The MTU of tun0 in bytes: the tunnel's."""
+        return self.vpn.mtu if self.vpn else DEFAULT_TUN_MTU
+
+    def line(self, *path: str | int) -> int:
+        """The line of a table, key or item, as `line("tap0", "address")`; of the table where it is not given."""
+        return self._document.line(path)
+
+    def source(self, *path: str | int) -> str:
+        """The same as `FILE:LINE`."""
+        return f"{self.path}:{self.line(*path)}"

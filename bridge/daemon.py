@@ -1,0 +1,354 @@
+"""`bridgectl run`: a gateway with real ports, from its configuration file to nothing left behind.
+
+`run` is the whole life: configuration (all faults at once, nothing touched), the lock of the control socket, devices,
+the walk, control socket and metrics, hooks, the loop; and all of it backwards. SIGHUP reloads, SIGTERM and SIGINT stop.
+A reload reads its files in a thread and only swaps what was read in the loop, so that frames keep passing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from bridge import config, explain
+from bridge.capture_stream import capture
+from bridge.config import Config, ConfigError
+from bridge.control import Client, ControlServer, Handler
+from bridge.control_client import ControlError, Document
+from bridge.devices import changed_for_good, plans_from
+from bridge.gateway import Gateway
+from bridge.hooks import Hook
+from bridge.instance import AlreadyRunning, InstanceLock
+from bridge.loop import Loop, Signals
+from bridge.notify import notify, reloading
+from bridge.ports.base import Port, PortError, PortGone
+from bridge.ports.link import default_gateway, open_ports
+from bridge.privileges import drop_capabilities
+from bridge.routing import routes_from
+from route.table import RouteTable
+from wire.units import SECOND_NS
+
+log = logging.getLogger(__name__)
+
+OK, FAILED, BAD_CONFIGURATION = 0, 1, 4
+
+_FORKED = frozenset({"alias.show", "arp.show", "flows", "route.show", "trace"})
+"""Questions whose answer may be long, or that change what they look at: answered by a child, on a snapshot."""
+
+_SWITCH_S = 0.0005
+"""How long the loop may wait for the interpreter while a reload reads its files."""
+
+
+class Refused(Exception):
+    """The start failed; the message says why."""
+
+
+def run(config_path: Path, socket_path: Path | None = None) -> int:
+    """Be the gateway until a signal; the exit code. `socket_path` stands in for `control.socket`."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        loaded = config.load(config_path, "run")
+        routes = routes_from(loaded)
+    except ConfigError as error:
+        sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
+        return BAD_CONFIGURATION
+    try:
+        with ExitStack() as stack:
+            daemon = Daemon(config_path, loaded, routes, socket_path or loaded.control.socket, stack)
+            return daemon.serve()
+    except (AlreadyRunning, PortError, Refused) as error:
+        for line in str(error).splitlines():
+            log.error("%s", line)
+        return FAILED
+
+
+class Daemon:
+    """Everything that one process has. What is opened is closed by `stack`, in reverse order."""
+
+    def __init__(
+        self, config_path: Path, loaded: Config, routes: RouteTable, socket_path: Path, stack: ExitStack
+    ) -> None:
+        self._path = config_path
+        self._exit_code = OK
+        self._is_stopping = False
+        self._reload: _Reload | None = None
+        self._wants_reload = False
+        for warning in loaded.warnings:
+            log.warning("%s", warning)
+        _claim(socket_path, stack)
+        gateway_before = default_gateway()
+        self.gateway = Gateway(loaded, routes, random.SystemRandom())
+        self.loop = Loop(self.gateway, on_gone=self._port_gone)
+        stack.callback(self.loop.close)
+        signals = Signals(
+            self.loop, {signal.SIGHUP: self._hang_up, signal.SIGTERM: self._stop, signal.SIGINT: self._stop}
+        )
+        stack.callback(signals.close)
+        self.ports = open_ports(plans_from(loaded))
+        for port in self.ports.values():
+            stack.callback(port.close)
+            self.loop.attach(port)
+        self._environment = _hook_environment(loaded, gateway_before)
+        self._up, self._down = self._hooks(loaded, stack)
+        self._serve_people(loaded, socket_path, stack)
+        drop_capabilities()
+
+    def _hooks(self, loaded: Config, stack: ExitStack) -> tuple[Hook | None, Hook | None]:
+        up, down = loaded.hooks.up, loaded.hooks.down
+        try:
+            waiting = Hook(self.loop, "down", down, self._environment, is_waiting=True) if down else None
+            if waiting is not None:
+                stack.callback(waiting.close)
+            running = Hook(self.loop, "up", up, self._environment) if up else None
+            if running is not None:
+                stack.callback(running.close)
+        except OSError as error:
+            raise Refused(f"the hook {error.filename} cannot be started: {error.strerror}") from error
+        return running, waiting
+
+    def _serve_people(self, loaded: Config, socket_path: Path, stack: ExitStack) -> None:
+        try:
+            server = ControlServer(self.loop, socket_path, loaded.control.group, self._handlers())
+        except (OSError, LookupError) as error:
+            raise Refused(f"the control socket cannot be made: {error}") from error
+        stack.callback(server.close)
+        if not loaded.control.metrics:
+            return
+        from bridge.metrics import GatewayCollector, MetricsServer  # noqa: PLC0415 - 40 ms that few starts need
+
+        try:
+            metrics = MetricsServer(self.loop, loaded.control.metrics, GatewayCollector(self.gateway, self._uptime_s))
+        except OSError as error:
+            raise Refused(f"metrics cannot be served on {loaded.control.metrics}: {error.strerror}") from error
+        stack.callback(metrics.close)
+
+    # Life
+
+    def serve(self) -> int:
+        """Forward until something stops us; the exit code."""
+        self.loop.carry_out(self.gateway.start(self.loop.clock()))
+        log.info("forwarding on %s", ", ".join(self.ports) or "no port")
+        if self._up is not None:
+            self._up.go(self._ready)
+        else:
+            self._ready()
+        self.loop.run()
+        return self._exit_code
+
+    def _ready(self) -> None:
+        if not self._is_stopping:
+            notify("READY=1", f"MAINPID={os.getpid()}")
+
+    def _stop(self) -> None:
+        """The first time: let `down` run while frames still pass. The second time: at once."""
+        if self._is_stopping:
+            self.loop.stop()
+            return
+        self._is_stopping = True
+        log.info("stopping")
+        notify("STOPPING=1")
+        if self._down is not None:
+            self._down.go(self.loop.stop)
+        else:
+            self.loop.stop()
+
+    def _port_gone(self, port: Port, gone: PortGone) -> None:
+        log.error("%s: %s; a gateway without it is of no use and stops", port.name, gone)
+        self._exit_code = FAILED
+        if not self._is_stopping:
+            self._stop()
+
+    def _uptime_s(self) -> float:
+        return (self.loop.clock() - self.gateway.started_ns) / SECOND_NS
+
+    # Reload
+
+    def _hang_up(self) -> None:
+        if self._reload is not None:
+            self._wants_reload = True  # what changed meanwhile may have been read already: read once more
+            return
+        self._begin_reload(None)
+
+    def _begin_reload(self, client: Client | None) -> None:
+        reloading()
+        self._reload = _Reload(self.loop, self._path, partial(self._end_reload, client))
+
+    def _end_reload(self, client: Client | None, read: tuple[Config, RouteTable] | Exception) -> None:
+        self._reload = None
+        refusal = self._take(read)
+        notify("READY=1")
+        if client is not None:
+            if refusal is None:
+                client.answer({"version": explain.VERSION, "warnings": self.gateway.config.warnings})
+            else:
+                client.fail(refusal.code, refusal.message)
+        if self._wants_reload:
+            self._wants_reload = False
+            self._begin_reload(None)
+
+    def _take(self, read: tuple[Config, RouteTable] | Exception) -> ControlError | None:
+        """Swap in what was read, or log why not and change nothing."""
+        refusal = self._why_not(read)
+        if refusal is not None:
+            log.error("reload refused, nothing changed:")
+            for line in refusal.message.splitlines():
+                log.error("%s", line)
+            return refusal
+        assert not isinstance(read, Exception)
+        for warning in read[0].warnings:
+            log.warning("%s", warning)
+        self.loop.carry_out(self.gateway.reconfigure(*read, self.loop.clock()))
+        log.info("reloaded")
+        return None
+
+    def _why_not(self, read: tuple[Config, RouteTable] | Exception) -> ControlError | None:
+        if isinstance(read, ConfigError):
+            return ControlError(BAD_CONFIGURATION, "\n".join(read.faults))
+        if isinstance(read, Exception):
+            log.error("a bug in reading the configuration", exc_info=read)
+            return ControlError(FAILED, "the configuration could not be read; the gateway's log says more")
+        return _fixed_keys(self.gateway.config, read[0])
+
+    # What people ask
+
+    def _handlers(self) -> dict[str, Handler]:
+        handlers: dict[str, Handler] = {name: partial(self._explain, name) for name in explain.COMMANDS}
+        handlers |= {name: partial(self._act, name) for name in explain.ACTIONS}
+        handlers["reload"] = self._answer_reload
+        handlers["capture"] = partial(capture, self.loop, {name: port.kind for name, port in self.ports.items()})
+        handlers["stop"] = self._answer_stop
+        return handlers
+
+    def _explain(self, name: str, arguments: Document, client: Client) -> None:
+        question = partial(_asked, explain.COMMANDS[name], self.gateway, arguments, self.loop.clock())
+        if name in _FORKED:
+            self._fork(question, client)
+        else:
+            client.answer(question())
+
+    def _fork(self, question: Callable[[], Document], client: Client) -> None:
+        if self._reload is not None:  # a lock that its thread holds would stay locked in the child
+            raise ControlError(FAILED, "a reload is under way; try again")
+        client.answer_from_fork(question)
+
+    def _act(self, name: str, arguments: Document, client: Client) -> None:
+        try:
+            document, effects = explain.ACTIONS[name](self.gateway, arguments, self.loop.clock())
+        except explain.Refused as refused:
+            raise ControlError(refused.code, str(refused)) from refused
+        self.loop.carry_out(effects)
+        client.answer(document)
+
+    def _answer_reload(self, arguments: Document, client: Client) -> None:
+        if self._reload is not None:
+            raise ControlError(FAILED, "a reload is under way; try again")
+        if arguments.get("dry_run"):
+            client.answer_from_fork(self._moves)
+        else:
+            self._begin_reload(client)
+
+    def _moves(self) -> Document:
+        """What a reload would change; runs in a child."""
+        try:
+            loaded = config.load(self._path, "run")
+            routes = routes_from(loaded)
+        except ConfigError as error:
+            raise ControlError(BAD_CONFIGURATION, "\n".join(error.faults)) from error
+        refusal = _fixed_keys(self.gateway.config, loaded)
+        if refusal is not None:
+            raise refusal
+        return explain.moves_to(self.gateway, routes, self.loop.clock())
+
+    def _answer_stop(self, _arguments: Document, client: Client) -> None:
+        client.answer({"version": explain.VERSION, "pid": os.getpid()})
+        if not self._is_stopping:
+            self._stop()
+
+
+class _Reload:
+    """Reads configuration and lists in a thread; `done` gets them, or what went wrong, in the loop."""
+
+    def __init__(self, loop: Loop, path: Path, done: Callable[[tuple[Config, RouteTable] | Exception], None]) -> None:
+        self._loop = loop
+        self._path = path
+        self._done = done
+        self._read: tuple[Config, RouteTable] | Exception | None = None
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        loop.add(self._event, self._finished)
+        self._thread = threading.Thread(target=self._work, name="reload", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            loaded = config.load(self._path, "run")
+            self._read = loaded, routes_from(loaded)
+        except Exception as error:  # noqa: BLE001 - handed to the loop, which tells an operator's mistake from our bug
+            self._read = error
+        os.eventfd_write(self._event, 1)
+
+    def _finished(self, _events: int) -> None:
+        self._thread.join()
+        sys.setswitchinterval(self._switch_s)
+        self._loop.remove(self._event)
+        os.close(self._event)
+        assert self._read is not None
+        self._done(self._read)
+
+
+def _asked(command: explain.Command, gateway: Gateway, arguments: Document, now: int) -> Document:
+    try:
+        return command(gateway, arguments, now)
+    except explain.Refused as refused:
+        raise ControlError(refused.code, str(refused)) from refused
+
+
+def _fixed_keys(running: Config, wanted: Config) -> ControlError | None:
+    keys = list(changed_for_good(running, wanted))
+    if not keys:
+        return None
+    return ControlError(FAILED, f"{', '.join(keys)}: cannot change while the gateway runs; restart it instead")
+
+
+def _claim(socket_path: Path, stack: ExitStack) -> None:
+    """Make the socket's folder and hold its lock."""
+    folder = socket_path.parent
+    try:
+        if not folder.is_dir():
+            folder.mkdir(mode=0o755, parents=True)
+            stack.callback(_remove_if_empty, folder)
+        stack.callback(InstanceLock(socket_path).release)
+    except OSError as error:
+        raise Refused(f"the control socket cannot be made: {error.filename}: {error.strerror}") from error
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        log.debug("%s stays: it is in use", folder)
+
+
+def _hook_environment(loaded: Config, gateway_before: str | None) -> dict[str, str]:
+    """INTERFACE and ADDRESS (tun0's, else tap0's), PEER_IP (the default node's) and DEFAULT_GW (the kernel's next hop
+    before our ports came up), each only where it is known."""
+    port = loaded.tun0 or loaded.tap0
+    environment = {}
+    if port is not None:
+        environment["INTERFACE"] = port.interface
+        environment["ADDRESS"] = str(port.address.ip)
+    peer = loaded.peer.get(loaded.vpn.node) if loaded.vpn is not None and loaded.vpn.node else None
+    if peer is not None and peer.endpoint:
+        environment["PEER_IP"] = peer.endpoint.rpartition(":")[0].strip("[]")
+    if gateway_before is not None:
+        environment["DEFAULT_GW"] = gateway_before
+    return environment

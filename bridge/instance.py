@@ -1,0 +1,54 @@
+"""One gateway per control socket: whoever holds the lock beside the socket is it.
+
+The lock is the kernel's (flock), so it ends with the process however that ended, and a socket file that a killed
+gateway left behind is simply taken over by the next holder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class AlreadyRunning(Exception):
+    """Another gateway serves the socket. `pid`: its process, None where it cannot be told."""
+
+    def __init__(self, socket_path: Path, pid: int | None) -> None:
+        super().__init__(f"another gateway{f' (process {pid})' if pid else ''} serves {socket_path}")
+        self.pid = pid
+
+
+class InstanceLock:
+    """Held from construction to `release`; `AlreadyRunning` where somebody else holds it."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self.path = socket_path.with_name(socket_path.name + ".lock")
+        while True:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.pread(fd, 32, 0).strip()
+                os.close(fd)
+                raise AlreadyRunning(socket_path, int(holder) if holder.isdigit() else None) from error
+            if self._is_current(fd):
+                break
+            os.close(fd)  # the holder before us removed the file between our open and our lock
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        self._fd = fd
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(fd))
+
+    def release(self) -> None:
+        """Remove the file while the lock is still held, then let go; a second call does nothing."""
+        if self._fd >= 0:
+            self.path.unlink(missing_ok=True)
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,80 @@
+"""The gateway's interfaces, read from the configuration once: integers inside, so that the walk compares integers."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from alias.types import Egress
+from arp.port import ArpPort
+from bridge.config import Config
+from wire.ethernet import HEADER_BYTES
+from wire.units import prefix_mask
+
+
+@dataclass(slots=True, eq=False)
+class Interface:
+    """One of tap0, tap1, tun0 and vpn.
+
+    `address` is our own (of the vpn: the alias of LAN hosts, 0 where there is none). `network` and `mask` are the
+    connected subnet, 0 where a port has none. `arp` is None for raw IP ports. `egress` names the alias address that
+    packets get when they leave here.
+    """
+
+    name: str
+    is_inside: bool
+    address: int
+    mtu_bytes: int
+    network: int = 0
+    mask: int = 0xFFFFFFFF
+    mac: bytes = b""
+    gateway: int = 0
+    arp: ArpPort | None = None
+    egress: Egress | None = None
+
+    @property
+    def link_bytes(self) -> int:
+        """Bytes of link header in front of an IP packet."""
+        return HEADER_BYTES if self.arp is not None else 0
+
+    def is_on_link(self, address: int) -> bool:
+        """True where `address` lies in the connected subnet."""
+        return self.network != 0 and address & self.mask == self.network
+
+    def edges(self) -> set[int]:
+        """The subnet's network and broadcast address; none where it is too narrow to have them (RFC 3021)."""
+        if not self.network or self.mask >= prefix_mask(31):
+            return set()
+        return {self.network, self.network | ~self.mask & 0xFFFFFFFF}
+
+
+def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:
+    """The interfaces that the configuration names, in the order tap0, tap1, tun0, vpn."""
+    found: dict[str, Interface] = {}
+    for name, port in (("tap0", config.tap0), ("tap1", config.tap1)):
+        if port is None:
+            continue
+        address, length = int(port.address.ip), port.address.network.prefixlen
+        interface = Interface(
+            name,
+            is_inside=name == "tap0",
+            address=address,
+            mtu_bytes=port.mtu,
+            network=int(port.address.network.network_address),
+            mask=prefix_mask(length),
+        )
+        if name == "tap1":
+            interface.egress = Egress.TAP1
+        if config.tap1 is None or name == "tap0" or config.tap1.kind == "tap":
+            interface.mac = port.mac
+            interface.arp = ArpPort(address, length, port.mac, port.arp, rng)
+        if config.tap1 is not None and name == "tap1" and config.tap1.gateway is not None:
+            interface.gateway = int(config.tap1.gateway)
+        found[name] = interface
+    if config.tun0 is not None:
+        address = int(config.tun0.address.ip)
+        found["tun0"] = Interface("tun0", is_inside=True, address=address, mtu_bytes=config.tun0_mtu)
+    if config.vpn is not None:
+        alias = int(config.vpn.address) if config.vpn.address is not None else 0
+        found["vpn"] = Interface("vpn", is_inside=False, address=alias, mtu_bytes=config.vpn.mtu, egress=Egress.VPN)
+    return found

@@ -1,0 +1,285 @@
+"""The one loop that does input and output: ports, timers, signals and control sockets, by epoll.
+
+Of every ready port it takes one burst per wake-up, so that no port starves another; the clock is read once per burst;
+the effects of a frame are carried out before the next frame. A frame on which our own code fails is logged, counted
+and left behind: it never ends the loop.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import select
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Protocol
+
+from bridge.effects import Effect, Send
+from bridge.ports.base import Port, PortGone
+from wire.drop import Drop
+from wire.offload import Offload
+from wire.units import SECOND_NS
+
+log = logging.getLogger(__name__)
+
+BURST_FRAMES = 64
+FAULT_INTERVAL_NS = 60 * SECOND_NS
+"""A place in our code that fails is logged at most this often."""
+FAULT_PAUSE_NS = SECOND_NS
+"""A timer that fails is tried again after this time, not at once."""
+_FAULT_FRAME_BYTES = 256
+
+Watcher = Callable[[str, str, bytes | bytearray, Offload | None], None]
+"""Sees frames pass: (port, `in` or `out`, frame, offload)."""
+
+
+class Walk(Protocol):
+    """What the loop needs of `bridge.gateway.Gateway`."""
+
+    def receive(self, port: str, frame: bytes, now: int, offload: Offload | None = None) -> list[Effect]:
+        """Walk one frame."""
+
+    def tick(self, now: int) -> list[Effect]:
+        """Fire what is due."""
+
+    def next_deadline(self) -> int | None:
+        """When `tick` is wanted, in ns."""
+
+    def refused(self, port: str, reason: Drop) -> None:
+        """A frame could not be sent."""
+
+
+class Timer:
+    """A call that is due once, at `due_ns`."""
+
+    __slots__ = ("callback", "due_ns")
+
+    def __init__(self, due_ns: int, callback: Callable[[], None]) -> None:
+        self.due_ns = due_ns
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Not to be called any more; also fine after it was."""
+        self.callback = None
+
+
+class Loop:
+    """`on_gone` is called with a port whose device was removed under it. `clock`: monotonic ns."""
+
+    def __init__(
+        self,
+        walk: Walk,
+        *,
+        on_gone: Callable[[Port, PortGone], None] | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.clock = clock
+        self._walk = walk
+        self._on_gone = on_gone
+        self._writers: dict[str, Callable[[bytes | bytearray, Offload | None], Drop | None]] = {}
+        self._epoll = select.epoll()
+        self._ports: dict[int, Port] = {}
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._timers: list[tuple[int, int, Timer]] = []
+        self._order = itertools.count()
+        self._watchers: dict[str, tuple[Watcher, ...]] = {}
+        self._faults: dict[tuple[str, int], tuple[int, int]] = {}
+        self._resume_ticks_ns = 0
+        self._running = True
+
+    def attach(self, port: Port) -> None:
+        """Serve a port from the next turn on. It belongs to whoever opened it."""
+        self._ports[port.fileno()] = port
+        self._writers[port.name] = port.write
+        self._epoll.register(port.fileno(), select.EPOLLIN)
+
+    # Running
+
+    def run(self) -> None:
+        """Turn until `stop`."""
+        while self._running:
+            self.turn()
+
+    def stop(self) -> None:
+        """Let `run` return after the present turn."""
+        self._running = False
+
+    def turn(self, longest_s: float | None = None) -> None:
+        """Wait for something, at most until the next deadline (or `longest_s`), and do what there is to do once."""
+        for fd, events in self._epoll.poll(self._timeout(longest_s)):
+            port = self._ports.get(fd)
+            if port is not None:
+                self._burst(port)
+            else:
+                callback = self._callbacks.get(fd)  # None where an earlier callback of this turn removed it
+                if callback is not None:
+                    callback(events)
+        self._fire()
+
+    def close(self) -> None:
+        """Give the epoll descriptor back."""
+        self._epoll.close()
+
+    # Descriptors and timers of others
+
+    def add(self, fd: int, callback: Callable[[int], None], events: int = select.EPOLLIN) -> None:
+        """Call `callback(events)` whenever `fd` is ready; its work is to be bounded, the frames wait meanwhile."""
+        self._callbacks[fd] = callback
+        self._epoll.register(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        """Wait for other events of an added descriptor."""
+        self._epoll.modify(fd, events)
+
+    def remove(self, fd: int) -> None:
+        """Forget an added descriptor, before it is closed."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call once, `seconds` from now."""
+        timer = Timer(self.clock() + round(seconds * SECOND_NS), callback)
+        heapq.heappush(self._timers, (timer.due_ns, next(self._order), timer))
+        return timer
+
+    # Watching
+
+    def watch(self, port: str, watcher: Watcher) -> None:
+        """Show `watcher` every frame of a port; nothing is spent on ports that nobody watches."""
+        self._watchers[port] = (*self._watchers.get(port, ()), watcher)
+
+    def unwatch(self, port: str, watcher: Watcher) -> None:
+        """End `watch`."""
+        left = tuple(other for other in self._watchers.get(port, ()) if other != watcher)
+        if left:
+            self._watchers[port] = left
+        else:
+            self._watchers.pop(port, None)
+
+    # The work
+
+    def carry_out(self, effects: Iterable[Effect]) -> None:
+        """Put frames on their ports; what a port refuses is told to the walk, which counts it."""
+        for effect in effects:
+            if not isinstance(effect, Send):
+                continue  # events are for replay and tests
+            port, frame, offload = effect
+            write = self._writers.get(port)
+            if write is None:
+                self._walk.refused(port, Drop.PORT_ABSENT)
+                continue
+            if self._watchers:
+                for watcher in self._watchers.get(port, ()):
+                    watcher(port, "out", frame, offload)
+            refusal = write(frame, offload)
+            if refusal is not None:
+                self._walk.refused(port, refusal)
+
+    def _burst(self, port: Port) -> None:
+        name, receive, carry_out = port.name, self._walk.receive, self.carry_out
+        try:
+            burst = port.read_burst(BURST_FRAMES)
+        except PortGone as gone:
+            self._lost(port, gone)
+            return
+        now = self.clock()
+        watchers = self._watchers.get(name, ())
+        for frame, offload in burst:
+            for watcher in watchers:
+                watcher(name, "in", frame, offload)
+            try:
+                effects = receive(name, frame, now, offload)
+                if effects:
+                    carry_out(effects)
+            except Exception as error:  # noqa: BLE001 - no frame ends the gateway; `_fault` logs it whole
+                self._fault(error, f"on a frame of {name}", frame)
+                self._walk.refused(name, Drop.WALK_FAULT)
+
+    def _fire(self) -> None:
+        """Timers of the walk, then those of the process."""
+        deadline = self._walk_deadline()
+        now = self.clock()
+        if deadline is not None and deadline <= now:
+            try:
+                self.carry_out(self._walk.tick(now))
+            except Exception as error:  # noqa: BLE001 - nor does a timer
+                self._fault(error, "on a timer", b"")
+                self._resume_ticks_ns = now + FAULT_PAUSE_NS
+        while self._timers and self._timers[0][0] <= now:
+            _, _, timer = heapq.heappop(self._timers)
+            if timer.callback is not None:
+                timer.callback()
+
+    def _walk_deadline(self) -> int | None:
+        deadline = self._walk.next_deadline()
+        return None if deadline is None else max(deadline, self._resume_ticks_ns)
+
+    def _timeout(self, longest_s: float | None) -> float | None:
+        deadline = self._walk_deadline()
+        if self._timers and (deadline is None or self._timers[0][0] < deadline):
+            deadline = self._timers[0][0]
+        if deadline is None:
+            return longest_s
+        until_s = max(deadline - self.clock(), 0) / SECOND_NS  # epoll rounds up to milliseconds: never early
+        return until_s if longest_s is None else min(until_s, longest_s)
+
+    def _lost(self, port: Port, gone: PortGone) -> None:
+        del self._ports[port.fileno()]
+        with suppress(OSError):
+            self._epoll.unregister(port.fileno())
+        if self._on_gone is None:
+            raise gone
+        self._on_gone(port, gone)
+
+    def _fault(self, error: Exception, occasion: str, frame: bytes) -> None:
+        """Log our own bug with all that is needed to repeat it, once per place and `FAULT_INTERVAL_NS`."""
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = (last.filename, last.lineno or 0)
+        now = self.clock()
+        told_ns, unsaid = self._faults.get(place, (now - FAULT_INTERVAL_NS, 0))
+        if now - told_ns < FAULT_INTERVAL_NS:
+            self._faults[place] = (told_ns, unsaid + 1)
+            return
+        self._faults[place] = (now, 0)
+        log.error(
+            "a bug in the gateway %s (%d more since the last time); the frame: %s%s",
+            occasion,
+            unsaid,
+            frame[:_FAULT_FRAME_BYTES].hex() or "none",
+            f"... ({len(frame)} bytes)" if len(frame) > _FAULT_FRAME_BYTES else "",
+            exc_info=error,
+        )
+
+
+class Signals:
+    """Signals as loop events: `handlers` by signal number, called by the loop, never in the middle of a frame."""
+
+    def __init__(self, loop: Loop, handlers: Mapping[signal.Signals, Callable[[], None]]) -> None:
+        self._loop = loop
+        self._handlers = handlers
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._before_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, lambda *_: None) for number in handlers}
+        loop.add(self._reader.fileno(), self._wake)
+
+    def _wake(self, _events: int) -> None:
+        for number in self._reader.recv(256):
+            handler = self._handlers.get(signal.Signals(number))
+            if handler is not None:
+                handler()
+
+    def close(self) -> None:
+        """Put everything back as it was."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._before_fd)
+        self._loop.remove(self._reader.fileno())
+        self._reader.close()
+        self._writer.close()

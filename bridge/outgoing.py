@@ -1,0 +1,238 @@
+"""What leaves the gateway: packets to their next hops, its own answers and errors, and the account of it all.
+
+`Outgoing` is the half of the walk behind the decision. It owns the ARP tables' effects, the counters, the rate limit of
+ICMP errors and the effects of the current call; `bridge.gateway` decides and hands over. RFC 1812 4.3 (`error`),
+RFC 826 and RFC 1812 3.3.2 (`emit`, `arp_effects`: packets wait, and their senders hear 3/1 where nobody answers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from arp.effects import ArpEffect, Changed, Dropped, GaveUp, Release, Transmit
+from bridge.counters import Counters
+from bridge.effects import Effect, Event, Send
+from bridge.interface import Interface
+from bridge.path import Arrival
+from icmp import errors
+from wire import ethernet, ipv4, offload
+from wire.drop import Drop
+from wire.ipv4 import Packet
+from wire.offload import Offload
+from wire.units import address_text, mac_text
+
+
+class Waiting(NamedTuple):
+    """A packet that waits for its next hop's MAC address. `arrival` is None for packets of our own."""
+
+    packet: Packet
+    interface: Interface
+    arrival: Arrival | None
+
+
+@dataclass(slots=True)
+class Trace:
+    """One packet's walk, told: steps of (room, what it says), the verdict (`send`, `drop`, `answer` or `hold`), the
+    frames out and the drop reason."""
+
+    steps: list[tuple[str, str]] = field(default_factory=list)
+    verdict: str = "drop"
+    out: list[Send] = field(default_factory=list)
+    drop: Drop | None = None
+
+
+class Outgoing:
+    """Everything behind the decision. `events`: tell drops and ARP changes as effects too. `own_address` is the source
+    of errors into ports that have none of their own (tun0: it is the host's)."""
+
+    def __init__(
+        self, interfaces: dict[str, Interface], own_address: int, identification: int, *, events: bool
+    ) -> None:
+        self.interfaces = interfaces
+        self.counters = Counters(list(interfaces))
+        self.rate_limit = errors.RateLimit(0)
+        self.muted: frozenset[str] = frozenset()
+        self.effects: list[Effect] = []
+        self.tracing: Trace | None = None
+        self.answered = False
+        self.held = False
+        self._own_address = own_address
+        self._identification = identification
+        self._events = events
+
+    # Our own messages
+
+    def answer(self, arrival: Arrival, reply: Packet, now: int) -> None:
+        """Send a packet of our own back by the port that its cause came from."""
+        self.answered = True
+        self.counters.answered += 1
+        if len(reply.data) <= arrival.interface.mtu_bytes:
+            self.emit(arrival.port, arrival.interface, reply, None, now)
+            return
+        for fragment in ipv4.fragments_of(reply, arrival.interface.mtu_bytes):
+            self.emit(arrival.port, arrival.interface, fragment, None, now)
+
+    def next_identification(self) -> int:
+        """RFC 6864: a fresh IP identification for a packet of our own."""
+        self._identification = (self._identification + 1) & 0xFFFF
+        return self._identification
+
+    def error(self, arrival: Arrival, kind: int, code: int, now: int, *, rest: int = 0) -> None:
+        """Send an ICMP error about what arrived, where RFC 1812 4.3.2.7, `icmp.mute` and the rate limit let us."""
+        interface, packet = arrival.interface, arrival.packet
+        source = interface.address if interface.name != "tun0" else 0
+        source = source or self._own_address
+        allowed = (
+            source != 0
+            and interface.name not in self.muted
+            and errors.may_answer(packet, group=arrival.group)
+            and self.rate_limit.allows(packet.source, now)
+        )
+        if not allowed:
+            self.counters.icmp_errors_suppressed += 1
+            self.say("icmp", f"{kind}/{code} owed, not sent")
+            return
+        quoted = packet.data
+        if packet.offload is not None:
+            quoted = next(offload.segment(bytearray(packet.data), packet.offload))
+        message = errors.error(
+            kind,
+            code,
+            quoted,
+            source=source,
+            destination=packet.source,
+            identification=self.next_identification(),
+            rest=rest,
+        )
+        self.say("icmp", f"{kind}/{code} to {address_text(packet.source)}")
+        self.counters.icmp_errors += 1
+        self.emit(arrival.port, interface, Packet(bytearray(message), None), None, now)
+
+    # Packets and frames
+
+    def emit(self, port: str, out: Interface, packet: Packet, arrival: Arrival | None, now: int) -> Drop | None:
+        """Put a packet on a port, on a tap to its next hop's MAC address; it waits where that is not known yet."""
+        if out.arp is None:
+            self.send(port, out, packet.data, packet.offload)
+            return None
+        next_hop = packet.destination if out.is_on_link(packet.destination) or not out.gateway else out.gateway
+        mac = out.arp.lookup(next_hop, now)
+        if mac is not None:
+            self.say("arp", f"{address_text(next_hop)} is at {mac_text(mac)}")
+            self.send(port, out, mac + out.mac + ethernet.IPV4_TYPE + packet.data, packet.offload)
+            return None
+        if not out.arp.is_resolvable(next_hop):
+            if arrival is not None:
+                self.error(arrival, errors.UNREACHABLE, errors.HOST, now)
+            return Drop.ARP_NO_SUCH_HOST
+        self.say("arp", f"{address_text(next_hop)} is not known yet: asked, the packet waits")
+        self.held = True
+        size_bytes = len(packet.data) + (len(arrival.packet.data) if arrival is not None else 0)
+        self.arp_effects(out, out.arp.hold(next_hop, Waiting(packet, out, arrival), size_bytes, now), now)
+        return None
+
+    def arp_effects(self, interface: Interface, effects: Iterable[ArpEffect], now: int) -> Drop | None:
+        """Carry out what the ARP room wants; the reason where it dropped the ARP frame itself."""
+        drop: Drop | None = None
+        for effect in effects:
+            if isinstance(effect, Transmit):
+                self.send(interface.name, interface, effect.frame, None)
+            elif isinstance(effect, Release):
+                assert isinstance(effect.waiting, Waiting)
+                packet = effect.waiting.packet
+                frame = effect.mac + interface.mac + ethernet.IPV4_TYPE + packet.data
+                self.send(interface.name, interface, frame, packet.offload)
+            elif isinstance(effect, GaveUp):
+                assert isinstance(effect.waiting, Waiting)
+                self._gave_up(effect.waiting, effect.reason, now)
+            elif isinstance(effect, Dropped):
+                drop = effect.reason
+            elif isinstance(effect, Changed) and self._events:
+                mac = mac_text(effect.mac) if effect.mac is not None else None
+                facts: dict[str, object] = {"ip": address_text(effect.address), "mac": mac, "state": effect.state}
+                self.effects.append(Event(interface.name, "arp", facts))
+        return drop
+
+    def _gave_up(self, waiting: Waiting, reason: Drop, now: int) -> None:
+        """RFC 1812 3.3.2: the sender of every packet that waited in vain hears 3/1."""
+        arrival = waiting.arrival
+        self.dropped(arrival.port if arrival is not None else waiting.interface.name, reason)
+        if arrival is not None and reason is Drop.ARP_NO_ANSWER:
+            self.error(arrival, errors.UNREACHABLE, errors.HOST, now)
+
+    def send(self, port: str, out: Interface, frame: bytes | bytearray, claims: Offload | None) -> None:
+        """A frame is ready: count it and hand it to the caller."""
+        counters = self.counters.ports[out.name]
+        counters.tx_packets += 1
+        counters.tx_bytes += len(frame)
+        self.effects.append(Send(port, frame, claims))
+
+    # Telling
+
+    def dropped(self, port: str, reason: Drop) -> None:
+        """A packet that came in by `port` goes no further."""
+        self.counters.drops_by_port[port.partition(":")[0], reason] += 1
+        if self._events:
+            self.effects.append(Event(port, "drop", {"reason": reason.value}))
+        if self.tracing is not None:
+            self.tracing.drop = reason
+            self.tracing.steps.append(("drop", reason.value))
+
+    def say(self, room: str, words: str) -> None:
+        """Tell a step of the walk to whoever traces."""
+        if self.tracing is not None:
+            self.tracing.steps.append((room, words))
+
+
+def wire_bytes(packet: Packet) -> int:
+    """The size of the largest IP packet that `packet` is on a wire: of a super-frame, one full segment."""
+    claims = packet.offload
+    if claims is None or not claims.gso_type:
+        return len(packet.data)
+    start = packet.header_bytes
+    transport_bytes = (packet.data[start + 12] >> 4) * 4 if packet.protocol == ipv4.TCP else 8
+    return min(start + transport_bytes + claims.gso_bytes, len(packet.data))
+
+
+def pieces(packet: Packet, mtu_bytes: int) -> Iterable[Packet]:
+    """The packet as it fits the egress: whole, or fragments (DF is clear then, `Gateway._fit` has seen to that)."""
+    if wire_bytes(packet) <= mtu_bytes:
+        return (packet,)
+    if packet.offload is None:
+        return ipv4.fragments_of(packet, mtu_bytes)
+    return (
+        fragment
+        for segment in offload.segment(packet.data, packet.offload)
+        for fragment in ipv4.fragments_of(Packet(segment, None), mtu_bytes)
+    )
+
+
+_PROTOCOL_NAMES = {
+    1: "icmp",
+    6: "tcp",
+    17: "udp",
+    33: "dccp",
+    47: "gre",
+    50: "esp",
+    51: "ah",
+    132: "sctp",
+    136: "udplite",
+}
+
+
+def protocol_name(protocol: int) -> str:
+    """The IANA keyword in lower case for the common protocols, else the number."""
+    return _PROTOCOL_NAMES.get(protocol, str(protocol))
+
+
+def end_text(address: int, port: int) -> str:
+    """An address and a port (or ICMP identifier) as `192.168.200.3:5000`."""
+    return f"{address_text(address)}:{port}"
+
+
+def sketch(packet: Packet) -> str:
+    """A packet in one line, for traces."""
+    ends = f"{address_text(packet.source)} > {address_text(packet.destination)}"
+    return f"{ends} {protocol_name(packet.protocol)}, {len(packet.data)} bytes, TTL {packet.ttl}"

@@ -1,0 +1,39 @@
+"""The values that the walk hands on: a packet as it came in, and what was decided for it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from alias.quote import Quote
+from alias.types import Egress
+from bridge.interface import Interface
+from wire.ipv4 import Packet
+
+
+class Arrival(NamedTuple):
+    """A checked packet, as it came in. `packet` is never changed: errors quote it as its sender's side knows it."""
+
+    port: str
+    interface: Interface
+    packet: Packet
+    group: bool
+
+
+class Path(NamedTuple):
+    """What the walk decided for a packet, and for the later fragments of its datagram: where it leaves and what is
+    rewritten. `source` and `destination` are (address, port); `quoted` holds both for the packet inside an ICMP error.
+    `egress` is set where the source becomes an alias; `inside` and `outside` name the flow."""
+
+    port: str
+    interface: Interface
+    inside: tuple[int, int]
+    outside: tuple[int, int]
+    source: tuple[int, int] | None = None
+    destination: tuple[int, int] | None = None
+    quoted: tuple[Quote, tuple[int, int] | None, tuple[int, int] | None] | None = None
+    egress: Egress | None = None
+    identification: int | None = None
+
+
+class Answer(NamedTuple):
+    """The datagram is an echo request for us: its fragments are put together before it is answered."""

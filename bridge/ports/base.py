@@ -1,0 +1,58 @@
+"""What a port is: the only place where frames enter and leave.
+
+A port hands over what it read as plain values and takes frames back; it knows no address and no policy. Frames of a
+tap begin with their Ethernet header, frames of a tun with the IP header; the offsets of an `Offload` count from the IP
+header on both, `link_bytes` is the difference.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from wire.drop import Drop
+from wire.offload import Offload
+
+Kind = Literal["tap", "tun"]
+Arrival = tuple[bytes, Offload | None]
+
+LINK_BYTES: dict[Kind, int] = {"tap": 14, "tun": 0}
+
+
+class PortError(Exception):
+    """A port cannot be set up as the configuration says; the message tells an operator what stands in the way."""
+
+
+class PortGone(Exception):
+    """The device behind a port was removed while the gateway ran."""
+
+
+class Port(Protocol):
+    """Reads and writes never block.
+
+    `name`: as in the configuration (`tap0`, `tap1`, `tun0`, `vpn`). `fileno`: becomes readable when frames wait, for
+    epoll.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that the walk knows the port by."""
+
+    @property
+    def kind(self) -> Kind:
+        """`tap`: Ethernet frames; `tun`: raw IP packets."""
+
+    @property
+    def link_bytes(self) -> int:
+        """Bytes in front of the IP header: 14 or 0."""
+
+    def fileno(self) -> int:
+        """The descriptor to wait for."""
+
+    def read_burst(self, limit: int) -> list[Arrival]:
+        """At most `limit` waiting frames, the oldest first; none where none waits. `PortGone` where the device went."""
+
+    def write(self, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+        """Send one frame; what the kernel refuses is a drop with its reason, never an error."""
+
+    def close(self) -> None:
+        """Give everything back; a second call does nothing."""

@@ -1,0 +1,57 @@
+"""A port made of two queues: what a test delivers can be read, what is written can be looked at."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+
+from bridge.ports.base import LINK_BYTES, Arrival, Kind
+from wire.drop import Drop
+from wire.offload import Offload
+
+
+class MemoryPort:
+    """`capacity`: frames that `sent` takes before `write` answers `Drop.PORT_FULL`, as a full device queue would.
+
+    An event descriptor stands for the device, so that the real loop can wait for it.
+    """
+
+    def __init__(self, name: str, kind: Kind, capacity: int = 1 << 30) -> None:
+        self.name = name
+        self.kind: Kind = kind
+        self.link_bytes = LINK_BYTES[kind]
+        self.capacity = capacity
+        self.sent: list[tuple[bytes, Offload | None]] = []
+        self._waiting: deque[Arrival] = deque()
+        self._event: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def deliver(self, *frames: bytes, offload: Offload | None = None) -> None:
+        """Let frames arrive, all with the same virtio claims."""
+        assert self._event is not None, "the port is closed"
+        self._waiting.extend((frame, offload) for frame in frames)
+        os.eventfd_write(self._event, 1)
+
+    def fileno(self) -> int:
+        """Readable while frames wait."""
+        assert self._event is not None, "the port is closed"
+        return self._event
+
+    def read_burst(self, limit: int) -> list[Arrival]:
+        """The oldest waiting frames."""
+        burst = [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
+        if burst and not self._waiting and self._event is not None:
+            os.eventfd_read(self._event)
+        return burst
+
+    def write(self, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+        """Keep a copy in `sent`."""
+        if len(self.sent) >= self.capacity:
+            return Drop.PORT_FULL
+        self.sent.append((bytes(frame), offload))
+        return None
+
+    def close(self) -> None:
+        """Close the event descriptor."""
+        if self._event is not None:
+            os.close(self._event)
+            self._event = None

@@ -1,0 +1,61 @@
+"""Giving up what a running gateway no longer needs, and small process attributes (capabilities(7), prctl(2))."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAP_DAC_OVERRIDE = 1
+
+KEPT = 1 << _CAP_DAC_OVERRIDE
+"""What stays: reading and removing files wherever that was possible at start (a reload, the control socket). The user
+stays the same, so root still owns root's files; everything else that makes root is gone."""
+
+
+def drop_capabilities(kept: int = KEPT) -> None:
+    """Keep at most the capabilities of the bit mask `kept`, in this thread and whatever it starts, for good.
+
+    Descriptors stay open and usable: a gateway forwards, answers and reloads without any right to make devices,
+    routes or raw sockets. `OSError` where the kernel refuses, which it does not for giving up.
+    """
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    for capability in range(last + 1):
+        if not kept >> capability & 1:
+            with suppress(PermissionError):  # dropping from the bounding set takes CAP_SETPCAP; execve is closed below
+                _prctl(_PR_CAPBSET_DROP, capability)
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    held = (ctypes.c_uint32 * 6)()
+    _check(_LIBC.capget(header, held))
+    for word in range(2):
+        keep = kept >> 32 * word & 0xFFFFFFFF
+        effective, permitted = held[3 * word] & keep, held[3 * word + 1] & keep
+        held[3 * word : 3 * word + 3] = [effective, permitted, 0]
+    _check(_LIBC.capset(header, held))
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends, so that no descriptor outlives a killed gateway."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
+    _check(_LIBC.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)))
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,108 @@
+"""`bridgectl capture`: the frames of a port as they pass, as pcapng or a line each."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from bridge.summary import summary
+from bridgectl.bpf import DLT_ETHERNET, DLT_RAW, BadFilter, Filter, NoLibrary
+from bridgectl.daemon import follow
+from bridgectl.faults import Failed
+from bridgectl.options import Options, shared
+from bridgectl.version import version
+from wire.capture import LINK_ETHERNET, LINK_RAW
+from wire.nextgen import INBOUND, OUTBOUND, Writer
+
+_STDOUT = "-"
+Record = dict[str, Any]
+Take = Callable[[Record, bytes], None]
+
+
+@click.command()
+@click.option("--port", required=True, metavar="PORT", help="tap0, tap1, tun0 or vpn.")
+@click.option("-w", "--write", "target", metavar="FILE", help="Write pcapng to a file, - for standard output.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after so many frames.")
+@click.option("--filter", "expression", metavar="EXPR", help="Only frames that match, in tcpdump's language.")
+@shared(json=False)
+def command(options: Options, port: str, target: str | None, count: int | None, expression: str | None) -> None:
+    """Show the frames of a port as they pass, a line each, until Ctrl-C.
+
+    With -w as pcapng: bridgectl capture --port tap0 -w - | tcpdump -nr -
+    """
+    taken = lost = 0
+    with ExitStack() as stack:
+        records = stack.enter_context(closing(follow(options, "capture", {"port": port})))
+        try:
+            is_tap = next(records)["kind"] == "tap"
+            matches = _filter(expression, stack, is_tap=is_tap)
+            take = _printer(is_tap=is_tap) if target is None else _writer(target, port, stack, is_tap=is_tap)
+            for record in records:
+                lost += record.get("lost", 0)
+                data = base64.b64decode(record["frame"])
+                if not matches(data):
+                    continue
+                take(record, data)
+                taken += 1
+                if taken == count:
+                    break
+        except KeyboardInterrupt:
+            pass  # the usual end
+        except BrokenPipeError:
+            _give_up_stdout()
+    if target is not None or lost:
+        click.echo(f"{taken} frames" + (f", {lost} lost because they were read too slowly" if lost else ""), err=True)
+
+
+def _filter(expression: str | None, stack: ExitStack, *, is_tap: bool) -> Callable[[bytes], bool]:
+    if expression is None:
+        return lambda _: True
+    try:
+        compiled = Filter(expression, DLT_ETHERNET if is_tap else DLT_RAW)
+    except NoLibrary as fault:
+        raise Failed(str(fault)) from fault
+    except BadFilter as fault:
+        raise click.BadParameter(str(fault), param_hint="--filter") from fault
+    stack.callback(compiled.close)
+    return compiled.matches
+
+
+def _writer(target: str, port: str, stack: ExitStack, *, is_tap: bool) -> Take:
+    """Frames as pcapng, each of them flushed: whoever reads the pipe sees it at once."""
+    file: BinaryIO = sys.stdout.buffer
+    if target != _STDOUT:
+        file = stack.enter_context(Path(target).open("wb"))  # noqa: SIM115 - the caller's stack closes it
+    writer = Writer(file, [(port, LINK_ETHERNET if is_tap else LINK_RAW)], f"bridgectl {version()}")
+    file.flush()
+
+    def take(record: Record, data: bytes) -> None:
+        writer.write(0, record["t_ns"], INBOUND if record["direction"] == "in" else OUTBOUND, data)
+        file.flush()
+
+    return take
+
+
+def _printer(*, is_tap: bool) -> Take:
+    """Frames as lines: time of day, direction, what it is."""
+
+    def take(record: Record, data: bytes) -> None:
+        seconds, nanoseconds = divmod(record["t_ns"], 1_000_000_000)
+        clock = f"{datetime.fromtimestamp(seconds):%H:%M:%S}.{nanoseconds // 1000:06d}"
+        direction = "In " if record["direction"] == "in" else "Out"
+        click.echo(f"{clock} {record['port']} {direction} {summary(data, ethernet=is_tap)}")
+
+    return take
+
+
+def _give_up_stdout() -> None:
+    """The reader of the pipe went away: nothing more is to be flushed into it when Python ends."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

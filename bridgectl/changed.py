@@ -1,0 +1,62 @@
+"""What changed prefix lists would move: the client's half of `route diff`.
+
+The lists are read with the rights of whoever asks, and the tables are compared here: the daemon only hands out its
+table and its flows, and forwards on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bridge.config import Config, ConfigError
+from bridge.explain import moves
+from bridge.routing import routes_from
+from bridgectl.faults import BadConfiguration
+from bridgectl.offline import load_config, load_routes
+from route.lists import parse_prefix
+from route.table import Layer, RouteTable
+from wire.units import address_int
+
+Document = dict[str, Any]
+
+
+def moves_of_configuration(path: Path, files: tuple[Path, ...]) -> Document:
+    """Against the configuration's own lists; no flow is known."""
+    config = load_config(path)
+    return moves(load_routes(config), _with(config, files), [])
+
+
+def moves_of_daemon(path: Path, files: tuple[Path, ...], table: Document, flows: list[dict[str, Any]]) -> Document:
+    """Against the table that the daemon uses now, which may be older than its files, and with its flows."""
+    ends = (((flow["protocol"], flow["inside"], flow["outside"]), flow["outside"]) for flow in flows)
+    return moves(
+        _table_of(table), _with(load_config(path), files), ((flow, _address(outside)) for flow, outside in ends)
+    )
+
+
+def _address(end: str) -> int:
+    return address_int(end.rpartition(":")[0])
+
+
+def _table_of(document: Document) -> RouteTable:
+    """The daemon's table again, decision for decision."""
+    by_target: dict[str, list[tuple[int, int, int]]] = {}
+    for text, target in document["entries"]:
+        prefix = parse_prefix(text)
+        by_target.setdefault(target, []).append((prefix.network, prefix.length, 0))
+    return RouteTable(connected=[Layer(target, "", entries) for target, entries in by_target.items()])
+
+
+def _with(config: Config, files: tuple[Path, ...]) -> RouteTable:
+    """The configuration's table with `files` in the place of the lists that they stand for."""
+    by_name = {file.name: file for file in files}
+    nodes = {node: by_name.pop(node) for node in config.prefix_files.nodes if node in by_name}
+    own = [by_name.pop(path.name, path) for path in config.offload.prefixes]
+    others = [file for file in files if file.name in by_name]
+    if others:  # with the changed ones of the configuration's own lists, if there are any
+        own = [path for path in own if path in files] + others
+    try:
+        return routes_from(config, offload=own, nodes=nodes)
+    except ConfigError as fault:
+        raise BadConfiguration(fault.faults) from fault

@@ -1,0 +1,84 @@
+"""`bridgectl check`: is this configuration valid, and what would it set up?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from bridgectl.options import Options, shared
+from bridgectl.output import Document, Shown, Table, show
+
+
+@click.command()
+@shared()
+def command(options: Options) -> None:
+    """Validate the configuration and print what would be set up; nothing is touched.
+
+    All faults are listed at once, a line each, with file and line; the exit code is 4 then.
+    """
+    from bridgectl.offline import load_config, load_routes  # noqa: PLC0415 - pydantic, not for `bridgectl --help`
+
+    config = load_config(options.config_path, "check")
+    routes = load_routes(config)
+    for warning in config.warnings:
+        click.echo(warning, err=True)
+    document = {
+        "version": 1,
+        "config": str(options.config_path),
+        "ports": [_port(config, name) for name in ("tap0", "tap1", "tun0", "vpn") if getattr(config, name) is not None],
+        "forwards": [_forward(forward) for forward in config.alias.forward],
+        "targets": list(routes.summary()),
+        "socket": str(options.socket or config.control.socket),
+        "warnings": list(config.warnings),
+    }
+    show(document, as_json=options.json, people=_plan)
+
+
+def _port(config: Any, name: str) -> Document:
+    port = getattr(config, name)
+    ethernet = name == "tap0" or (name == "tap1" and port.kind == "tap")
+    return {
+        "port": name,
+        "kind": "inside of the tunnel" if name == "vpn" else "tap" if ethernet else "tun",
+        "interface": port.interface,
+        "address": str(port.address) if port.address is not None else None,
+        "mac": port.mac.hex(":") if ethernet else None,
+        "mtu": config.tun0_mtu if name == "tun0" else port.mtu,
+        "next_hop": _text(getattr(port, "gateway", None)) or (port.node if name == "vpn" else None),
+        "bridge": getattr(port, "bridge", None),
+        "netns": port.netns,
+    }
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _forward(forward: Any) -> Document:
+    from wire.units import address_text  # noqa: PLC0415 - with the configuration only
+
+    return {
+        "on": forward.on,
+        "protocol": forward.protocol,
+        "outside_port": forward.outside_port,
+        "inside": f"{address_text(forward.inside.address)}:{forward.inside.port}",
+    }
+
+
+def _plan(document: Document) -> Iterator[Shown]:
+    yield f"{document['config']} is valid. It would set up:"
+    keys = ("port", "kind", "interface", "address", "mac", "mtu", "next_hop", "bridge", "netns")
+    headings = [f">{key.upper()}" if key == "mtu" else key.replace("_", " ").upper() for key in keys]
+    yield Table(headings, [[port[key] for key in keys] for port in document["ports"]])
+    if document["forwards"]:
+        yield Table(
+            ("FORWARD ON", "PROTO", ">OUTSIDE PORT", "INSIDE"),
+            [(way["on"], way["protocol"], way["outside_port"], way["inside"]) for way in document["forwards"]],
+        )
+    yield Table(
+        ("TARGET", ">PREFIXES", ">ADDRESSES"),
+        [(row["target"], row["prefixes"], row["addresses"]) for row in document["targets"]],
+    )
+    yield f"control socket: {document['socket']}"

@@ -1,0 +1,43 @@
+"""`bridgectl flows`: the flow table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from bridgectl.daemon import ask
+from bridgectl.options import Options, shared
+from bridgectl.output import Document, Shown, Table, repeat, show
+
+
+@click.command()
+@shared(watch=True)
+def command(options: Options) -> None:
+    """Flows with packets, bytes and idle time, the busiest first."""
+    repeat(
+        options.watch_s,
+        lambda: show(ask(options, "flows"), as_json=options.json, people=_flows),
+        as_json=options.json,
+    )
+
+
+def _flows(document: Document) -> Iterator[Shown]:
+    yield Table(
+        ("IN", "OUT", "PROTO", "INSIDE", "OUTSIDE", ">PACKETS", ">BYTES", ">IDLE", "FAST"),
+        [
+            (
+                flow["in"],
+                flow["out"],
+                flow["protocol"],
+                flow["inside"],
+                flow["outside"],
+                flow["packets"],
+                flow["bytes"],
+                f"{flow['idle_s']:.0f} s",
+                flow["fast"],
+            )
+            for flow in document["flows"]
+        ],
+        empty="no flows",
+    )

@@ -1,0 +1,43 @@
+"""Answers without a daemon: from a configuration file, through a gateway made for the one question."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from bridge.config import Config, ConfigError, Purpose, load
+from bridge.control_client import ControlError
+from bridge.explain import COMMANDS
+from bridge.gateway import Gateway
+from bridge.routing import routes_from
+from bridgectl.faults import BadConfiguration, with_code
+from route.table import RouteTable
+
+Document = dict[str, Any]
+
+
+def load_config(path: Path, purpose: Purpose = "replay") -> Config:
+    """The configuration; exits with 4 and all its faults where it is none."""
+    try:
+        return load(path, purpose)
+    except ConfigError as fault:
+        raise BadConfiguration(fault.faults) from fault
+
+
+def load_routes(config: Config) -> RouteTable:
+    """Its routing table; exits with 4 and all faults of the prefix files."""
+    try:
+        return routes_from(config)
+    except ConfigError as fault:
+        raise BadConfiguration(fault.faults) from fault
+
+
+def answer(path: Path, command: str, arguments: Document) -> Document:
+    """What the daemon would answer, freshly started with this configuration."""
+    config = load_config(path)
+    gateway = Gateway(config, load_routes(config), random.Random(0))
+    try:
+        return COMMANDS[command](gateway, arguments, 0)
+    except ControlError as fault:
+        raise with_code(fault.code, fault.message) from fault

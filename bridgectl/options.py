@@ -1,0 +1,88 @@
+"""The options that commands share, and what they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from wire.units import address_int
+
+DEFAULT_CONFIG = Path("/etc/tapbridge/gateway.toml")
+PORTS = ("tap0", "tap1", "tun0", "vpn")
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What stands on the command line beside a command's own options. `config` and `socket` are None where not given;
+    `watch_s` is None for once."""
+
+    config: Path | None
+    socket: Path | None
+    json: bool
+    watch_s: float | None
+
+    @property
+    def config_path(self) -> Path:
+        """The configuration file that counts."""
+        return self.config if self.config is not None else DEFAULT_CONFIG
+
+
+def shared(*, json: bool = True, watch: bool = False) -> Callable[[_F], _F]:
+    """Give a command `-c` and `--socket`, and where wanted `-j` and `--watch`; it gets them as one `Options`."""
+
+    def decorate(function: _F) -> _F:
+        @wraps(function)
+        def command(
+            *args: Any,
+            config: Path | None,
+            socket: Path | None,
+            as_json: bool = False,
+            watch_s: float | None = None,
+            **others: Any,
+        ) -> Any:
+            return function(Options(config, socket, as_json, watch_s), *args, **others)
+
+        wrapped: Any = command
+        if watch:
+            wrapped = click.option(
+                "--watch",
+                "watch_s",
+                type=click.FloatRange(min=0.1, max=86_400),
+                metavar="[SECONDS]",
+                help="Repaint every so many seconds (2 when left out), until Ctrl-C.",
+            )(wrapped)
+        if json:
+            wrapped = click.option("-j", "--json", "as_json", is_flag=True, help="Print one JSON document.")(wrapped)
+        wrapped = click.option(
+            "--socket",
+            type=click.Path(path_type=Path),
+            metavar="PATH",
+            help="The daemon's control socket; default: as the configuration says.",
+        )(wrapped)
+        result: _F = click.option(
+            "-c",
+            "--config",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help=f"The configuration file; default: {DEFAULT_CONFIG}.",
+        )(wrapped)
+        return result
+
+    return decorate
+
+
+def address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A callback for arguments and options that are an IPv4 address: anything else is a usage error."""
+    if value is not None:
+        try:
+            address_int(value)
+        except ValueError as fault:
+            raise click.BadParameter(str(fault), ctx, param) from fault
+    return value

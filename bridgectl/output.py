@@ -1,0 +1,127 @@
+"""How answers look: one JSON document, or a table for people (coloured on a terminal, plain and aligned in a pipe)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import click
+
+Document = dict[str, Any]
+_CLEAR = "\x1b[H\x1b[2J\x1b[3J"
+
+
+class Table(NamedTuple):
+    """Rows under headings. A heading that begins with `>` is of numbers: they stand at the right."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    title: str = ""
+    empty: str = ""
+
+
+Shown = Table | str
+
+
+def show(document: Document, *, as_json: bool, people: Callable[[Document], Iterable[Shown]]) -> None:
+    """Print a document as JSON, or what `people` makes of it."""
+    if as_json:
+        click.echo(json.dumps(document))
+        return
+    print_shown(people(document))
+
+
+def print_shown(parts: Iterable[Shown]) -> None:
+    """Print tables and sentences, with an empty line in front of each further table."""
+    for index, part in enumerate(parts):
+        if isinstance(part, str):
+            click.echo(part)
+            continue
+        if index:
+            click.echo()
+        if sys.stdout.isatty():
+            _print_rich(part)
+        else:
+            click.echo(plain(part))
+
+
+def repeat(options_watch_s: float | None, once: Callable[[], None], *, as_json: bool) -> None:
+    """Do it once, or every so many seconds until Ctrl-C. A terminal is repainted, a pipe gets one after the other."""
+    if options_watch_s is None:
+        once()
+        return
+    repaint = sys.stdout.isatty() and not as_json
+    try:
+        while True:
+            if repaint:
+                click.echo(_CLEAR, nl=False)
+            once()
+            if not repaint and not as_json:
+                click.echo()
+            sys.stdout.flush()
+            time.sleep(options_watch_s)
+    except KeyboardInterrupt:
+        return
+
+
+def plain(table: Table) -> str:
+    """The table as aligned text: two spaces between columns, nothing behind the last one."""
+    if not table.rows and table.empty:
+        return f"{table.title}: {table.empty}" if table.title else table.empty
+    heads = [heading.lstrip(">") for heading in table.headings]
+    right = [heading.startswith(">") for heading in table.headings]
+    cells = [heads, *([cell_text(cell) for cell in row] for row in table.rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if at_right else cell.ljust(width)
+            for cell, width, at_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+    return "\n".join([table.title, *lines] if table.title else lines)
+
+
+def cell_text(cell: object) -> str:
+    """One cell: `-` for what is not known, one decimal for fractions, no escape sequences."""
+    if cell is None:
+        return "-"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        return f"{cell:.1f}"
+    text = str(cell)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def rich_table(table: Table) -> Any:
+    """The table for a terminal."""
+    from rich import box  # noqa: PLC0415 - only terminals pay for it
+    from rich.table import Table as RichTable  # noqa: PLC0415 - the same
+    from rich.text import Text  # noqa: PLC0415 - the same
+
+    shown = RichTable(
+        title=Text(table.title) if table.title else None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        header_style="bold cyan",
+    )
+    for heading in table.headings:
+        shown.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(Text(cell_text(cell)) for cell in row))
+    return shown
+
+
+def _print_rich(table: Table) -> None:
+    from rich.console import Console  # noqa: PLC0415 - only terminals pay for it
+
+    if not table.rows and table.empty:
+        click.echo(plain(table))
+        return
+    Console().print(rich_table(table))

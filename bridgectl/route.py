@@ -1,0 +1,94 @@
+"""`bridgectl route`: where destinations go, and what a changed list would move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bridge.control_client import ControlError, request
+from bridge.control_client import NotRunning as NobodyListens
+from bridgectl.daemon import ask_or_work_out, socket_path
+from bridgectl.faults import NotRunning, with_code
+from bridgectl.options import DEFAULT_CONFIG, Options, address, shared
+from bridgectl.output import Document, Shown, Table, repeat, show
+
+
+@click.group()
+def command() -> None:
+    """Where destinations go: show, get, diff. With -c they need no daemon."""
+
+
+@command.command("show")
+@shared(watch=True)
+def show_targets(options: Options) -> None:
+    """Show prefixes and addresses for each target (also the bare word `route`)."""
+    repeat(
+        options.watch_s,
+        lambda: show(ask_or_work_out(options, "route.show"), as_json=options.json, people=_targets),
+        as_json=options.json,
+    )
+
+
+def _targets(document: Document) -> Iterator[Shown]:
+    yield Table(
+        ("TARGET", ">PREFIXES", ">ADDRESSES"),
+        [(row["target"], row["prefixes"], row["addresses"]) for row in document["targets"]],
+    )
+
+
+@command.command()
+@click.argument("ip", callback=address)
+@shared(watch=True)
+def get(options: Options, ip: str) -> None:
+    """Show the decision for one address, and the line that made it."""
+    repeat(
+        options.watch_s,
+        lambda: show(
+            ask_or_work_out(options, "route.get", {"ip": ip}),
+            as_json=options.json,
+            people=lambda said: [f"{said['destination']} -> {said['target']}  by {said['prefix']}  ({said['source']})"],
+        ),
+        as_json=options.json,
+    )
+
+
+@command.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@shared()
+def diff(options: Options, files: tuple[Path, ...]) -> None:
+    """Show what changed lists would move, live flows included.
+
+    A FILE takes the place of the offload list or route file of the same name; files of other names together take the
+    place of all offload lists.
+    """
+    show(_moves(options, files), as_json=options.json, people=moved)
+
+
+def _moves(options: Options, files: tuple[Path, ...]) -> Document:
+    from bridgectl import changed  # noqa: PLC0415 - pydantic and the routing table
+
+    socket = socket_path(options)
+    try:
+        table = request(socket, "route.table")
+        flows: list[dict[str, Any]] = request(socket, "flows")["flows"]
+    except NobodyListens as fault:
+        if options.config is None:
+            raise NotRunning(f"the daemon is not running: {fault}") from fault
+        click.echo(f"The daemon is not running: compared with {options.config}.", err=True)
+        return changed.moves_of_configuration(options.config, files)
+    except ControlError as fault:
+        raise with_code(fault.code, fault.message) from fault
+    config = options.config or Path(table.get("config") or DEFAULT_CONFIG)
+    return changed.moves_of_daemon(config, files, table, flows)
+
+
+def moved(document: Document) -> Iterator[Shown]:
+    """The table of `route diff` and `reload --dry-run`."""
+    yield Table(
+        ("PREFIX", "FROM", "TO", ">FLOWS"),
+        [(move["prefix"], move["from"], move["to"], move["flows"]) for move in document["moves"]],
+        empty="nothing moves",
+    )

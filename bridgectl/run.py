@@ -1,0 +1,20 @@
+"""`bridgectl run`: the gateway in the foreground."""
+
+from __future__ import annotations
+
+import click
+
+from bridgectl.options import Options, shared
+
+
+@click.command()
+@shared(json=False)
+@click.pass_context
+def command(ctx: click.Context, options: Options) -> None:
+    """Run the gateway in the foreground.
+
+    SIGHUP reloads, SIGTERM and SIGINT stop; nothing is left behind.
+    """
+    from bridge import daemon  # noqa: PLC0415 - pydantic, pyroute2 and the walk, not for `bridgectl --help`
+
+    ctx.exit(daemon.run(options.config_path, options.socket))

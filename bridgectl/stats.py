@@ -1,0 +1,42 @@
+"""`bridgectl stats`: counters of each port, every drop reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from bridgectl.daemon import ask
+from bridgectl.options import Options, shared
+from bridgectl.output import Document, Shown, Table, repeat, show
+
+
+@click.command()
+@shared(watch=True)
+def command(options: Options) -> None:
+    """Counters of each port and every drop reason, zeros shown."""
+    repeat(
+        options.watch_s,
+        lambda: show(ask(options, "stats"), as_json=options.json, people=_counters),
+        as_json=options.json,
+    )
+
+
+def _counters(document: Document) -> Iterator[Shown]:
+    yield f"up {duration(document['uptime_s'])}"
+    yield Table(
+        ("PORT", ">RX PACKETS", ">RX BYTES", ">TX PACKETS", ">TX BYTES"),
+        [
+            (name, port["rx_packets"], port["rx_bytes"], port["tx_packets"], port["tx_bytes"])
+            for name, port in document["ports"].items()
+        ],
+    )
+    yield Table(("DROP REASON", ">PACKETS"), list(document["drops"].items()))
+    yield Table(("FAST PATH", ">"), list(document["fast_path"].items()))
+
+
+def duration(seconds: float) -> str:
+    """`3d 04:05:06`."""
+    days, rest = divmod(int(seconds), 86_400)
+    clock = f"{rest // 3600:02}:{rest % 3600 // 60:02}:{rest % 60:02}"
+    return f"{days}d {clock}" if days else clock

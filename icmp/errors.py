@@ -1,0 +1,102 @@
+"""ICMP errors: when one may be sent, what it says, how many a second.
+
+RFC 792 (formats), RFC 1122 3.2.2 and RFC 1812 4.3.2.7 (`may_answer`: when never), RFC 1812 4.3.2.3 (`error`: quote as
+much as fits in 576 bytes), 4.3.2.5 (precedence 6), 4.3.2.8 (`RateLimit`), RFC 4884 4 (the length field of a plain error
+stays 0), RFC 1191 4 (the MTU in 3/4).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from wire import ipv4
+from wire.checksum import checksum
+from wire.ipv4 import Packet
+from wire.units import SECOND_NS
+
+UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM = 3, 11, 12
+NET, HOST, PROTOCOL, PORT, FRAGMENTATION_NEEDED, PROHIBITED = 0, 1, 2, 3, 4, 13
+
+MAXIMUM_BYTES = 576
+INTERNETWORK_CONTROL = 6 << 5
+_HEADERS_BYTES = ipv4.MINIMUM_HEADER_BYTES + 8
+_DESTINATIONS_KEPT = 4096
+
+
+def may_answer(packet: Packet, *, group: bool) -> bool:
+    """False where RFC 1812 4.3.2.7 forbids an error about `packet`, whatever its fault.
+
+    These are ICMP messages other than queries, later fragments, group destinations (`group`: it came in a broadcast
+    or multicast frame) and sources that are no host's. Directed broadcasts are the caller's knowledge.
+    """
+    if group or packet.offset_bytes:
+        return False
+    source_class, destination_class = packet.source >> 24, packet.destination >> 24
+    if source_class in (0, 127) or source_class >= 224 or destination_class >= 224:
+        return False
+    if packet.protocol != ipv4.ICMP:
+        return True
+    return packet.payload_bytes > 0 and packet.data[packet.header_bytes] in ipv4.ICMP_QUERIES
+
+
+def error(
+    kind: int,
+    code: int,
+    quoted: bytes | bytearray,
+    *,
+    source: int,
+    destination: int,
+    identification: int,
+    rest: int = 0,
+) -> bytes:
+    """The IP packet of an error about `quoted` (a whole IP packet as its sender's side saw it, cut here).
+
+    `rest` is the second 32-bit word: the next hop's MTU in 3/4, the pointer in the high byte of 12/0.
+    """
+    room = MAXIMUM_BYTES - _HEADERS_BYTES
+    body = bytearray((kind, code, 0, 0)) + rest.to_bytes(4, "big") + quoted[:room]
+    body[2:4] = checksum(body).to_bytes(2, "big")
+    head = ipv4.header(
+        source, destination, ipv4.ICMP, len(body), tos=INTERNETWORK_CONTROL, identification=identification
+    )
+    return head + bytes(body)
+
+
+class RateLimit:
+    """At most `per_second` errors in any second, and `per_destination` of them to one address (RFC 1812 4.3.2.8).
+
+    Sliding windows of send times. Memory: one time for each error of the last second, at most `per_second`.
+    """
+
+    __slots__ = ("_all", "_by_destination", "per_destination", "per_second")
+
+    def __init__(self, per_second: int, per_destination: int = 10) -> None:
+        self.per_second = per_second
+        self.per_destination = per_destination
+        self._all: deque[int] = deque()
+        self._by_destination: dict[int, deque[int]] = {}
+
+    def allows(self, destination: int, now: int) -> bool:
+        """True, and counted, where an error to `destination` may leave at `now`."""
+        expired = now - SECOND_NS
+        sent = self._all
+        while sent and sent[0] <= expired:
+            sent.popleft()
+        if len(sent) >= self.per_second:
+            return False
+        mine = self._by_destination.get(destination)
+        if mine is None:
+            if len(self._by_destination) >= _DESTINATIONS_KEPT:
+                self._forget(expired)
+            mine = self._by_destination[destination] = deque(maxlen=self.per_destination)
+        elif len(mine) == self.per_destination and mine[0] > expired:
+            return False
+        mine.append(now)
+        sent.append(now)
+        return True
+
+    def _forget(self, expired: int) -> None:
+        """Make room: destinations without an error in the last second, else the oldest one."""
+        idle = [address for address, sent in self._by_destination.items() if sent[-1] <= expired]
+        for address in idle or [next(iter(self._by_destination))]:
+            del self._by_destination[address]

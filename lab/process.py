@@ -1,0 +1,136 @@
+"""Processes of the lab: started without a shell, waited for with a deadline, never left behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND_S = 30.0
+"""What a command may take unless it is said otherwise."""
+STOP_S = 10.0
+
+
+class Failed(Exception):
+    """A command of the lab did not do what it should; the message holds what it printed."""
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Ours, with the project's modules on Python's path."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, **(more or {})}
+
+
+def run(words: Sequence[str], *, check: bool = True, timeout_s: float = COMMAND_S) -> str:
+    """Run a command to its end; what it printed. `Failed` where it takes too long, or fails and `check` is true."""
+    try:
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            timeout=timeout_s,
+            text=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        printed = error.output.decode(errors="replace") if isinstance(error.output, bytes) else error.output
+        raise Failed(f"{' '.join(words)}: no end within {timeout_s:g} s\n{printed or ''}") from error
+    if check and done.returncode:
+        raise Failed(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout}")
+    return done.stdout
+
+
+class Process:
+    """A command that goes on. Its standard output is read by lines, its standard error is kept in a file."""
+
+    def __init__(self, words: Sequence[str], more: Mapping[str, str] | None = None) -> None:
+        self.words = list(words)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._pending = b""
+        self._process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment(more),
+            process_group=0,  # Ctrl-C is for us; we take the lab down in order
+        )
+
+    @property
+    def pid(self) -> int:
+        """Of the command itself: `nsenter` and `setpriv` become it."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """False once it has ended."""
+        return self._process.poll() is None
+
+    def line(self, timeout_s: float = COMMAND_S) -> str:
+        """The next line that it prints."""
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self._pending:
+            if not self._read(deadline):
+                raise Failed(f"{' '.join(self.words)}: no line within {timeout_s:g} s\n{self.errors()}")
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line.decode()
+
+    def finish(self, timeout_s: float = COMMAND_S) -> str:
+        """Wait for a good end; what it printed and nobody has read yet."""
+        deadline = time.monotonic() + timeout_s
+        while self._read(deadline):
+            pass
+        try:
+            code = self._process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{' '.join(self.words)}: no end within {timeout_s:g} s\n{self.errors()}") from error
+        if code:
+            raise Failed(f"{' '.join(self.words)}: exit code {code}\n{self.errors()}")
+        return self._pending.decode()
+
+    def _read(self, deadline: float) -> bool:
+        """Take in what there is until the deadline; False where nothing more comes."""
+        assert self._process.stdout is not None
+        left_s = max(deadline - time.monotonic(), 0)
+        if not select.select([self._process.stdout], [], [], left_s)[0]:
+            return False
+        data = os.read(self._process.stdout.fileno(), 1 << 16)
+        self._pending += data
+        return bool(data)
+
+    def errors(self) -> str:
+        """Its standard error so far."""
+        length = os.fstat(self._errors.fileno()).st_size
+        return os.pread(self._errors.fileno(), length, 0).decode(errors="replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = STOP_S) -> int:
+        """Its exit code, negative for a signal."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{' '.join(self.words)}: no end within {timeout_s:g} s\n{self.errors()}") from error
+
+    def stop(self) -> None:
+        """Ask it to end, then make it; a second call does nothing."""
+        if self.is_running:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._errors.close()

@@ -1,0 +1,181 @@
+"""The whole topology in network namespaces: LAN hosts, the gateway machine, the ISP router, the exit of the tunnel.
+
+    lan3 192.168.200.3 --+                                                        +-- isp 192.168.1.1, 114.114.114.114
+    lan4 192.168.200.4 --+-- br0 == tap0  gateway (in namespace gw)  tap1 == br1 --+
+                                    tun0  192.168.192.211
+                                    vpn0 --(the plain device stands in for the tunnel)-- exit 8.8.8.8
+
+None of them has a way out: there is no link to the namespace that the lab was started in.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from bridge.control_client import NotRunning, request, stream
+from lab.namespace import Namespace
+from lab.peers import PORT
+from lab.private import private_names
+from lab.process import Failed, Process
+
+READY_S = 20.0
+_POLL_S = 0.02
+
+HOSTS = {"lan3": "192.168.200.3", "lan4": "192.168.200.4"}
+TAP0, TAP1, TUN0, VPN_ALIAS = "192.168.200.2", "192.168.1.2", "192.168.192.211", "192.168.192.210"
+ROUTER = "192.168.1.1"
+OFFLOADED = "114.114.114.114"
+TUNNELLED = "8.8.8.8"
+
+CONFIGURATION = f"""\
+[tap0]
+address = "{TAP0}/24"
+bridge = "br0"
+
+[tap1]
+address = "{TAP1}/24"
+gateway = "{ROUTER}"
+bridge = "br1"
+
+[tun0]
+address = "{TUN0}/24"
+default_route = true
+
+[vpn]
+address = "{VPN_ALIAS}"
+mtu = 1420
+node = "hk"
+interface = "vpn0"
+netns = "exit"
+
+[offload]
+prefixes = ["offload.txt"]
+
+[control]
+socket = "control.sock"
+"""
+OFFLOAD_LIST = "114.114.0.0/16 # all that goes by tap1\n"
+
+
+class Lab:
+    """The namespaces by name (`lan3`, `lan4`, `gw`, `isp`, `exit`), a folder for files, and the gateway's process.
+
+    `serve` starts the far ends; `start_gateway` the daemon.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self.gateway: Process | None = None
+        self._stack = stack
+        self.namespaces: dict[str, Namespace] = {}
+        for name in (*HOSTS, "gw", "isp", "exit"):
+            self.namespaces[name] = Namespace(name)
+            stack.callback(self.namespaces[name].remove)
+        gw, isp = self.namespaces["gw"], self.namespaces["isp"]
+        for bridge in ("br0", "br1"):
+            gw.ip(f"link add {bridge} type bridge")
+            gw.ip(f"link set {bridge} up")
+        for name, address in HOSTS.items():
+            self._cable(name, "br0")
+            self.namespaces[name].ip(f"addr add {address}/24 dev eth0")
+            self.namespaces[name].ip(f"route add default via {TAP0}")
+        self._cable("isp", "br1")
+        isp.ip(f"addr add {ROUTER}/24 dev eth0")
+        isp.ip(f"addr add {OFFLOADED}/32 dev lo")
+        self.namespaces["exit"].ip(f"addr add {TUNNELLED}/32 dev lo")
+
+    def _cable(self, name: str, bridge: str) -> None:
+        """eth0 in the namespace `name`, its other end a port of a bridge of the gateway machine."""
+        gw = self.namespaces["gw"]
+        gw.ip(f"link add {name} type veth peer name eth0 netns {name}")
+        gw.ip(f"link set {name} master {bridge} up")
+        self.namespaces[name].ip("link set eth0 up")
+
+    @property
+    def config_path(self) -> Path:
+        """The gateway's configuration file."""
+        return self.folder / "gateway.toml"
+
+    @property
+    def socket_path(self) -> Path:
+        """The gateway's control socket."""
+        return self.folder / "control.sock"
+
+    def configure(self, configuration: str = CONFIGURATION, offload_list: str = OFFLOAD_LIST) -> None:
+        """Write the gateway's files."""
+        self.config_path.write_text(configuration)
+        (self.folder / "offload.txt").write_text(offload_list)
+
+    def start_gateway(self, more: Mapping[str, str] | None = None) -> Process:
+        """Start the real daemon, wait until it answers, and give the exit its route back."""
+        words = [sys.executable, "-m", "bridgectl", "run", "-c", str(self.config_path)]
+        self.gateway = self.namespaces["gw"].start(*words, more=more)
+        self._stack.callback(self.gateway.stop)
+        self._await_answer(self.gateway)
+        if self.ask("stats")["ports"].get("vpn") is not None:
+            self.namespaces["exit"].ip("route replace 192.168.192.0/24 dev vpn0")
+        return self.gateway
+
+    def _await_answer(self, gateway: Process) -> None:
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            if not gateway.is_running:
+                raise Failed(f"the gateway ended with exit code {gateway.wait()}\n{gateway.errors()}")
+            try:
+                self.ask("stats")
+            except NotRunning:
+                time.sleep(_POLL_S)
+            else:
+                return
+        raise Failed(f"the gateway gave no answer within {READY_S:g} s\n{gateway.errors()}")
+
+    def stop_gateway(self) -> int:
+        """Ask the daemon to end; its exit code."""
+        assert self.gateway is not None, "the gateway was never started"
+        self.gateway.signal(signal.SIGTERM)
+        return self.gateway.wait()
+
+    def ask(self, command: str, **arguments: object) -> dict[str, Any]:
+        """Ask the daemon over its control socket."""
+        return request(self.socket_path, command, arguments)
+
+    def watch(self, port: str) -> Generator[dict[str, Any], None, None]:
+        """The frames of a port from now on (`capture` on the control socket), each within `READY_S`."""
+        records = stream(self.socket_path, "capture", {"port": port}, record_timeout_s=READY_S)
+        next(records)
+        return records
+
+    def serve(self) -> None:
+        """Start the far ends (`lab.peers`, port 7777): 114.114.114.114, 8.8.8.8 and the LAN hosts."""
+        for name, address in {"isp": OFFLOADED, "exit": TUNNELLED, **HOSTS}.items():
+            peer = self.namespaces[name].start_python("-m", "lab.peers", "serve", address)
+            self._stack.callback(peer.stop)
+            if peer.line() != "ready":
+                raise Failed(f"the peer in {name} does not listen on port {PORT}")
+
+    def client(self, name: str, *words: str) -> dict[str, Any]:
+        """Run a client of `lab.peers` in a namespace; its document, also where it failed."""
+        printed = self.namespaces[name].python("-m", "lab.peers", *words, check=False)
+        try:
+            document: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
+        except (IndexError, ValueError) as error:
+            raise Failed(f"{' '.join(words)} in {name}:\n{printed}") from error
+        return document
+
+
+@contextmanager
+def topology() -> Iterator[Lab]:
+    """Build the lab, without a gateway; everything is taken down at the end. `lab.private.Impossible` where this
+    machine or this user cannot have it."""
+    with private_names(), tempfile.TemporaryDirectory(prefix="tapbridge-lab-") as folder, ExitStack() as stack:
+        lab = Lab(Path(folder), stack)
+        lab.configure()
+        yield lab

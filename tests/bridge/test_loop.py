@@ -1,0 +1,205 @@
+"""The loop: bursts, fairness, deadlines, refusals, watchers, signals, and bugs that must not end it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from bridge.effects import Effect, Send
+from bridge.loop import BURST_FRAMES, FAULT_INTERVAL_NS, FAULT_PAUSE_NS, Loop, Signals
+from bridge.ports.base import Port, PortGone
+from bridge.ports.memory import MemoryPort
+from wire.drop import Drop
+from wire.offload import Offload
+from wire.units import SECOND_NS
+
+
+@dataclass
+class Cable:
+    """The simplest walk: what comes in on one port goes out on the other; `bug` is a frame that it fails on."""
+
+    due_ns: int | None = None
+    is_tick_broken: bool = False
+    order: list[str] = field(default_factory=list)
+    ticks: list[int] = field(default_factory=list)
+    refusals: list[tuple[str, Drop]] = field(default_factory=list)
+
+    def receive(self, port: str, frame: bytes, now: int, offload: Offload | None = None) -> list[Effect]:
+        self.order.append(port)
+        assert frame != b"bug"
+        return [Send("right" if port == "left" else "left", frame, offload)]
+
+    def tick(self, now: int) -> list[Effect]:
+        self.ticks.append(now)
+        assert not self.is_tick_broken
+        self.due_ns = None
+        return [Send("left", b"tick", None)]
+
+    def next_deadline(self) -> int | None:
+        return self.due_ns
+
+    def refused(self, port: str, reason: Drop) -> None:
+        self.refusals.append((port, reason))
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 1000 * SECOND_NS
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@dataclass
+class Bench:
+    walk: Cable
+    clock: Clock
+    loop: Loop
+    left: MemoryPort
+    right: MemoryPort
+    gone: list[str]
+
+    def turn(self) -> None:
+        self.loop.turn(0)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    walk, clock, gone = Cable(), Clock(), []
+
+    def lost(port: Port, _: PortGone) -> None:
+        gone.append(port.name)
+
+    loop = Loop(walk, on_gone=lost, clock=clock)
+    left, right = MemoryPort("left", "tap"), MemoryPort("right", "tap")
+    for port in (left, right):
+        loop.attach(port)
+    yield Bench(walk, clock, loop, left, right, gone)
+    loop.close()
+    left.close()
+    right.close()
+
+
+def test_what_comes_in_goes_out_in_order_with_its_virtio_claims(bench: Bench) -> None:
+    claims = Offload(True, 1, 40, 1448, 20, 16)
+    bench.left.deliver(b"1", b"2", offload=claims)
+    bench.turn()
+    assert bench.right.sent == [(b"1", claims), (b"2", claims)]
+
+
+def test_a_flooded_port_does_not_starve_the_other(bench: Bench) -> None:
+    bench.left.deliver(*[b"flood"] * 10 * BURST_FRAMES)
+    bench.right.deliver(b"alone")
+    bench.turn()
+    assert bench.walk.order.count("left") == BURST_FRAMES
+    assert bench.left.sent == [(b"alone", None)]
+
+
+def test_a_port_that_refuses_is_told_to_the_walk(bench: Bench) -> None:
+    bench.right.capacity = 0
+    bench.left.deliver(b"1")
+    bench.turn()
+    assert bench.walk.refusals == [("right", Drop.PORT_FULL)]
+
+
+def test_a_port_that_is_not_there_is_told_to_the_walk(bench: Bench) -> None:
+    bench.loop.carry_out([Send("vpn:hk", b"1", None)])
+    assert bench.walk.refusals == [("vpn:hk", Drop.PORT_ABSENT)]
+
+
+def test_a_deadline_fires_at_its_time_and_not_before(bench: Bench) -> None:
+    bench.walk.due_ns = bench.clock.now + SECOND_NS
+    bench.turn()
+    assert bench.walk.ticks == []
+    bench.clock.now += SECOND_NS
+    bench.loop.turn()  # without a limit: a deadline that is due must not wait for frames
+    assert bench.left.sent == [(b"tick", None)]
+
+
+def test_a_frame_that_our_own_code_fails_on_is_logged_once_a_minute_and_counted_always(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.left.deliver(b"bug", b"bug", b"after")
+    bench.turn()
+    assert bench.right.sent == [(b"after", None)]
+    assert bench.walk.refusals == [("left", Drop.WALK_FAULT)] * 2
+    assert [b"bug".hex() in record.getMessage() for record in caplog.records] == [True]
+    assert caplog.records[0].exc_info is not None
+    bench.clock.now += FAULT_INTERVAL_NS
+    bench.left.deliver(b"bug")
+    bench.turn()
+    assert "1 more since" in caplog.records[1].getMessage()
+
+
+def test_a_timer_that_our_own_code_fails_on_is_tried_again_later_and_frames_pass_meanwhile(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.walk.due_ns, bench.walk.is_tick_broken = bench.clock.now, True
+    bench.left.deliver(b"1")
+    for _ in range(3):
+        bench.turn()
+    assert len(bench.walk.ticks) == 1
+    assert bench.right.sent == [(b"1", None)]
+    bench.clock.now += FAULT_PAUSE_NS
+    bench.turn()
+    assert len(bench.walk.ticks) == 2
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_a_watcher_sees_both_directions_of_its_port_only(bench: Bench) -> None:
+    seen: list[tuple[str, str, bytes]] = []
+
+    def see(port: str, direction: str, frame: bytes | bytearray, _: Offload | None) -> None:
+        seen.append((port, direction, bytes(frame)))
+
+    bench.loop.watch("left", see)
+    bench.left.deliver(b"1")
+    bench.right.deliver(b"2")
+    bench.turn()
+    assert sorted(seen) == [("left", "in", b"1"), ("left", "out", b"2")]
+    bench.loop.unwatch("left", see)
+    bench.left.deliver(b"3")
+    bench.turn()
+    assert len(seen) == 2
+
+
+def test_a_device_that_vanishes_is_told_and_waited_for_no_more(bench: Bench) -> None:
+    class Vanishing(MemoryPort):
+        def read_burst(self, limit: int) -> list[tuple[bytes, Offload | None]]:
+            raise PortGone("gone")
+
+    port = Vanishing("tap9", "tap")
+    bench.loop.attach(port)
+    port.deliver(b"1")
+    bench.turn()
+    bench.turn()
+    assert bench.gone == ["tap9"]
+    port.close()
+
+
+def test_timers_fire_in_order_of_their_time_and_can_be_cancelled(bench: Bench) -> None:
+    fired: list[str] = []
+    bench.loop.call_later(2, lambda: fired.append("second"))
+    bench.loop.call_later(1, lambda: fired.append("first"))
+    bench.loop.call_later(1, lambda: fired.append("never")).cancel()
+    bench.turn()
+    assert fired == []
+    bench.clock.now += 2 * SECOND_NS
+    bench.turn()
+    assert fired == ["first", "second"]
+
+
+def test_a_signal_is_handled_in_the_loop_and_the_old_handlers_come_back(bench: Bench) -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    signals = Signals(bench.loop, {signal.SIGHUP: bench.loop.stop})
+    os.kill(os.getpid(), signal.SIGHUP)
+    bench.loop.run()  # ends because the handler stops it
+    signals.close()
+    assert signal.getsignal(signal.SIGHUP) == before

@@ -1,0 +1,95 @@
+"""Capture files: classic pcap in and out, pcapng in (by `wire.nextgen`).
+
+draft-ietf-opsawg-pcap: 24 bytes of file header (`_HEADER`), 16 in front of each record (`_RECORD`), either byte order,
+microseconds or nanoseconds as the magic number says. A record longer than the declared snap length is read as it is;
+one that the end of the file cuts is a `CaptureError`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from wire import nextgen
+from wire.capture import LINK_ETHERNET, LINK_MASK, LINK_RAW, LINKS_RAW, SNAP_BYTES, CaptureError, Record, Source
+
+__all__ = ["LINKS_RAW", "LINK_ETHERNET", "LINK_RAW", "CaptureError", "Record", "Writer", "read"]
+
+_HEADER = "HHiIII"  # major, minor, time zone, accuracy, snap length, link type
+_RECORD = "IIII"  # seconds, fraction, captured length, length on the wire
+_HEADER_BYTES = 24
+_RECORD_BYTES = 16
+_MICROSECONDS, _NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
+_SECOND_NS = 1_000_000_000
+
+
+def read(file: BinaryIO, name: str) -> Iterator[Record]:
+    """The packets of a pcap or pcapng file in their order; `name` is what messages call it.
+
+    Raises `CaptureError`, at the first packet or later, where the file is no capture, damaged or cut.
+    """
+    source = Source(file, name)
+    magic = source.take(4)
+    if magic == nextgen.SECTION_MAGIC:
+        return nextgen.read(source)
+    return _read_classic(source, magic)
+
+
+def _read_classic(source: Source, magic: bytes) -> Iterator[Record]:
+    order = "<" if magic in (_packed("<", _MICROSECONDS), _packed("<", _NANOSECONDS)) else ">"
+    if magic == _packed(order, _MICROSECONDS):
+        fraction_ns = 1_000
+    elif magic == _packed(order, _NANOSECONDS):
+        fraction_ns = 1
+    elif len(magic) < 4:
+        raise source.cut("file header", 0, _HEADER_BYTES)
+    else:
+        raise source.fault("file header", 0, f"neither pcap nor pcapng (it begins with {magic.hex()})")
+    rest = source.take(_HEADER_BYTES - 4)
+    if len(rest) < _HEADER_BYTES - 4:
+        raise source.cut("file header", 0, _HEADER_BYTES)
+    major, minor, _, _, _, link_type = struct.unpack(order + _HEADER, rest)
+    if major != 2:
+        raise source.fault("file header", 0, f"pcap version {major}.{minor}, 2.4 is known")
+    link_type &= LINK_MASK
+    record = struct.Struct(order + _RECORD)
+    number = 0
+    while True:
+        start = source.offset
+        number += 1
+        head = source.take(_RECORD_BYTES)
+        if not head:
+            return
+        if len(head) < _RECORD_BYTES:
+            raise source.cut(f"record {number}", start, _RECORD_BYTES)
+        seconds, fraction, captured, _ = record.unpack(head)
+        data = source.take(captured)
+        if len(data) < captured:
+            raise source.cut(f"record {number}", start, _RECORD_BYTES + captured)
+        yield Record(seconds * _SECOND_NS + fraction * fraction_ns, link_type, data)
+
+
+def _packed(order: str, magic: int) -> bytes:
+    return struct.pack(order + "I", magic)
+
+
+class Writer:
+    """Writes classic pcap with nanoseconds to a binary file that the caller opens and closes.
+
+    The format holds 32 bits of seconds: times from 2106 on are written modulo 2^32 seconds, as every pcap writer must.
+    """
+
+    __slots__ = ("_file",)
+
+    _RECORD = struct.Struct("<" + _RECORD)
+
+    def __init__(self, file: BinaryIO, link_type: int) -> None:
+        self._file = file
+        file.write(_packed("<", _NANOSECONDS) + struct.pack("<" + _HEADER, 2, 4, 0, 0, SNAP_BYTES, link_type))
+
+    def write(self, timestamp_ns: int, data: bytes | bytearray | memoryview) -> None:
+        """One record, nothing cut off."""
+        seconds, nanoseconds = divmod(timestamp_ns, _SECOND_NS)
+        self._file.write(self._RECORD.pack(seconds & 0xFFFFFFFF, nanoseconds, len(data), len(data)))
+        self._file.write(data)
