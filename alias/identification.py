@@ -3,7 +3,7 @@
 Hosts choose identifications without knowing of each other; behind our address two datagrams to one remote would share
 (source, destination, protocol, identification), and the remote would mix their fragments. An identification stays as it
 is unless *another* inside host has used it towards the same remote lately. It matters only where the packet may be
-fragmented (DF clear, or a fragment already).
+fragmented (DF clear, or a fragment already). What an ICMP error quotes gets the host's own one back (`original`).
 
 Bounds: two generations of `GENERATION` records. One lives for `GENERATION_NS` at least and twice that at most, or until
 that many newer ones have come.
@@ -29,7 +29,7 @@ class Identifications:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        # (egress, protocol, remote, identification) packed -> inside address
+        # (egress, protocol, remote, identification) packed -> inside address << 16 | its own identification
         self._new: dict[int, int] = {}
         self._old: dict[int, int] = {}
         self._turned_ns = 0
@@ -47,14 +47,27 @@ class Identifications:
             self._old = self._new if now - self._turned_ns < 2 * GENERATION_NS else {}
             self._new = {}
             self._turned_ns = now
-        flow = (egress << 40 | packet.protocol << 32 | packet.destination) << 16
+        flow = _flow(egress, packet.protocol, packet.destination)
         inside = packet.source
         for _ in range(TRIES):
             user = self._new.get(flow | identification)
             if user is None:
                 user = self._old.get(flow | identification)
-            if user is None or user == inside:
+            if user is None or user >> 16 == inside:
                 break
             identification = self._rng.getrandbits(16)
-        self._new[flow | identification] = inside
+        self._new[flow | identification] = inside << 16 | packet.identification
         return identification
+
+    def original(self, egress: Egress, protocol: int, inside: int, remote: int, identification: int) -> int:
+        """The identification that `inside` gave to what left for `remote` with this one."""
+        key = _flow(egress, protocol, remote) | identification
+        user = self._new.get(key)
+        if user is None:
+            user = self._old.get(key)
+        return identification if user is None or user >> 16 != inside else user & 0xFFFF
+
+
+def _flow(egress: Egress, protocol: int, remote: int) -> int:
+    """Whose identifications must differ, as an integer with room for one below."""
+    return (egress << 40 | protocol << 32 | remote) << 16

@@ -29,7 +29,7 @@ of ICMP queries like any other)."""
 
 _U16 = struct.Struct("!H")
 _U32 = struct.Struct("!I")
-_FIELDS = struct.Struct("!xxxxxxHxBxxII")
+_FIELDS = struct.Struct("!xxxxHHxBxxII")
 
 
 class Quote(NamedTuple):
@@ -38,7 +38,8 @@ class Quote(NamedTuple):
     `source_port`, `destination_port`: of TCP and UDP; an ICMP query's identifier in both; `NO_PORT` where `has_ports`
     is False: the quote is of a later fragment, or of a protocol without ports. `ip_offset`: of the quoted IP header in
     the error's `data`. `transport_offset`: of what follows it. `checksum_offset`: of the quoted transport checksum in
-    `data`, 0 where the quote ends before it or the protocol has none that a change of names touches.
+    `data`, 0 where the quote ends before it or the protocol has none that a change of names touches. `identification`:
+    of the quoted IP header.
     """
 
     protocol: int
@@ -50,6 +51,7 @@ class Quote(NamedTuple):
     ip_offset: int
     transport_offset: int
     checksum_offset: int
+    identification: int
 
 
 def read(packet: Packet) -> Quote | Drop:
@@ -78,9 +80,11 @@ def read(packet: Packet) -> Quote | Drop:
     transport = at + header_bytes
     if header_bytes < MINIMUM_HEADER_BYTES or transport > end or not is_valid(memoryview(data)[at:transport]):
         return Drop.ALIAS_QUOTE
-    flags, protocol, quoted_source, quoted_destination = _FIELDS.unpack_from(data, at)
+    identification, flags, protocol, quoted_source, quoted_destination = _FIELDS.unpack_from(data, at)
     if flags & 0x1FFF:
-        return Quote(protocol, quoted_source, quoted_destination, NO_PORT, NO_PORT, False, at, transport, 0)
+        return Quote(
+            protocol, quoted_source, quoted_destination, NO_PORT, NO_PORT, False, at, transport, 0, identification
+        )
     offset = CHECKSUM_OFFSET.get(protocol, 0)
     if protocol in (TCP, UDP, ICMP):
         if end - transport < _QUOTED_TRANSPORT_BYTES:
@@ -99,6 +103,7 @@ def read(packet: Packet) -> Quote | Drop:
                 at,
                 transport,
                 transport + 2,
+                identification,
             )
         source_port, destination_port = (
             data[transport] << 8 | data[transport + 1],
@@ -109,10 +114,21 @@ def read(packet: Packet) -> Quote | Drop:
         if field + 2 > end or (padded and protocol == TCP and not any(data[transport + 8 : end])):
             field = 0
         return Quote(
-            protocol, quoted_source, quoted_destination, source_port, destination_port, True, at, transport, field
+            protocol,
+            quoted_source,
+            quoted_destination,
+            source_port,
+            destination_port,
+            True,
+            at,
+            transport,
+            field,
+            identification,
         )
     field = transport + offset if offset and transport + offset + 2 <= end else 0
-    return Quote(protocol, quoted_source, quoted_destination, NO_PORT, NO_PORT, False, at, transport, field)
+    return Quote(
+        protocol, quoted_source, quoted_destination, NO_PORT, NO_PORT, False, at, transport, field, identification
+    )
 
 
 def rewrite_quote(
@@ -121,14 +137,18 @@ def rewrite_quote(
     *,
     source: tuple[int, int] | None = None,
     destination: tuple[int, int] | None = None,
+    identification: int | None = None,
 ) -> None:
-    """Give the quoted packet another source or destination (address, port), in place.
+    """Give the quoted packet another source or destination (address, port), or IP identification, in place.
 
     For an ICMP query the port is the identifier; where `has_ports` is False it is ignored. The error's own addresses
     are not touched: see `alias.rewrite`.
     """
     data = packet.data
-    addresses = ports = 0
+    addresses = ports = named_anew = 0
+    if identification is not None:
+        named_anew = delta16(quote.identification, identification)
+        _U16.pack_into(data, quote.ip_offset + 4, identification)
     if source is not None:
         addresses += delta32(quote.source, source[0])
         _U32.pack_into(data, quote.ip_offset + 12, source[0])
@@ -148,8 +168,8 @@ def rewrite_quote(
             if destination is not None:
                 ports += delta16(quote.destination_port, destination[1])
                 _U16.pack_into(data, quote.transport_offset + 2, destination[1])
-    outer = addresses + ports
-    outer += _change(data, quote.ip_offset + 10, addresses, zero_as_ones=False)
+    outer = addresses + ports + named_anew
+    outer += _change(data, quote.ip_offset + 10, addresses + named_anew, zero_as_ones=False)
     if quote.checksum_offset:
         at = quote.checksum_offset
         if quote.protocol == ICMP:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 
-from wire.checksum import apply, apply_partial, delta16, delta32
+from wire.checksum import apply, apply_icmp, apply_partial, delta16, delta32
 from wire.ipv4 import DCCP, ICMP, ICMP_QUERIES, TCP, UDP, UDPLITE, Packet
 
 _U16 = struct.Struct("!H")
@@ -61,7 +61,7 @@ def _transport(packet: Packet, address_delta: int, port: int, port_offset: int) 
             delta = delta16(packet.source_port, port)
             packet.source_port = packet.destination_port = port
             _U16.pack_into(data, start + 4, port)
-            _U16.pack_into(data, start + 2, apply(data[start + 2] << 8 | data[start + 3], delta))
+            _U16.pack_into(data, start + 2, apply_icmp(memoryview(data)[start:], delta))
         return
     offset = CHECKSUM_OFFSET.get(protocol)
     if offset is None:

@@ -16,6 +16,7 @@ import random
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
+from alias import remotes
 from alias.expiry import Expiry
 from alias.identification import Identifications
 from alias.ports import PortSpace, endpoint_key
@@ -85,7 +86,9 @@ class Aliases:
         self._sessions.established_ns = settings.tcp_established_ns
         self._sessions.transitory_ns = settings.tcp_transitory_ns
         self._sessions.limit = settings.max_links
-        self._remotes.limit = 4 * settings.max_links
+        self._remotes.limit = max(4 * settings.max_links, remotes.PER_LINK)
+        if settings.unsolicited_syn == "silent":
+            self._strangers = Strangers()
 
     # Packets
 
@@ -232,6 +235,10 @@ class Aliases:
         The packet's source is still the inside host's. For a datagram in fragments: once, for the first of them."""
         return self._identifications.choose(egress, packet, now)
 
+    def original_identification(self, link: Link, remote: int, identification: int) -> int:
+        """What `identification`, quoted from a packet of `link` to `remote`, was before `identification` changed it."""
+        return self._identifications.original(link.egress, link.protocol, link.inside, remote, identification)
+
     # Time
 
     def tick(self, now: int) -> list[Unlinked | Unanswered]:
@@ -257,6 +264,10 @@ class Aliases:
         events = list(self._events)
         self._events.clear()
         return events
+
+    def __len__(self) -> int:
+        """Links that are not static, ended ones that nothing has cleared away yet included."""
+        return self._count
 
     def links(self, now: int) -> Iterator[Link]:
         """All live links, the static ones too."""

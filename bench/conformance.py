@@ -104,7 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     collector = Collector()
     root = Path(__file__).resolve().parent.parent
-    pytest.main(["-q", "--no-header", "--no-summary", "-p", "no:terminalreporter", str(root / "tests")], [collector])
+    ended = pytest.main(
+        ["-q", "--no-header", "--no-summary", "-p", "no:terminalreporter", str(root / "tests")], [collector]
+    )
     rows = table(collector)
     if options.json:
         print(json.dumps({"version": 1, "rows": rows}, indent=1))
@@ -117,6 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  {row['id']:<5} {row['state']:<8} {row['test'] or ''}")
         states = [row["state"] for row in rows]
         print("\n" + ", ".join(f"{states.count(state)} {state}" for state in ("held", "failing", "not yet")))
+    if ended not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        print(f"pytest could not run the tests (exit code {int(ended)}); `make test` says why", file=sys.stderr)
+        return 1
     return 1 if any(row["state"] == "failing" for row in rows) else 0
 
 

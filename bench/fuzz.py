@@ -233,8 +233,8 @@ def check_checksum_kept(came: bytes, sends: list[Send]) -> None:
             raise Failure(f"out on {send.port}: a wrong transport checksum")
 
 
-def run(minutes: float, seed: int, seeds: list[bytes]) -> int:
-    """Feed inputs until the time is over; the number of inputs. Raises what the walk raises."""
+def run(minutes: float, seed: int, seeds: list[bytes], most: int = 1 << 62) -> int:
+    """Feed inputs until the time is over, at most `most`; the number of inputs. Raises what the walk raises."""
     rng = random.Random(seed)
     end = time.monotonic() + minutes * 60
     now = 0
@@ -256,12 +256,12 @@ def run(minutes: float, seed: int, seeds: list[bytes]) -> int:
                 for send in sends:
                     check(gateway, port, send)
                 check_checksum_kept(frame[14:] if port in MACS else frame, sends)
-                if sum(1 for _ in gateway.aliases.links(now)) > 2001 if number % 5000 == 0 else False:
-                    raise Failure("more links than max_links")
+                if number % 5000 == 0 and sum(1 for _ in gateway.aliases.links(now)) > 2001:
+                    raise Failure("more links than max_links and the static forward")
             except Exception as error:
                 print(f"input {number} of seed {seed}, port {port}: {frame.hex()}", file=sys.stderr)
                 raise error
-            if number % 500 == 0 and time.monotonic() > end:
+            if number >= most or (number % 500 == 0 and time.monotonic() > end):
                 return number
     return number
 

@@ -58,8 +58,10 @@ class Admission:
 def claims_hold(packet: Packet, claims: Offload) -> bool:
     """Check what the port said of a packet. A partial checksum that is not the outer transport's (a host that tunnels)
     is completed at once and the packet is plain from there on; False where the claims contradict the packet."""
-    if packet.is_fragment and claims.gso_type:
-        return False
+    if claims.gso_type:
+        if packet.is_fragment:
+            return False
+        claims = packet.offload = offload.as_partial(packet.data, claims)
     if not packet.is_fragment and offload.is_consistent(packet.data, claims):
         return True
     if claims.gso_type or not claims.partial:

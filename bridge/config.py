@@ -192,6 +192,7 @@ def _node_lists(config: Config, document: Document, report: Report, purpose: Pur
         if peers_are_known and node != default_node and not document.has("peer", node):
             what = f'there is no peer "{node}", add [peer.{node}] or call the file as one that is there'
             report.faults_elsewhere([f"{file}:1: {what}"])
+            continue
         try:
             lists[node] = read_prefix_file(file)
         except OSError as error:

@@ -161,16 +161,17 @@ class Client:
         """End the request with a result."""
         self.is_awaiting = False
         self._push(_line({"ok": True, "result": result}))
+        self._send()
 
     def fail(self, code: int, message: str) -> None:
         """End the request with an error."""
         self.is_awaiting = False
         self._push(_failure(code, message))
+        self._send()
 
     def begin_stream(self, result: Document) -> None:
         """Answer, and keep the connection for `record`."""
-        self.answer(result)
-        self.is_awaiting = True
+        self._push(_line({"ok": True, "result": result}))
 
     def record(self, document: Document) -> None:
         """One record of a stream; where the client reads too slowly it is lost, and the next one says how many were."""
@@ -251,9 +252,9 @@ class Client:
         if self._fd >= 0 and not self.is_awaiting:
             line, newline, rest = self._received.partition(b"\n")
             if len(line) > LONGEST_REQUEST_BYTES:
-                self.fail(2, f"a request has at most {LONGEST_REQUEST_BYTES} bytes")
                 self._received.clear()
                 self._is_ended = True
+                self.fail(2, f"a request has at most {LONGEST_REQUEST_BYTES} bytes")
             elif newline:
                 self._received = rest
                 self.is_awaiting = True
@@ -284,6 +285,8 @@ class Client:
         self._want()
 
     def _send(self) -> None:
+        if self._fd < 0:
+            return
         try:
             while self._unsent:
                 sent = self._socket.send(memoryview(self._unsent)[:_RECEIVE_BYTES])

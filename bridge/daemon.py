@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from bridge import config, explain
 from bridge.capture_stream import capture
@@ -33,7 +34,7 @@ from bridge.ports.base import Port, PortError, PortGone
 from bridge.ports.link import default_gateway, open_ports
 from bridge.privileges import drop_capabilities
 from bridge.routing import routes_from
-from route.table import RouteTable
+from route.table import RouteTable, node_of
 from wire.units import SECOND_NS
 
 log = logging.getLogger(__name__)
@@ -55,37 +56,52 @@ def run(config_path: Path, socket_path: Path | None = None) -> int:
     """Be the gateway until a signal; the exit code. `socket_path` stands in for `control.socket`."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
-        loaded = config.load(config_path, "run")
-        routes = routes_from(loaded)
+        setup = read_setup(config_path)
     except ConfigError as error:
         sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
         return BAD_CONFIGURATION
     try:
         with ExitStack() as stack:
-            daemon = Daemon(config_path, loaded, routes, socket_path or loaded.control.socket, stack)
-            return daemon.serve()
+            return Daemon(config_path, setup, socket_path or setup.config.control.socket, stack).serve()
     except (AlreadyRunning, PortError, Refused) as error:
         for line in str(error).splitlines():
             log.error("%s", line)
         return FAILED
 
 
+class Setup(NamedTuple):
+    """What the files say. `unreached`: nodes that nothing leads to; packets for them are answered with ICMP 3/1."""
+
+    config: Config
+    routes: RouteTable
+    unreached: set[str]
+
+
+def read_setup(path: Path) -> Setup:
+    """Read the configuration and all its lists; `ConfigError` with every fault."""
+    loaded = config.load(path, "run")
+    routes = routes_from(loaded)
+    nodes = {node for total in routes.summary() if (node := node_of(total["target"])) is not None}
+    if loaded.vpn is not None and loaded.vpn.interface is not None and loaded.vpn.node is not None:
+        nodes.discard(loaded.vpn.node)
+    return Setup(loaded, routes, nodes)
+
+
 class Daemon:
     """Everything that one process has. What is opened is closed by `stack`, in reverse order."""
 
-    def __init__(
-        self, config_path: Path, loaded: Config, routes: RouteTable, socket_path: Path, stack: ExitStack
-    ) -> None:
+    def __init__(self, config_path: Path, setup: Setup, socket_path: Path, stack: ExitStack) -> None:
+        loaded = setup.config
         self._path = config_path
         self._exit_code = OK
         self._is_stopping = False
         self._reload: _Reload | None = None
         self._wants_reload = False
-        for warning in loaded.warnings:
-            log.warning("%s", warning)
+        _warn(setup)
         _claim(socket_path, stack)
         gateway_before = default_gateway()
-        self.gateway = Gateway(loaded, routes, random.SystemRandom())
+        self.gateway = Gateway(loaded, setup.routes, random.SystemRandom())
+        self.gateway.unreachable_nodes = setup.unreached
         self.loop = Loop(self.gateway, on_gone=self._port_gone)
         stack.callback(self.loop.close)
         signals = Signals(
@@ -181,7 +197,7 @@ class Daemon:
         reloading()
         self._reload = _Reload(self.loop, self._path, partial(self._end_reload, client))
 
-    def _end_reload(self, client: Client | None, read: tuple[Config, RouteTable] | Exception) -> None:
+    def _end_reload(self, client: Client | None, read: Setup | Exception) -> None:
         self._reload = None
         refusal = self._take(read)
         notify("READY=1")
@@ -194,7 +210,7 @@ class Daemon:
             self._wants_reload = False
             self._begin_reload(None)
 
-    def _take(self, read: tuple[Config, RouteTable] | Exception) -> ControlError | None:
+    def _take(self, read: Setup | Exception) -> ControlError | None:
         """Swap in what was read, or log why not and change nothing."""
         refusal = self._why_not(read)
         if refusal is not None:
@@ -203,19 +219,19 @@ class Daemon:
                 log.error("%s", line)
             return refusal
         assert not isinstance(read, Exception)
-        for warning in read[0].warnings:
-            log.warning("%s", warning)
-        self.loop.carry_out(self.gateway.reconfigure(*read, self.loop.clock()))
+        _warn(read)
+        self.gateway.unreachable_nodes = read.unreached
+        self.loop.carry_out(self.gateway.reconfigure(read.config, read.routes, self.loop.clock()))
         log.info("reloaded")
         return None
 
-    def _why_not(self, read: tuple[Config, RouteTable] | Exception) -> ControlError | None:
+    def _why_not(self, read: Setup | Exception) -> ControlError | None:
         if isinstance(read, ConfigError):
             return ControlError(BAD_CONFIGURATION, "\n".join(read.faults))
         if isinstance(read, Exception):
             log.error("a bug in reading the configuration", exc_info=read)
             return ControlError(FAILED, "the configuration could not be read; the gateway's log says more")
-        return _fixed_keys(self.gateway.config, read[0])
+        return _fixed_keys(self.gateway.config, read.config)
 
     # What people ask
 
@@ -258,14 +274,13 @@ class Daemon:
     def _moves(self) -> Document:
         """What a reload would change; runs in a child."""
         try:
-            loaded = config.load(self._path, "run")
-            routes = routes_from(loaded)
+            setup = read_setup(self._path)
         except ConfigError as error:
             raise ControlError(BAD_CONFIGURATION, "\n".join(error.faults)) from error
-        refusal = _fixed_keys(self.gateway.config, loaded)
+        refusal = _fixed_keys(self.gateway.config, setup.config)
         if refusal is not None:
             raise refusal
-        return explain.moves_to(self.gateway, routes, self.loop.clock())
+        return explain.moves_to(self.gateway, setup.routes, self.loop.clock())
 
     def _answer_stop(self, _arguments: Document, client: Client) -> None:
         client.answer({"version": explain.VERSION, "pid": os.getpid()})
@@ -276,11 +291,11 @@ class Daemon:
 class _Reload:
     """Reads configuration and lists in a thread; `done` gets them, or what went wrong, in the loop."""
 
-    def __init__(self, loop: Loop, path: Path, done: Callable[[tuple[Config, RouteTable] | Exception], None]) -> None:
+    def __init__(self, loop: Loop, path: Path, done: Callable[[Setup | Exception], None]) -> None:
         self._loop = loop
         self._path = path
         self._done = done
-        self._read: tuple[Config, RouteTable] | Exception | None = None
+        self._read: Setup | Exception | None = None
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._switch_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
@@ -290,8 +305,7 @@ class _Reload:
 
     def _work(self) -> None:
         try:
-            loaded = config.load(self._path, "run")
-            self._read = loaded, routes_from(loaded)
+            self._read = read_setup(self._path)
         except Exception as error:  # noqa: BLE001 - handed to the loop, which tells an operator's mistake from our bug
             self._read = error
         os.eventfd_write(self._event, 1)
@@ -303,6 +317,14 @@ class _Reload:
         os.close(self._event)
         assert self._read is not None
         self._done(self._read)
+
+
+def _warn(setup: Setup) -> None:
+    for warning in setup.config.warnings:
+        log.warning("%s", warning)
+    if setup.unreached:
+        nodes = ", ".join(sorted(setup.unreached))
+        log.warning("nothing leads to %s: packets for it are answered with ICMP 3/1 (host unreachable)", nodes)
 
 
 def _asked(command: explain.Command, gateway: Gateway, arguments: Document, now: int) -> Document:
@@ -320,12 +342,12 @@ def _fixed_keys(running: Config, wanted: Config) -> ControlError | None:
 
 
 def _claim(socket_path: Path, stack: ExitStack) -> None:
-    """Make the socket's folder and hold its lock."""
-    folder = socket_path.parent
+    """Make the socket's folder, where it is missing, and hold its lock."""
     try:
-        if not folder.is_dir():
-            folder.mkdir(mode=0o755, parents=True)
-            stack.callback(_remove_if_empty, folder)
+        for folder in reversed(socket_path.parents):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o755)
+                stack.callback(_remove_if_empty, folder)
         stack.callback(InstanceLock(socket_path).release)
     except OSError as error:
         raise Refused(f"the control socket cannot be made: {error.filename}: {error.strerror}") from error

@@ -66,6 +66,7 @@ def error_from_outside(aliases: Aliases, arrival: Arrival, came_by: Interface, s
         (arrival.packet.source, 0),
         destination=(link.inside, 0),
         quoted=(quote, near, None),
+        quoted_identification=aliases.original_identification(link, quote.destination, quote.identification),
     )
 
 
@@ -100,4 +101,5 @@ def error_hairpin(aliases: Aliases, arrival: Arrival, turn: Interface, side_of: 
         source=(turn.address, 0),
         destination=(sender.inside, 0),
         quoted=(quote, near, (turn.address, target.outside_port)),
+        quoted_identification=aliases.original_identification(sender, turn.address, quote.identification),
     )

@@ -234,7 +234,7 @@ def moves(before: RouteTable, after: RouteTable, flows: Iterable[tuple[object, i
     for address in dict(flows).values():
         owners = (by_length[length].get(address & prefix_mask(length)) for length in lengths)
         owner = next((index for index in owners if index is not None), None)
-        if owner is not None:
+        if owner is not None and before.target(address) != after.target(address):  # a longer prefix may stay
             counts[owner] += 1
     return _document(
         moves=[

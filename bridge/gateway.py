@@ -21,16 +21,17 @@ from alias import rewrite
 from alias.fragments import FragmentStore
 from alias.reassembly import Expired, Reassembly
 from alias.table import Aliases
-from alias.types import Egress, Link, Linked, Unanswered, Unlinked
+from alias.types import Egress, Unanswered
 from bridge.admission import Admission, claims_hold
 from bridge.alias_settings import alias_settings, forwards_from, reserved_ports
 from bridge.config import Config
-from bridge.effects import Effect, Event, Send
+from bridge.effects import Effect, Send
 from bridge.error_paths import error_from_inside, error_from_outside, error_hairpin
 from bridge.interface import Interface, interfaces_from
 from bridge.openings import Openings
-from bridge.outgoing import Outgoing, Trace, end_text, pieces, protocol_name, sketch, wire_bytes
+from bridge.outgoing import Outgoing, Trace, end_text, pieces, sketch, wire_bytes
 from bridge.path import Answer, Arrival, Path
+from bridge.returns import Ends, Returns
 from flow.table import FlowTable
 from icmp import errors, responder
 from route.table import RouteTable
@@ -38,7 +39,7 @@ from wire import ethernet, ipv4, tcp
 from wire.drop import Drop
 from wire.ipv4 import Packet
 from wire.offload import Offload
-from wire.units import address_text, prefix_mask
+from wire.units import address_text, prefix_mask, seconds_ns
 
 
 class Gateway:
@@ -53,6 +54,7 @@ class Gateway:
         self.fragments: FragmentStore[Path | Answer, Arrival] = FragmentStore()
         self.reassembly = Reassembly()
         self.flows = FlowTable(limit=2 * min(config.alias.max_links, 65_536))
+        self.returns = Returns()
         self.unreachable_nodes: set[str] = set()
         self.started_ns = 0
         self._events = events
@@ -113,7 +115,7 @@ class Gateway:
             if isinstance(outcome, Unanswered):
                 self._syn_unanswered(outcome, now)
             elif self._events:
-                self._tell_link(outcome)
+                self.out.link_changed(outcome)
         self._give_up(self.fragments.tick(now))
         for expired in self.reassembly.tick(now):
             self._unfinished(expired, now)
@@ -143,6 +145,7 @@ class Gateway:
         self.config = config
         self.routes = routes
         self.aliases.reconfigure(alias_settings(config), forwards_from(config), reserved_ports(config), now)
+        self.returns.keep(self._is_forwarded)
         self._apply(config)
         self._tell_links()
         return effects
@@ -241,7 +244,7 @@ class Gateway:
             fault = ipv4.options_fault(packet)
             if fault is not None:
                 reason, pointer = fault
-                if reason is Drop.IP_OPTION:
+                if reason is Drop.IP_OPTION and self.openings.expects(arrival):
                     self.out.error(arrival, errors.PARAMETER_PROBLEM, 0, now, rest=pointer << 24)
                 return reason
         if packet.is_fragment:
@@ -297,6 +300,9 @@ class Gateway:
         whole = self.reassembly.add(key, packet, now)
         if isinstance(whole, Packet):
             return ipv4.read_transport(whole) or self._answer_echo(arrival, whole, now)
+        if whole is None:
+            self.out.held = True
+            self.out.say("icmp", "part of an echo request to us: it waits for the rest")
         return whole
 
     def _give_up(self, items: Iterable[tuple[Drop, Arrival]]) -> None:
@@ -322,8 +328,12 @@ class Gateway:
         if packet.ttl <= 1:
             return self._expired(arrival, now)
         target = self.routes.target(destination)
+        back = self.returns.way_back(packet, now) if self.returns else None
         if self.out.tracing is not None:
             self.out.say("route", f"{address_text(destination)} -> {target}")
+        if back is not None:
+            target = back
+            self.out.say("route", f"the answer to a visitor of a static forward: {back}")
         if target == "unreachable":
             self.out.error(arrival, errors.UNREACHABLE, errors.NET, now)
             return Drop.ROUTE_UNREACHABLE
@@ -406,7 +416,17 @@ class Gateway:
         if drop is not None:
             return drop
         near, far = (link.inside, link.inside_port), (packet.source, packet.source_port)
+        if link.is_static and self.port_of(self.routes.target(packet.source)) != arrival.port:
+            alias = self.config.alias
+            idle_s = alias.tcp_established_timeout if packet.protocol == ipv4.TCP else alias.udp_timeout
+            self.returns.came((packet.protocol, *near, *far), arrival.port, now + seconds_ns(idle_s))
         return Path(inside.name, inside, near, far, destination=near)
+
+    def _is_forwarded(self, ends: Ends, port: str) -> bool:
+        egress = self._interface_of(port).egress
+        protocol, inside, inside_port, remote, _ = ends
+        link = None if egress is None else self.aliases.peek_outbound(egress, protocol, inside, inside_port, remote)
+        return link is not None and link.is_static
 
     def _side_of(self, inside: int) -> Interface | None:
         """The alias table decides: the host's own links go to tun0, all others to the LAN."""
@@ -536,7 +556,13 @@ class Gateway:
         ipv4.set_ttl(packet, received.ttl - 1)
         if path.quoted is not None and not packet.offset_bytes:
             quote, quoted_source, quoted_destination = path.quoted
-            quotes.rewrite_quote(packet, quote, source=quoted_source, destination=quoted_destination)
+            quotes.rewrite_quote(
+                packet,
+                quote,
+                source=quoted_source,
+                destination=quoted_destination,
+                identification=path.quoted_identification,
+            )
         if path.source is not None:
             rewrite.source(packet, *path.source)
         if path.destination is not None:
@@ -577,20 +603,4 @@ class Gateway:
         events = self.aliases.take_events()  # taken in any case, or they would pile up
         if self._events:
             for event in events:
-                self._tell_link(event)
-
-    def _tell_link(self, event: Linked | Unlinked) -> None:
-        link = event.link
-        kind = "link" if isinstance(event, Linked) else "unlink"
-        facts = link_facts(link, self.interfaces[link.egress.label].address)
-        self.out.effects.append(Event(link.egress.label, kind, facts))
-
-
-def link_facts(link: Link, alias_address: int) -> dict[str, object]:
-    """A link's names, as events and `bridgectl alias` print them."""
-    return {
-        "protocol": protocol_name(link.protocol),
-        "inside": end_text(link.inside, link.inside_port),
-        "outside": end_text(alias_address, link.outside_port),
-        "on": link.egress.label,
-    }
+                self.out.link_changed(event)

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from bridge.effects import Effect, Send
@@ -33,6 +34,7 @@ FAULT_INTERVAL_NS = 60 * SECOND_NS
 FAULT_PAUSE_NS = SECOND_NS
 """A timer that fails is tried again after this time, not at once."""
 _FAULT_FRAME_BYTES = 256
+_LONGEST_WAIT_S = 3600.0  # epoll takes no more than 2^31 milliseconds, a link may live longer
 
 Watcher = Callable[[str, str, bytes | bytearray, Offload | None], None]
 """Sees frames pass: (port, `in` or `out`, frame, offload)."""
@@ -115,10 +117,10 @@ class Loop:
             port = self._ports.get(fd)
             if port is not None:
                 self._burst(port)
-            else:
-                callback = self._callbacks.get(fd)  # None where an earlier callback of this turn removed it
-                if callback is not None:
-                    callback(events)
+                continue
+            callback = self._callbacks.get(fd)  # None where an earlier callback of this turn removed it
+            if callback is not None:
+                self._call(partial(callback, events))
         self._fire()
 
     def close(self) -> None:
@@ -213,7 +215,13 @@ class Loop:
         while self._timers and self._timers[0][0] <= now:
             _, _, timer = heapq.heappop(self._timers)
             if timer.callback is not None:
-                timer.callback()
+                self._call(timer.callback)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001 - a bug in what serves people does not end the forwarding
+            self._fault(error, "beside the frames", b"")
 
     def _walk_deadline(self) -> int | None:
         deadline = self._walk.next_deadline()
@@ -226,7 +234,7 @@ class Loop:
         if deadline is None:
             return longest_s
         until_s = max(deadline - self.clock(), 0) / SECOND_NS  # epoll rounds up to milliseconds: never early
-        return until_s if longest_s is None else min(until_s, longest_s)
+        return min(until_s, _LONGEST_WAIT_S if longest_s is None else longest_s)
 
     def _lost(self, port: Port, gone: PortGone) -> None:
         del self._ports[port.fileno()]

@@ -14,6 +14,7 @@ from alias.types import Egress
 from bridge.error_paths import PASSED
 from bridge.interface import Interface
 from bridge.path import Arrival
+from wire import ipv4
 from wire.drop import Drop
 from wire.ipv4 import Packet
 
@@ -57,6 +58,17 @@ class Openings:
         ):
             return inside
         return None
+
+    def expects(self, arrival: Arrival) -> bool:
+        """False for a packet from outside that no link or rule lets in: strangers meet silence, whatever is wrong with
+        what they send. Its transport header need not have been read yet."""
+        packet, came_by = arrival.packet, arrival.interface
+        if came_by.egress is None or self.inside_of(arrival) is not None:
+            return True
+        if packet.destination != came_by.address or ipv4.read_transport(packet) is not None:
+            return False
+        link = self._aliases.peek_inbound(came_by.egress, packet.protocol, packet.destination_port, packet.source)
+        return link is not None
 
     def _is_exempt(self, remote: int) -> bool:
         return any(remote & mask == network for network, mask in self.exempt)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from alias.types import Linked, Unlinked
 from arp.effects import ArpEffect, Changed, Dropped, GaveUp, Release, Transmit
 from bridge.counters import Counters
 from bridge.effects import Effect, Event, Send
@@ -120,14 +121,16 @@ class Outgoing:
         next_hop = packet.destination if out.is_on_link(packet.destination) or not out.gateway else out.gateway
         mac = out.arp.lookup(next_hop, now)
         if mac is not None:
-            self.say("arp", f"{address_text(next_hop)} is at {mac_text(mac)}")
+            if self.tracing is not None:
+                self.say("arp", f"{address_text(next_hop)} is at {mac_text(mac)}")
             self.send(port, out, mac + out.mac + ethernet.IPV4_TYPE + packet.data, packet.offload)
             return None
         if not out.arp.is_resolvable(next_hop):
             if arrival is not None:
                 self.error(arrival, errors.UNREACHABLE, errors.HOST, now)
             return Drop.ARP_NO_SUCH_HOST
-        self.say("arp", f"{address_text(next_hop)} is not known yet: asked, the packet waits")
+        if self.tracing is not None:
+            self.say("arp", f"{address_text(next_hop)} is not known yet: asked, the packet waits")
         self.held = True
         size_bytes = len(packet.data) + (len(arrival.packet.data) if arrival is not None else 0)
         self.arp_effects(out, out.arp.hold(next_hop, Waiting(packet, out, arrival), size_bytes, now), now)
@@ -156,10 +159,14 @@ class Outgoing:
         return drop
 
     def _gave_up(self, waiting: Waiting, reason: Drop, now: int) -> None:
-        """RFC 1812 3.3.2: the sender of every packet that waited in vain hears 3/1."""
+        """RFC 1812 3.3.2: the sender of every packet that waited in vain hears 3/1, once where we have cut it."""
         arrival = waiting.arrival
         self.dropped(arrival.port if arrival is not None else waiting.interface.name, reason)
-        if arrival is not None and reason is Drop.ARP_NO_ANSWER:
+        if (
+            arrival is not None
+            and reason is Drop.ARP_NO_ANSWER
+            and waiting.packet.offset_bytes == arrival.packet.offset_bytes
+        ):
             self.error(arrival, errors.UNREACHABLE, errors.HOST, now)
 
     def send(self, port: str, out: Interface, frame: bytes | bytearray, claims: Offload | None) -> None:
@@ -179,6 +186,17 @@ class Outgoing:
         if self.tracing is not None:
             self.tracing.drop = reason
             self.tracing.steps.append(("drop", reason.value))
+
+    def link_changed(self, event: Linked | Unlinked) -> None:
+        """A link was made or has ended: its names, as `bridgectl alias` prints them."""
+        link, on = event.link, event.link.egress.label
+        facts: dict[str, object] = {
+            "protocol": protocol_name(link.protocol),
+            "inside": end_text(link.inside, link.inside_port),
+            "outside": end_text(self.interfaces[on].address, link.outside_port),
+            "on": on,
+        }
+        self.effects.append(Event(on, "link" if isinstance(event, Linked) else "unlink", facts))
 
     def say(self, room: str, words: str) -> None:
         """Tell a step of the walk to whoever traces."""

@@ -21,7 +21,8 @@ class Arrival(NamedTuple):
 
 class Path(NamedTuple):
     """What the walk decided for a packet, and for the later fragments of its datagram: where it leaves and what is
-    rewritten. `source` and `destination` are (address, port); `quoted` holds both for the packet inside an ICMP error.
+    rewritten. `source` and `destination` are (address, port); `quoted` holds both for the packet inside an ICMP error,
+    `quoted_identification` its IP identification.
     `egress` is set where the source becomes an alias; `inside` and `outside` name the flow."""
 
     port: str
@@ -33,6 +34,7 @@ class Path(NamedTuple):
     quoted: tuple[Quote, tuple[int, int] | None, tuple[int, int] | None] | None = None
     egress: Egress | None = None
     identification: int | None = None
+    quoted_identification: int | None = None
 
 
 class Answer(NamedTuple):

@@ -61,10 +61,11 @@ class Passed(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a replay did. `began_ns` and `ended_ns` are times of the virtual clock; None where there was no packet."""
+    """What a replay did. `began_ns` and `ended_ns` are times of the virtual clock, which begins at 0 where there was no
+    packet."""
 
-    began_ns: int | None
-    ended_ns: int | None
+    began_ns: int
+    ended_ns: int
     ports: list[Passed]
 
 
@@ -123,7 +124,7 @@ def run(
         gateway = Gateway(config, routes, random.Random(seed), events=tell is not None)
         walk = _Walk(gateway, writers, tell)
         walk.through(heapq.merge(*streams, key=attrgetter("timestamp_ns")), linger_ns=linger_ns, announce=announce)
-    return Report(walk.began_ns, walk.now if walk.began_ns is not None else None, walk.report())
+    return Report(walk.began_ns, walk.now, walk.passed())
 
 
 class _Packet(NamedTuple):
@@ -137,8 +138,7 @@ class _Walk:
 
     def __init__(self, gateway: Gateway, writers: dict[str, pcap.Writer], tell: Callable[[str], object] | None) -> None:
         self.gateway = gateway
-        self.now = 0
-        self.began_ns: int | None = None
+        self.began_ns = self.now = 0
         self._writers = writers
         self._tell = tell
         self._passed = {port: [0, 0, 0, 0] for port in writers}
@@ -146,9 +146,11 @@ class _Walk:
 
     def through(self, packets: Iterable[_Packet], *, linger_ns: int, announce: bool) -> None:
         """Take the packets, then let the clock run on."""
+        begun = False
         for packet in packets:
-            if self.began_ns is None:
+            if not begun:
                 self._begin(packet.timestamp_ns, announce=announce)
+                begun = True
             self._until(packet.timestamp_ns)
             passed = self._passed[packet.port]
             passed[0] += 1
@@ -156,11 +158,11 @@ class _Walk:
             if self._tell is not None:
                 self._told_frame(packet.port, "rx", packet.data)
             self._carry_out(self.gateway.receive(packet.port, packet.data, self.now))
-        if self.began_ns is None:
+        if not begun:
             self._begin(0, announce=announce)
         self._until(self.now + linger_ns)
 
-    def report(self) -> list[Passed]:
+    def passed(self) -> list[Passed]:
         """What passed each port; drops are counted by the gateway for a port, so a node's stand with `vpn`."""
         drops: dict[str, dict[str, int]] = {port: {} for port in self._passed}
         for (port, reason), number in sorted(self.gateway.counters.drops_by_port.items()):

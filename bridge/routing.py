@@ -29,7 +29,7 @@ def routes_from(
     default = vpn_target(config.vpn.node) if config.vpn and config.vpn.node else UNREACHABLE
     return RouteTable(
         connected=_connected(config, default),
-        route_files=[_listed(_node(config, node), prefixes) for node, prefixes in route_files.items()],
+        route_files=[_listed(_node(config, node), prefixes) for node, prefixes in sorted(route_files.items())],
         bypass=[_written(config, default, ("offload", "bypass"), config.offload.bypass)],
         allowed_ips=[
             # 0.0.0.0/0 says what a peer may send, not what is sent to it: that is the default node's

@@ -8,7 +8,7 @@ import click
 
 from bridgectl.daemon import ask
 from bridgectl.options import Options, address, shared
-from bridgectl.output import Document, Shown, Table, repeat, show
+from bridgectl.output import Document, Shown, Table, present, show
 
 
 @click.group()
@@ -20,11 +20,7 @@ def command() -> None:
 @shared(watch=True)
 def show_links(options: Options) -> None:
     """Show every link (also the bare word `alias`)."""
-    repeat(
-        options.watch_s,
-        lambda: show(ask(options, "alias.show"), as_json=options.json, people=_links),
-        as_json=options.json,
-    )
+    present(options, lambda: ask(options, "alias.show"), _links)
 
 
 def _links(document: Document) -> Iterator[Shown]:

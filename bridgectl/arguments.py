@@ -35,6 +35,7 @@ VALUED = frozenset(
         "--out",
         "--linger",
         "--seed",
+        "--megabytes",
     }
 )
 WATCH = "--watch"
@@ -42,9 +43,9 @@ WATCH_SECONDS = "2"
 _HELP = frozenset({"-h", "--help"})
 
 
-def ordered(tokens: Sequence[str]) -> list[str]:
+def ordered(tokens: Sequence[str], *, complete: bool = True) -> list[str]:
     """The same command line with its command words first. `--watch` without a number gets its default, and a word
-    group without a second word gets the one that it means."""
+    without a second one the one that it means, where the line is `complete`."""
     words: list[str] = []
     rest: list[str] = []
     at = 0
@@ -69,7 +70,7 @@ def ordered(tokens: Sequence[str]) -> list[str]:
             words.append(token)
         else:
             rest.append(token)
-    if len(words) == 1 and words[0] in WORDS and not _HELP.intersection(rest) and not _has_argument(rest):
+    if complete and len(words) == 1 and words[0] in WORDS and not _HELP.intersection(rest) and not _has_argument(rest):
         words.append(WORDS[words[0]][0])
     return words + rest
 

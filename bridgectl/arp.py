@@ -10,7 +10,7 @@ import click
 from bridgectl.daemon import ask
 from bridgectl.faults import Failed
 from bridgectl.options import Options, address, shared
-from bridgectl.output import Document, Shown, Table, repeat, show
+from bridgectl.output import Document, Shown, Table, present, show
 
 _PROBE_S = 4.0  # three requests a second apart, and a second for the last answer
 _POLL_S = 0.05
@@ -28,11 +28,7 @@ def command() -> None:
 @shared(watch=True)
 def show_tables(options: Options, port: str | None) -> None:
     """Show every entry (also the bare word `arp`)."""
-    repeat(
-        options.watch_s,
-        lambda: show(ask(options, "arp.show", {"port": port}), as_json=options.json, people=_tables),
-        as_json=options.json,
-    )
+    present(options, lambda: ask(options, "arp.show", {"port": port}), _tables)
 
 
 def _tables(document: Document) -> Iterator[Shown]:

@@ -16,6 +16,7 @@ import click
 from bridge.summary import summary
 from bridgectl.bpf import DLT_ETHERNET, DLT_RAW, BadFilter, Filter, NoLibrary
 from bridgectl.daemon import follow
+from bridgectl.ending import until_interrupted
 from bridgectl.faults import Failed
 from bridgectl.options import Options, shared
 from bridgectl.version import version
@@ -34,13 +35,14 @@ Take = Callable[[Record, bytes], None]
 @click.option("--filter", "expression", metavar="EXPR", help="Only frames that match, in tcpdump's language.")
 @shared(json=False)
 def command(options: Options, port: str, target: str | None, count: int | None, expression: str | None) -> None:
-    """Show the frames of a port as they pass, a line each, until Ctrl-C.
+    """Show the frames of a port as they pass.
 
-    With -w as pcapng: bridgectl capture --port tap0 -w - | tcpdump -nr -
+    A line each, until Ctrl-C; with -w as pcapng: bridgectl capture --port tap0 -w - | tcpdump -nr -
     """
     taken = lost = 0
     with ExitStack() as stack:
         records = stack.enter_context(closing(follow(options, "capture", {"port": port})))
+        stack.enter_context(until_interrupted())
         try:
             is_tap = next(records)["kind"] == "tap"
             matches = _filter(expression, stack, is_tap=is_tap)
@@ -54,8 +56,6 @@ def command(options: Options, port: str, target: str | None, count: int | None, 
                 taken += 1
                 if taken == count:
                     break
-        except KeyboardInterrupt:
-            pass  # the usual end
         except BrokenPipeError:
             _give_up_stdout()
     if target is not None or lost:

@@ -8,23 +8,27 @@ from typing import Any
 import click
 
 from bridgectl.options import Options, shared
-from bridgectl.output import Document, Shown, Table, show
+from bridgectl.output import Document, Shown, Table, present
 
 
 @click.command()
-@shared()
+@shared(watch=True)
 def command(options: Options) -> None:
-    """Validate the configuration and print what would be set up; nothing is touched.
+    """Validate the configuration, print what would be set up.
 
-    All faults are listed at once, a line each, with file and line; the exit code is 4 then.
+    Nothing is touched. All faults are listed at once, a line each, with file and line; the exit code is 4 then.
     """
+    present(options, lambda: _checked(options), _plan)
+
+
+def _checked(options: Options) -> Document:
     from bridgectl.offline import load_config, load_routes  # noqa: PLC0415 - pydantic, not for `bridgectl --help`
 
     config = load_config(options.config_path, "check")
     routes = load_routes(config)
     for warning in config.warnings:
         click.echo(warning, err=True)
-    document = {
+    return {
         "version": 1,
         "config": str(options.config_path),
         "ports": [_port(config, name) for name in ("tap0", "tap1", "tun0", "vpn") if getattr(config, name) is not None],
@@ -33,7 +37,6 @@ def command(options: Options) -> None:
         "socket": str(options.socket or config.control.socket),
         "warnings": list(config.warnings),
     }
-    show(document, as_json=options.json, people=_plan)
 
 
 def _port(config: Any, name: str) -> Document:

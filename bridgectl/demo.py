@@ -7,9 +7,11 @@ import importlib
 import click
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.command()
+@click.option("--megabytes", type=click.IntRange(min=1), default=100, show_default=True, help="Of each TCP transfer.")
+@click.option("--replay", is_flag=True, help="Without devices: the same flows as captures.")
 @click.pass_context
-def command(ctx: click.Context, arguments: tuple[str, ...]) -> None:
-    """Build the whole topology in namespaces of this machine and pass real traffic through it."""
-    ctx.exit(importlib.import_module("lab.demo").main(list(arguments)) or 0)
+def command(ctx: click.Context, megabytes: int, replay: bool) -> None:
+    """Build the whole topology in namespaces, with real traffic."""
+    arguments = ["--megabytes", str(megabytes), *(["--replay"] if replay else [])]
+    ctx.exit(importlib.import_module("lab.demo").main(arguments))

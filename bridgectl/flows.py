@@ -8,18 +8,14 @@ import click
 
 from bridgectl.daemon import ask
 from bridgectl.options import Options, shared
-from bridgectl.output import Document, Shown, Table, repeat, show
+from bridgectl.output import Document, Shown, Table, present
 
 
 @click.command()
 @shared(watch=True)
 def command(options: Options) -> None:
     """Flows with packets, bytes and idle time, the busiest first."""
-    repeat(
-        options.watch_s,
-        lambda: show(ask(options, "flows"), as_json=options.json, people=_flows),
-        as_json=options.json,
-    )
+    present(options, lambda: ask(options, "flows"), _flows)
 
 
 def _flows(document: Document) -> Iterator[Shown]:

@@ -34,8 +34,8 @@ class CommandGroup(click.Group):
     """A group whose commands are imported on demand and whose options may stand anywhere on the line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the words first; click does the rest."""
-        return super().parse_args(ctx, ordered(args))
+        """Put the words first; click does the rest. While a shell completes, a bare word may still get its second."""
+        return super().parse_args(ctx, ordered(args, complete=not ctx.resilient_parsing))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The command words in the order of the help."""

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.config import Config, ConfigError, Purpose, load
-from bridge.control_client import ControlError
-from bridge.explain import COMMANDS
+from bridge.explain import COMMANDS, Refused
 from bridge.gateway import Gateway
 from bridge.routing import routes_from
 from bridgectl.faults import BadConfiguration, with_code
@@ -39,5 +38,5 @@ def answer(path: Path, command: str, arguments: Document) -> Document:
     gateway = Gateway(config, load_routes(config), random.Random(0))
     try:
         return COMMANDS[command](gateway, arguments, 0)
-    except ControlError as fault:
-        raise with_code(fault.code, fault.message) from fault
+    except Refused as fault:
+        raise with_code(fault.code, str(fault)) from fault

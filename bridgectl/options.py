@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -55,6 +56,7 @@ def shared(*, json: bool = True, watch: bool = False) -> Callable[[_F], _F]:
                 "--watch",
                 "watch_s",
                 type=click.FloatRange(min=0.1, max=86_400),
+                callback=_finite,
                 metavar="[SECONDS]",
                 help="Repaint every so many seconds (2 when left out), until Ctrl-C.",
             )(wrapped)
@@ -76,6 +78,12 @@ def shared(*, json: bool = True, watch: bool = False) -> Callable[[_F], _F]:
         return result
 
     return decorate
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("that is no number of seconds", ctx, param)
+    return value
 
 
 def address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:

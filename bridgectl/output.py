@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 import click
 
+from bridgectl.ending import until_interrupted
+from bridgectl.options import Options
+
 Document = dict[str, Any]
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
@@ -48,23 +51,23 @@ def print_shown(parts: Iterable[Shown]) -> None:
             click.echo(plain(part))
 
 
-def repeat(options_watch_s: float | None, once: Callable[[], None], *, as_json: bool) -> None:
-    """Do it once, or every so many seconds until Ctrl-C. A terminal is repainted, a pipe gets one after the other."""
-    if options_watch_s is None:
-        once()
+def present(options: Options, ask: Callable[[], Document], people: Callable[[Document], Iterable[Shown]]) -> None:
+    """Ask and show, once or every so many seconds until Ctrl-C. A terminal is repainted, a pipe gets one after the
+    other."""
+    if options.watch_s is None:
+        show(ask(), as_json=options.json, people=people)
         return
-    repaint = sys.stdout.isatty() and not as_json
-    try:
+    repaint = sys.stdout.isatty() and not options.json
+    with until_interrupted():
         while True:
+            document = ask()
             if repaint:
                 click.echo(_CLEAR, nl=False)
-            once()
-            if not repaint and not as_json:
+            show(document, as_json=options.json, people=people)
+            if not repaint and not options.json:
                 click.echo()
             sys.stdout.flush()
-            time.sleep(options_watch_s)
-    except KeyboardInterrupt:
-        return
+            time.sleep(options.watch_s)
 
 
 def plain(table: Table) -> str:

@@ -6,8 +6,12 @@ import sys
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from bridge.replay import Report
 
 from bridgectl.faults import Failed
 from bridgectl.options import Options, shared
@@ -73,9 +77,10 @@ def command(
     seed: int,
     announce: bool,
 ) -> None:
-    """Send captures through the forwarder; the timestamps are its clock.
+    """Send captures through the forwarder.
 
-    No devices, no privileges, no keys; equal inputs give equal bytes. -j prints a JSON line for each event.
+    The timestamps are its clock. No devices, no privileges, no keys; equal inputs give equal bytes. -j prints a JSON
+    line for each event.
     """
     from bridge import replay  # noqa: PLC0415 - the whole walk, not for `bridgectl --help`
     from bridgectl.offline import load_config, load_routes  # noqa: PLC0415 - the same
@@ -107,10 +112,7 @@ def _print_line(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def _report(report: object, directory: Path) -> Iterator[Shown]:
-    from bridge.replay import Report  # noqa: PLC0415 - only for what it is
-
-    assert isinstance(report, Report)
+def _report(report: Report, directory: Path) -> Iterator[Shown]:
     yield Table(
         ("PORT", ">RX PACKETS", ">RX BYTES", ">TX PACKETS", ">TX BYTES"),
         [
@@ -123,7 +125,4 @@ def _report(report: object, directory: Path) -> Iterator[Shown]:
         [(passed.port, reason, number) for passed in report.ports for reason, number in passed.drops.items()],
         empty="no drops",
     )
-    if report.began_ns is None or report.ended_ns is None:
-        yield f"no packets; outputs in {directory}"
-    else:
-        yield f"{(report.ended_ns - report.began_ns) / _SECOND_NS:.6f} s of virtual time; outputs in {directory}"
+    yield f"{(report.ended_ns - report.began_ns) / _SECOND_NS:.6f} s of virtual time; outputs in {directory}"

@@ -13,7 +13,7 @@ from bridge.control_client import NotRunning as NobodyListens
 from bridgectl.daemon import ask_or_work_out, socket_path
 from bridgectl.faults import NotRunning, with_code
 from bridgectl.options import DEFAULT_CONFIG, Options, address, shared
-from bridgectl.output import Document, Shown, Table, repeat, show
+from bridgectl.output import Document, Shown, Table, present
 
 
 @click.group()
@@ -25,11 +25,7 @@ def command() -> None:
 @shared(watch=True)
 def show_targets(options: Options) -> None:
     """Show prefixes and addresses for each target (also the bare word `route`)."""
-    repeat(
-        options.watch_s,
-        lambda: show(ask_or_work_out(options, "route.show"), as_json=options.json, people=_targets),
-        as_json=options.json,
-    )
+    present(options, lambda: ask_or_work_out(options, "route.show"), _targets)
 
 
 def _targets(document: Document) -> Iterator[Shown]:
@@ -44,27 +40,23 @@ def _targets(document: Document) -> Iterator[Shown]:
 @shared(watch=True)
 def get(options: Options, ip: str) -> None:
     """Show the decision for one address, and the line that made it."""
-    repeat(
-        options.watch_s,
-        lambda: show(
-            ask_or_work_out(options, "route.get", {"ip": ip}),
-            as_json=options.json,
-            people=lambda said: [f"{said['destination']} -> {said['target']}  by {said['prefix']}  ({said['source']})"],
-        ),
-        as_json=options.json,
-    )
+    present(options, lambda: ask_or_work_out(options, "route.get", {"ip": ip}), _decision)
+
+
+def _decision(document: Document) -> Iterator[Shown]:
+    yield f"{document['destination']} -> {document['target']}  by {document['prefix']}  ({document['source']})"
 
 
 @command.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
-@shared()
+@shared(watch=True)
 def diff(options: Options, files: tuple[Path, ...]) -> None:
     """Show what changed lists would move, live flows included.
 
     A FILE takes the place of the offload list or route file of the same name; files of other names together take the
     place of all offload lists.
     """
-    show(_moves(options, files), as_json=options.json, people=moved)
+    present(options, lambda: _moves(options, files), moved)
 
 
 def _moves(options: Options, files: tuple[Path, ...]) -> Document:

@@ -8,18 +8,14 @@ import click
 
 from bridgectl.daemon import ask
 from bridgectl.options import Options, shared
-from bridgectl.output import Document, Shown, Table, repeat, show
+from bridgectl.output import Document, Shown, Table, present
 
 
 @click.command()
 @shared(watch=True)
 def command(options: Options) -> None:
     """Counters of each port and every drop reason, zeros shown."""
-    repeat(
-        options.watch_s,
-        lambda: show(ask(options, "stats"), as_json=options.json, people=_counters),
-        as_json=options.json,
-    )
+    present(options, lambda: ask(options, "stats"), _counters)
 
 
 def _counters(document: Document) -> Iterator[Shown]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
 import click
 
 from bridgectl.daemon import ask
+from bridgectl.ending import until_interrupted
 from bridgectl.options import Options, shared
 from bridgectl.output import Document, Shown, Table, rich_table, show
 from bridgectl.stats import duration
@@ -24,9 +23,9 @@ _REASONS = 10
 @click.command()
 @shared(watch=True)
 def command(options: Options) -> None:
-    """Show ports with their rates, top talkers and drops, live until Ctrl-C.
+    """Show rates, top talkers and drops, live.
 
-    --watch sets the interval (1 second). Into a pipe, or with -j, it shows one interval and ends.
+    Ctrl-C ends it. --watch sets the interval (1 second). Into a pipe, or with -j, it shows one interval and ends.
     """
     interval_s = options.watch_s or _INTERVAL_S
     if options.json or not sys.stdout.isatty():
@@ -41,24 +40,14 @@ def _live(options: Options, interval_s: float) -> None:
     from rich.console import Group  # noqa: PLC0415 - only a terminal pays for it
     from rich.live import Live  # noqa: PLC0415 - the same
 
-    signal.signal(signal.SIGTERM, _leave)
     before = _sample(options)
-    with Live(Group(""), screen=True, auto_refresh=False) as live:
-        try:
-            while True:
-                time.sleep(interval_s)
-                after = _sample(options)
-                parts = _screen(rates(before, after))
-                live.update(
-                    Group(*(part if isinstance(part, str) else rich_table(part) for part in parts)), refresh=True
-                )
-                before = after
-        except KeyboardInterrupt:
-            pass  # the usual end
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)  # an exception, so that the terminal is put back as it was
+    with until_interrupted(), Live(Group(""), screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(interval_s)
+            after = _sample(options)
+            parts = _screen(rates(before, after))
+            live.update(Group(*(part if isinstance(part, str) else rich_table(part) for part in parts)), refresh=True)
+            before = after
 
 
 def _sample(options: Options) -> Document:

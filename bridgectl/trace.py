@@ -12,7 +12,7 @@ from bridgectl import words as spoken
 from bridgectl.daemon import ask_or_work_out
 from bridgectl.faults import Failed
 from bridgectl.options import Options, shared
-from bridgectl.output import Document, Shown, Table, show
+from bridgectl.output import Document, Shown, Table, present
 
 
 @click.command(
@@ -24,7 +24,7 @@ from bridgectl.output import Document, Shown, Table, show
 @click.option("--hex", "hex_digits", metavar="DIGITS", help="The frame as the port carries it.")
 @click.option("--pcap", "capture", type=click.Path(path_type=Path), metavar="FILE", help="A frame of a capture.")
 @click.option("--frame", "number", type=click.IntRange(min=1), metavar="N", help="Which one, the first is 1.")
-@shared()
+@shared(watch=True)
 def command(
     options: Options,
     words: tuple[str, ...],
@@ -33,10 +33,10 @@ def command(
     capture: Path | None,
     number: int | None,
 ) -> None:
-    """Walk one packet through the gateway, step by step; nothing is sent, nothing changes.
+    """Walk one packet through the gateway, changing nothing.
 
-    The packet is given as --hex, as --pcap with --frame, or in words: udp A:PORT B:PORT, tcp A:PORT B:PORT [flags=S],
-    icmp A B. With -c it needs no daemon.
+    Every step is told, nothing is sent. The packet is given as --hex, as --pcap with --frame, or in words: udp A:PORT
+    B:PORT, tcp A:PORT B:PORT [flags=S], icmp A B. With -c it needs no daemon.
     """
     if [bool(words), hex_digits is not None, capture is not None].count(True) != 1:
         raise click.UsageError("Give the packet once: --hex, --pcap with --frame, or in words.")
@@ -52,7 +52,7 @@ def command(
             arguments["packet"] = spoken.packet(words).hex()
         except ValueError as fault:
             raise click.UsageError(str(fault)) from fault
-    show(ask_or_work_out(options, "trace", arguments), as_json=options.json, people=_walk)
+    present(options, lambda: ask_or_work_out(options, "trace", arguments), _walk)
 
 
 def _digits(text: str) -> str:

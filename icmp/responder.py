@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 
 from wire import ipv4, tcp
-from wire.checksum import apply, checksum, delta16, is_valid, ones_sum, pseudo_header_sum
+from wire.checksum import apply_icmp, checksum, delta16, is_valid, ones_sum, pseudo_header_sum
 from wire.ipv4 import Packet
 
 ECHO_REQUEST, ECHO_REPLY = 8, 0
@@ -47,8 +47,8 @@ def has_valid_transport_checksum(packet: Packet) -> bool:
 def echo_reply(request: Packet, identification: int) -> Packet:
     """The reply to a whole, valid echo request. The caller fragments it for the port's MTU."""
     body = bytearray(memoryview(request.data)[request.header_bytes :])
-    check = apply(body[2] << 8 | body[3], delta16(ECHO_REQUEST << 8 | body[1], ECHO_REPLY << 8 | body[1]))
     body[0] = ECHO_REPLY
+    check = apply_icmp(memoryview(body), delta16(ECHO_REQUEST << 8 | body[1], ECHO_REPLY << 8 | body[1]))
     body[2:4] = check.to_bytes(2, "big")
     head = ipv4.header(
         request.destination, request.source, ipv4.ICMP, len(body), tos=request.tos, identification=identification

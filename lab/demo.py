@@ -9,26 +9,21 @@ Where no tun device or no namespace can be had, the same flows go through the fo
 from __future__ import annotations
 
 import argparse
-import base64
 import random
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from rich.console import Console
 
-from bridge.control_client import ControlError, stream
-from bridge.summary import summary
+from lab.flows import FLOWS, Flow, observe
 from lab.private import Impossible
 from lab.process import Failed
-from lab.topology import CONFIGURATION, HOSTS, OFFLOADED, ROUTER, TAP0, TAP1, TUN0, TUNNELLED, VPN_ALIAS, Lab, topology
+from lab.topology import CONFIGURATION, HOSTS, OFFLOADED, ROUTER, TAP0, TAP1, TUNNELLED, Lab, topology
 
 PREFIXES = 4600
-_CAPTURE_PORTS = ("tap0", "tap1", "tun0", "vpn")
 _HAIRPIN = """
 [[alias.forward]] # the hairpin: lan4 reaches lan3 by tap1's address
 on = "tap1"
@@ -36,37 +31,6 @@ protocol = "tcp"
 outside_port = 7777
 inside = "192.168.200.3:7777"
 """
-
-
-class Flow(NamedTuple):
-    """One of the four flows: where its client is, the ports it passes, and the source that the far end must see."""
-
-    name: str
-    client: str
-    address: str
-    remote: str
-    port: str
-    beyond: str
-    seen_as: str
-
-    @property
-    def hops(self) -> list[tuple[str, str]]:
-        """(port, `source -> destination`) at the four hops, as the design's table has them."""
-        return [
-            (self.port, f"{self.address} -> {self.remote}"),
-            (self.beyond, f"{self.seen_as} -> {self.remote}"),
-            (self.beyond, f"{self.remote} -> {self.seen_as}"),
-            (self.port, f"{self.remote} -> {self.address}"),
-        ]
-
-
-LAN = HOSTS["lan3"]
-FLOWS = (
-    Flow("LAN -> VPN", "lan3", LAN, TUNNELLED, "tap0", "vpn", VPN_ALIAS),
-    Flow("host -> VPN", "gw", TUN0, TUNNELLED, "tun0", "vpn", TUN0),
-    Flow("LAN -> offload", "lan3", LAN, OFFLOADED, "tap0", "tap1", TAP1),
-    Flow("host -> offload", "gw", TUN0, OFFLOADED, "tun0", "tap1", TAP1),
-)
 
 
 def prefix_list(length: int = PREFIXES) -> str:
@@ -110,56 +74,6 @@ class Stage:
     def elapsed_s(self) -> float:
         """Seconds since the beginning."""
         return time.monotonic() - self._began
-
-
-class Watch:
-    """Live captures of all ports, by the control socket, while a flow passes."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self._seen: list[tuple[int, str, str, bytes]] = []
-        self._streams = [stream(lab.socket_path, "capture", {"port": port}) for port in _CAPTURE_PORTS]
-        self._threads = []
-        for port, records in zip(_CAPTURE_PORTS, self._streams, strict=True):
-            next(records)  # the capture is on from here
-            thread = threading.Thread(target=self._read, args=(port, records), daemon=True)
-            thread.start()
-            self._threads.append(thread)
-
-    def _read(self, port: str, records: Iterator[dict[str, object]]) -> None:
-        try:
-            for record in records:
-                frame = base64.b64decode(str(record["frame"]))
-                self._seen.append((int(str(record["t_ns"])), port, str(record["direction"]), frame))
-        except (ControlError, OSError, ValueError):
-            return  # the gateway is gone: the demo says so elsewhere
-
-    def hops(self, flow: Flow, deadline_s: float = 5.0) -> list[tuple[str, str]]:
-        """The first four UDP packets between the flow's ends, in order of time: (port, `source -> destination`)."""
-        end = time.monotonic() + deadline_s
-        while True:
-            found: list[tuple[str, str]] = []
-            for _, port, _, frame in sorted(self._seen, key=lambda seen: seen[0]):
-                packet = frame[14:] if port.startswith("tap") else frame
-                ends = [".".join(map(str, packet[at : at + 4])) for at in (12, 16)]
-                is_udp = len(packet) > 28 and packet[9] == 17 and (frame[12:14] == b"\x08\x00" or packet is frame)
-                if is_udp and flow.remote in ends:
-                    found.append((port, f"{ends[0]} -> {ends[1]}"))
-            if len(found) >= 4 or time.monotonic() > end:
-                return found[:4]
-            time.sleep(0.02)
-
-    def forget(self) -> None:
-        """Begin anew, for the next flow."""
-        self._seen.clear()
-
-    def lines(self, flow: Flow) -> list[str]:
-        """What was seen of a flow, a line each."""
-        return [
-            f"{port:5}{direction:4}{summary(frame, ethernet=port.startswith('tap'))}"
-            for _, port, direction, frame in sorted(self._seen, key=lambda seen: seen[0])
-            if flow.remote in summary(frame, ethernet=port.startswith("tap"))
-        ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -227,17 +141,10 @@ def _run(stage: Stage, lab: Lab, size_bytes: int) -> None:
 
 
 def _show_hops(stage: Stage, lab: Lab) -> None:
-    watch = Watch(lab)
     for flow in FLOWS:
-        watch.forget()
-        answer = lab.client(flow.client, "ask", flow.remote, "64")
-        hops = watch.hops(flow)
+        answer, hops = observe(lab, flow)
         stage.show_hops(flow, hops)
-        held = bool(answer["ok"]) and hops == flow.hops
-        stage.check(held, f"{flow.name}: as the design's table says")
-        if not held:
-            for line in watch.lines(flow):
-                stage.console.print(f"     {line}", highlight=False)
+        stage.check(bool(answer["ok"]) and hops == flow.hops, f"{flow.name}: as the design's table says")
 
 
 def _ping(stage: Stage, lab: Lab, flow: Flow) -> None:

@@ -3,7 +3,8 @@
     serve ADDRESS               TCP and UDP on PORT of an address of this host; prints `ready` when it listens
     transfer HOST UP DOWN       a TCP connection: UP bytes there, DOWN bytes back, both compared by SHA-256
     ask HOST BYTES [COUNT]      UDP datagrams of BYTES, each echoed with the source address that arrived there
-    ping HOST [TTL] [BYTES]     one ICMP echo request, and whoever answers it
+    ping HOST [TTL] [BYTES]     one ICMP echo request that must not be fragmented, and whoever answers it
+    knock HOST PORT             whether TCP and UDP of a closed port are refused, as they should be
 
 Clients print one JSON document. They use the kernel's own stack on both sides: what arrives was taken by a real TCP,
 reassembled by a real IP, verified by real checksums.
@@ -31,12 +32,15 @@ _CHUNK_BYTES = 1 << 18
 _REQUEST = struct.Struct("!QQ")
 _SOURCE = struct.Struct("!4sH")
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
+_IP_MTU_DISCOVER = 10  # linux/in.h; the socket module has no names for these before Python 3.14
+_IP_PMTUDISC_DONT, _IP_PMTUDISC_PROBE = 0, 3  # DF clear; DF set, whatever the path's MTU is believed to be
 
 
 def serve(address: str) -> None:
     """Serve TCP transfers and UDP echoes until killed, one connection after the other."""
     listener = socket.create_server((address, PORT), backlog=64)
     echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    echo.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
     echo.bind((address, PORT))
     print("ready", flush=True)
     while True:
@@ -100,7 +104,7 @@ def ask(host: str, size: str, count: str = "1") -> dict[str, object]:
     size_bytes = int(size)
     answered, seen = 0, ""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        asking.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER: DF stays clear
+        asking.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
         asking.settimeout(LIMIT_S / 4)
         asking.connect((host, PORT))
         local = asking.getsockname()
@@ -128,6 +132,7 @@ def ping(host: str, ttl: str = "64", size: str = "56") -> dict[str, object]:
     identifier = os.getpid() & 0xFFFF
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
         raw.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, int(ttl))
+        raw.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
         payload = random.Random(identifier).randbytes(int(size))
         message = bytearray(struct.pack("!BBHHH", _ECHO_REQUEST, 0, 0, identifier, 1) + payload)
         message[2:4] = checksum(message).to_bytes(2, "big")
@@ -154,6 +159,24 @@ def ping(host: str, ttl: str = "64", size: str = "56") -> dict[str, object]:
     return {"ok": False, "from": None, "type": None, "code": None, "ms": None}
 
 
+def knock(host: str, port: str) -> dict[str, object]:
+    """Both protocols at a port where nobody listens: a TCP reset, and an ICMP error that reaches the UDP socket."""
+    found = {}
+    for name, kind in (("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM)):
+        with socket.socket(socket.AF_INET, kind) as knocking:
+            knocking.settimeout(LIMIT_S / 4)
+            try:
+                knocking.connect((host, int(port)))
+                knocking.send(b"knock")
+                knocking.recv(1)
+                found[name] = "answered"
+            except ConnectionRefusedError:
+                found[name] = "refused"
+            except TimeoutError:
+                found[name] = "silent"
+    return {"ok": found == {"tcp": "refused", "udp": "refused"}, **found}
+
+
 def _pattern(size_bytes: int, seed: int) -> Iterator[bytes]:
     """The same pseudo-random bytes for the same seed: one block, and that block turned by one byte each time."""
     block = random.Random(seed).randbytes(_CHUNK_BYTES) * 2
@@ -177,7 +200,7 @@ def _digest(connection: socket.socket, size_bytes: int) -> str:
     return digest.hexdigest()
 
 
-_CLIENTS: dict[str, Callable[..., dict[str, object]]] = {"transfer": transfer, "ask": ask, "ping": ping}
+_CLIENTS: dict[str, Callable[..., dict[str, object]]] = {"transfer": transfer, "ask": ask, "ping": ping, "knock": knock}
 
 
 def main(words: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 The names that `ip netns` knows are mounts below /run/netns. Inside `private_names` the process has a mount namespace of
 its own whose /run is empty, so names need not be unique, nobody else's can be hit, and when the process and its
-children end, however they end, the kernel takes mounts, namespaces, bridges and devices away.
+children end, however they end, the kernel takes mounts, files, namespaces, bridges and devices away.
 
 Root needs no more. Anybody else gets a user namespace first, in which they are root over their own namespaces.
 """
@@ -14,6 +14,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pyroute2 import IPRoute
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
@@ -39,7 +41,7 @@ def private_names() -> Iterator[None]:
         home = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _call("unshare", _CLONE_NEWNS)
+            _unshare(_CLONE_NEWNS)
             try:
                 _empty_run()
                 yield
@@ -57,18 +59,28 @@ def private_names() -> Iterator[None]:
 
 def _become_root_of_our_own() -> None:
     user, group = os.getuid(), os.getgid()
-    try:
-        _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET)
-    except OSError as error:
-        raise Impossible(f"not root, and a user namespace is refused: {error.strerror}") from error
+    _unshare(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET)
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"0 {user} 1")
     Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    with IPRoute() as ip:  # this process keeps living here: let it have its loopback
+        ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
+
+
+def _unshare(flags: int) -> None:
+    try:
+        _call("unshare", flags)
+    except OSError as error:
+        kind = "user namespace (this is not root)" if flags & _CLONE_NEWUSER else "mount namespace"
+        raise Impossible(f"a {kind} is refused: {error.strerror}") from error
 
 
 def _empty_run() -> None:
-    _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
-    _call("mount", b"tapbridge-lab", b"/run", b"tmpfs", 0, b"mode=755")
+    try:
+        _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+        _call("mount", b"tapbridge-lab", b"/run", b"tmpfs", 0, b"mode=755")
+    except OSError as error:
+        raise Impossible(f"nothing may be mounted here: {error.strerror}") from error
     Path("/run/netns").mkdir()
 
 

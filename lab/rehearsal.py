@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bridge import replay
 from bridge.config import load
 from bridge.routing import routes_from
+from lab.flows import Flow
 from lab.topology import CONFIGURATION, HOSTS, ROUTER
 from wire import ipv4, pcap
 from wire.checksum import checksum, pseudo_header_sum
@@ -20,7 +21,7 @@ from wire.ethernet import HEADER_BYTES, IPV4_TYPE
 from wire.units import SECOND_NS, address_int, mac_bytes
 
 if TYPE_CHECKING:
-    from lab.demo import Flow, Stage
+    from lab.demo import Stage
 
 _GATEWAY_MACS = {"tap0": "02:00:00:00:c8:02", "tap1": "02:00:00:00:01:02"}
 _NEIGHBOURS = {"tap0": (HOSTS["lan3"], "02:aa:00:00:00:03"), "tap1": (ROUTER, "02:aa:00:00:00:01")}

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -120,7 +119,7 @@ class Lab:
         self.gateway = self.namespaces["gw"].start(*words, more=more)
         self._stack.callback(self.gateway.stop)
         self._await_answer(self.gateway)
-        if self.ask("stats")["ports"].get("vpn") is not None:
+        if "vpn0" in self.namespaces["exit"].ip("-br link"):
             self.namespaces["exit"].ip("route replace 192.168.192.0/24 dev vpn0")
         return self.gateway
 
@@ -175,7 +174,9 @@ class Lab:
 def topology() -> Iterator[Lab]:
     """Build the lab, without a gateway; everything is taken down at the end. `lab.private.Impossible` where this
     machine or this user cannot have it."""
-    with private_names(), tempfile.TemporaryDirectory(prefix="tapbridge-lab-") as folder, ExitStack() as stack:
-        lab = Lab(Path(folder), stack)
+    with private_names(), ExitStack() as stack:
+        folder = Path("/run/lab")  # ours alone, and gone with us
+        folder.mkdir()
+        lab = Lab(folder, stack)
         lab.configure()
         yield lab

@@ -97,9 +97,20 @@ class Packet:
     def copy(self) -> Packet:
         """An independent packet with the same bytes and fields."""
         twin = Packet.__new__(Packet)
-        for name in self.__slots__:
-            setattr(twin, name, getattr(self, name))
-        twin.data = bytearray(self.data)
+        twin.data = self.data[:]
+        twin.offload = self.offload
+        twin.source = self.source
+        twin.destination = self.destination
+        twin.source_port = self.source_port
+        twin.destination_port = self.destination_port
+        twin.protocol = self.protocol
+        twin.ttl = self.ttl
+        twin.tos = self.tos
+        twin.identification = self.identification
+        twin.header_bytes = self.header_bytes
+        twin.offset_bytes = self.offset_bytes
+        twin.more_fragments = self.more_fragments
+        twin.dont_fragment = self.dont_fragment
         return twin
 
 
@@ -132,7 +143,7 @@ def parse(frame: bytes | bytearray | memoryview, start: int = 0, offload: Offloa
     total_bytes = frame[start + 2] << 8 | frame[start + 3]
     if total_bytes < header_bytes or total_bytes > available:
         return Drop.IP_TOTAL_LENGTH
-    return Packet(bytearray(frame[start : start + total_bytes]), offload)
+    return Packet(bytearray(memoryview(frame)[start : start + total_bytes]), offload)
 
 
 def read_transport(packet: Packet) -> Drop | None:

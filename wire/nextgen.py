@@ -171,11 +171,13 @@ def _known(interfaces: list[_Interface], index: int) -> _Interface:
 
 
 INBOUND, OUTBOUND = 1, 2
+_DIRECTIONS = {direction: EPBFlags(direction) for direction in (INBOUND, OUTBOUND)}
 
 
 class Writer:
     """Writes pcapng with nanoseconds: one section, an interface description for each port, enhanced packet blocks
-    with their direction (`epb_flags`). The caller opens, flushes and closes the binary file."""
+    with their direction (`epb_flags`). Each block is one write, so that an interrupt leaves no half of it behind. The
+    caller opens, flushes and closes the binary file."""
 
     def __init__(self, file: BinaryIO, interfaces: list[tuple[str, int]], program: str) -> None:
         """`interfaces`: (name, link type), their order is their number. `program`: shown as the file's author."""
@@ -191,7 +193,10 @@ class Writer:
                     snaplen=SNAP_BYTES,
                     options={"if_name": name, "if_tsresol": b"\x09"},
                 )
-            self._writer: Any = FileWriter(file, section)
+            self._block = io.BytesIO()
+            self._writer: Any = FileWriter(self._block, section)
+        self._file = file
+        self._put()
 
     def write(self, interface: int, timestamp_ns: int, direction: int, data: bytes) -> None:
         """One packet, nothing cut off; `direction` is `INBOUND` or `OUTBOUND`, seen from the gateway."""
@@ -202,6 +207,12 @@ class Writer:
             timestamp_low=timestamp_ns & 0xFFFFFFFF,
             packet_len=len(data),
             packet_data=data,
-            options={"epb_flags": EPBFlags(direction)},
+            options={"epb_flags": _DIRECTIONS[direction]},
         )
         self._writer.write_block(block)
+        self._put()
+
+    def _put(self) -> None:
+        self._file.write(self._block.getvalue())
+        self._block.seek(0)
+        self._block.truncate()

@@ -22,6 +22,9 @@ NEEDS_CSUM = 1
 GSO_NONE, GSO_TCPV4, GSO_UDP, GSO_TCPV6, GSO_UDP_L4 = 0, 1, 3, 4, 5
 GSO_ECN = 0x80
 
+SMALLEST_SEGMENT_BYTES = 8  # of TCP; of UDP any (UDP_SEGMENT), as long as they are no more than the kernel makes:
+MOST_TINY_SEGMENTS = 128
+
 _TCP, _UDP = 6, 17
 _TCP_FIN, _TCP_PSH, _TCP_CWR = 0x01, 0x08, 0x80
 
@@ -95,7 +98,27 @@ def is_consistent(packet: bytes | bytearray | memoryview, offload: Offload) -> b
         return False
     if offload.gso_type == GSO_NONE:
         return True
-    return offload.gso_type & ~GSO_ECN == gso and offload.gso_bytes >= 8 and offload.partial
+    if offload.gso_type & ~GSO_ECN != gso or not offload.partial:
+        return False
+    if offload.gso_bytes >= SMALLEST_SEGMENT_BYTES:
+        return True
+    payload_bytes = len(packet) - ip_bytes - transport_bytes
+    return protocol == _UDP and 0 < payload_bytes <= MOST_TINY_SEGMENTS * offload.gso_bytes
+
+
+def as_partial(packet: bytearray, offload: Offload) -> Offload:
+    """A TCP super-frame that came without a partial checksum gets one, in place; everything else stays as it is.
+
+    A device that merges segments itself has verified them and may leave any checksum behind; no whole one could cover
+    what is yet to be cut. The kernel does the same (tcp4_gso_segment).
+    """
+    ip_bytes = (packet[0] & 15) * 4
+    field = ip_bytes + 16
+    if offload.partial or offload.gso_type & ~GSO_ECN != GSO_TCPV4 or packet[9] != _TCP or len(packet) < field + 2:
+        return offload
+    source, destination = struct.unpack_from("!II", packet, 12)
+    packet[field : field + 2] = pseudo_header_sum(source, destination, _TCP, len(packet) - ip_bytes).to_bytes(2, "big")
+    return offload._replace(partial=True, checksum_start=ip_bytes, checksum_offset=16)
 
 
 def complete(packet: bytearray, offload: Offload) -> None:
@@ -128,7 +151,7 @@ def segment(packet: bytearray, offload: Offload) -> Iterator[bytearray]:
     sequence = int.from_bytes(headers[ip_bytes + 4 : ip_bytes + 8], "big") if protocol == _TCP else 0
     flags = headers[ip_bytes + 13] if protocol == _TCP else 0
     payload = memoryview(packet)[header_bytes:]
-    for index, start in enumerate(range(0, len(payload), offload.gso_bytes)):
+    for index, start in enumerate(range(0, len(payload), offload.gso_bytes) or (0,)):  # without payload: one packet
         part = payload[start : start + offload.gso_bytes]
         piece = bytearray(headers)
         piece += part

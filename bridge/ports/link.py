@@ -160,14 +160,17 @@ def _kind_of(ip: IPRoute, interface: str) -> str | None:
 
 
 def _holder(ip: IPRoute, interface: str) -> str:
-    """Who has the interface: the process that holds a tap or tun of that name open, as far as we may look."""
+    """Who has the interface: the process that holds a tap or tun of that name open, as far as we may look. Where the
+    same name is held in several namespaces it is one of these processes."""
     kind = _kind_of(ip, interface)
     if kind != "tun":
         return f" by {'a ' + kind if kind else 'another'} interface"
-    for pid in _tun_holders(interface):
+    holders = []
+    for pid in sorted(set(_tun_holders(interface))):
         with suppress(OSError):
-            command = Path(f"/proc/{pid}/comm").read_text().strip()
-            return f" by process {pid} ({command})"
+            holders.append(f"process {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})")
+    if holders:
+        return f" by {' or '.join(holders)}"
     return " by a tap or tun that no visible process holds; `ip link del` removes a persistent one"
 
 

@@ -216,6 +216,15 @@ def test_a_stream_ends_when_its_client_leaves(server: Server) -> None:
         server.loop.turn(0.01)
 
 
+def test_a_stream_goes_on_for_a_client_that_says_no_more(server: Server) -> None:
+    with server.connect() as connection:
+        connection.send(b'{"command": "stream"}\n')
+        connection.shutdown(socket.SHUT_WR)
+        assert server.turn_until_line(connection)["ok"]
+        server.streaming[0].record({"n": 1})
+        assert server.turn_until_line(connection) == {"n": 1}
+
+
 def test_a_slow_reader_of_a_stream_loses_records_and_is_told_how_many(server: Server) -> None:
     with server.connect() as connection:
         server.ask(connection, {"command": "stream"})

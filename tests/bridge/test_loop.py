@@ -123,6 +123,13 @@ def test_a_deadline_fires_at_its_time_and_not_before(bench: Bench) -> None:
     assert bench.left.sent == [(b"tick", None)]
 
 
+def test_a_deadline_in_the_far_future_is_waited_for_in_parts(bench: Bench) -> None:
+    bench.walk.due_ns = bench.clock.now + 2**31 * SECOND_NS
+    bench.left.deliver(b"1")
+    bench.loop.turn()
+    assert bench.right.sent == [(b"1", None)]
+
+
 def test_a_frame_that_our_own_code_fails_on_is_logged_once_a_minute_and_counted_always(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -182,6 +189,18 @@ def test_a_device_that_vanishes_is_told_and_waited_for_no_more(bench: Bench) -> 
     bench.turn()
     assert bench.gone == ["tap9"]
     port.close()
+
+
+def test_a_callback_that_fails_is_logged_and_frames_pass(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise AssertionError("a bug")
+
+    bench.loop.call_later(0, fail)
+    bench.left.deliver(b"1")
+    bench.turn()
+    bench.turn()
+    assert bench.right.sent == [(b"1", None)]
+    assert "beside the frames" in caplog.text
 
 
 def test_timers_fire_in_order_of_their_time_and_can_be_cancelled(bench: Bench) -> None:

@@ -9,8 +9,10 @@ golden file (`pytest --update-goldens` rewrites it; read the difference before y
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP, ICMPerror, IPerror, TCPerror, UDPerror
 from scapy.layers.l2 import ARP, Ether
@@ -103,7 +105,8 @@ class Out:
 
 class Scenario:
     """A gateway with the checklist's addresses. `egress`: "O" or "V", where E and F are reached. `toml` is appended to
-    the configuration; `replace` are (old, new) texts changed in it before."""
+    the configuration; `replace` are (old, new) texts changed in it before; `files` are further files beside it, by
+    their path."""
 
     def __init__(
         self,
@@ -113,12 +116,16 @@ class Scenario:
         replace: tuple[tuple[str, str], ...] = (),
         seed: int = 0,
         offload: str = "203.0.113.0/24\n198.51.100.0/24\n",
+        files: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.egress = egress
         self.X = ADDRESS_O if egress == "O" else ADDRESS_V
         self.seed = seed
         self.path = folder / "gateway.toml"
         (folder / "offload.txt").write_text(offload if egress == "O" else "")
+        for name, text in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text)
         self.write(toml, replace)
         config = load(self.path, "replay")
         self.gateway = Gateway(config, routes_from(config), random.Random(seed), events=True)
@@ -140,9 +147,11 @@ class Scenario:
             text = text.replace(old, new)
         self.path.write_text(text)
 
-    def reload(self, toml: str = "", replace: tuple[tuple[str, str], ...] = ()) -> None:
-        """Rewrite the configuration and take it, as SIGHUP does."""
+    def reload(self, toml: str = "", replace: tuple[tuple[str, str], ...] = (), offload: str | None = None) -> None:
+        """Rewrite the configuration (and the offload list) and take it, as SIGHUP does."""
         self.replayable = False
+        if offload is not None:
+            (self.path.parent / "offload.txt").write_text(offload)
         self.write(toml, replace)
         config = load(self.path, "replay")
         self._collect(self.gateway.reconfigure(config, routes_from(config), self.now))
@@ -191,7 +200,9 @@ class Scenario:
             if isinstance(effect, Event):
                 if effect.kind == "drop":
                     self.drops.append(str(effect.facts["reason"]))
-                    self.transcript.append(f"{self._t()} {LETTERS.get(effect.port, effect.port)}  drop {effect.facts['reason']}")
+                    self.transcript.append(
+                        f"{self._t()} {LETTERS.get(effect.port, effect.port)}  drop {effect.facts['reason']}"
+                    )
                 continue
             assert effect.offload is None, "a plain packet became a super-frame"
             port = LETTERS.get(effect.port, effect.port)

@@ -93,3 +93,34 @@ def test_claims_that_contradict_the_packet_are_not_consistent(said: Offload) -> 
     whole = IP(src="192.0.2.1", dst="192.0.2.2") / TCP(sport=1, dport=2) / bytes(3000)
     assert not offload.is_consistent(partial(whole), said)
     assert offload.is_consistent(partial(whole), claims(whole, 1448))
+
+
+@pytest.mark.parametrize("layer", [TCP(sport=1, dport=2), UDP(sport=1, dport=2)], ids=["tcp", "udp"])
+def test_a_super_frame_without_payload_is_one_packet(layer: TCP | UDP) -> None:
+    whole = IP(src="192.0.2.1", dst="192.0.2.2") / layer
+    assert [bytes(piece) for piece in offload.segment(partial(whole), claims(whole, 1000))] == [bytes(whole)]
+
+
+def test_udp_segments_may_be_tiny_where_they_are_few_and_tcp_segments_may_not() -> None:
+    few, many = (IP(src="192.0.2.1", dst="192.0.2.2") / UDP(sport=1, dport=2) / bytes(size) for size in (128, 129))
+    assert offload.is_consistent(partial(few), claims(few, 1))
+    assert not offload.is_consistent(partial(many), claims(many, 1))
+    stream = IP(src="192.0.2.1", dst="192.0.2.2") / TCP(sport=1, dport=2) / bytes(128)
+    assert not offload.is_consistent(partial(stream), claims(stream, 7))
+
+
+def test_a_tcp_super_frame_with_any_other_checksum_becomes_partial_and_nothing_else_does() -> None:
+    whole = IP(src="192.0.2.1", dst="192.0.2.2") / TCP(sport=1, dport=2) / bytes(3000)
+    raw = bytearray(bytes(whole))
+    assert offload.as_partial(raw, Offload(False, GSO_TCPV4, 40, 1000, 0, 0)) == claims(whole, 1000)
+    assert raw == partial(whole)
+    datagram = IP(src="192.0.2.1", dst="192.0.2.2") / UDP(sport=1, dport=2) / bytes(3000)
+    for packet, said in (
+        (datagram, Offload(False, GSO_UDP_L4, 28, 1000, 0, 0)),
+        (datagram, Offload(False, GSO_TCPV4, 28, 1000, 0, 0)),
+        (whole, Offload(False, 0, 0, 0, 0, 0)),
+        (whole, claims(whole, 1000)),
+    ):
+        raw = bytearray(bytes(packet))
+        assert offload.as_partial(raw, said) is said
+        assert raw == bytes(packet)

@@ -1,0 +1,46 @@
+"""One gateway per socket."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.instance import AlreadyRunning, InstanceLock
+
+
+def test_a_second_holder_is_refused_with_the_first_one_s_process(tmp_path: Path) -> None:
+    first = InstanceLock(tmp_path / "control.sock")
+    with pytest.raises(AlreadyRunning) as refusal:
+        InstanceLock(tmp_path / "control.sock")
+    assert refusal.value.pid == os.getpid()
+    first.release()
+
+
+def test_releasing_leaves_no_file_and_the_next_holder_gets_it(tmp_path: Path) -> None:
+    for _ in range(2):
+        lock = InstanceLock(tmp_path / "control.sock")
+        lock.release()
+        lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_a_killed_holder_is_taken_over(tmp_path: Path) -> None:
+    hold = (
+        "import sys, pathlib; from bridge.instance import InstanceLock;"
+        "lock = InstanceLock(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    path = tmp_path / "control.sock"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(AlreadyRunning):
+            InstanceLock(path)
+        holder.kill()
+        holder.wait()
+    assert InstanceLock(path).path.exists()
