@@ -29,7 +29,7 @@ from bridge.effects import Effect, Send
 from bridge.error_paths import error_from_inside, error_from_outside, error_hairpin
 from bridge.interface import Interface, interfaces_from
 from bridge.openings import Openings
-from bridge.outgoing import Outgoing, Trace, end_text, pieces, sketch, wire_bytes
+from bridge.outgoing import Outgoing, Trace, pieces, wire_bytes
 from bridge.path import Answer, Arrival, Path
 from bridge.returns import Ends, Returns
 from flow.table import FlowTable
@@ -39,7 +39,7 @@ from wire import ethernet, ipv4, tcp
 from wire.drop import Drop
 from wire.ipv4 import Packet
 from wire.offload import Offload
-from wire.units import address_text, prefix_mask, seconds_ns
+from wire.units import prefix_mask, seconds_ns
 
 
 class Gateway:
@@ -234,8 +234,7 @@ class Gateway:
             return packet
         if claims is not None and not claims_hold(packet, claims):
             return Drop.PORT_MALFORMED
-        if self.out.tracing is not None:
-            self.out.say("wire", sketch(packet))
+        self.out.say("wire", "{}", packet)
         arrival = Arrival(port, interface, packet, group)
         drop = self.admission.source_fault(arrival) or self.admission.destination_fault(arrival)
         if drop is not None:
@@ -329,11 +328,10 @@ class Gateway:
             return self._expired(arrival, now)
         target = self.routes.target(destination)
         back = self.returns.way_back(packet, now) if self.returns else None
-        if self.out.tracing is not None:
-            self.out.say("route", f"{address_text(destination)} -> {target}")
+        self.out.say("route", "{} -> {}", destination, target)
         if back is not None:
             target = back
-            self.out.say("route", f"the answer to a visitor of a static forward: {back}")
+            self.out.say("route", "the answer to a visitor of a static forward: {}", back)
         if target == "unreachable":
             self.out.error(arrival, errors.UNREACHABLE, errors.NET, now)
             return Drop.ROUTE_UNREACHABLE
@@ -363,16 +361,14 @@ class Gateway:
             if link in (Drop.ALIAS_NO_PORT, Drop.ALIAS_TABLE_FULL, Drop.ALIAS_HOST_LIMIT):
                 self.out.error(arrival, errors.UNREACHABLE, errors.PROHIBITED, now)
             return link
-        self.out.say(
-            "alias",
-            f"{end_text(link.inside, link.inside_port)} is {end_text(out.address, link.outside_port)} on {out.name}",
-        )
+        inside, outside = (link.inside, link.inside_port), (out.address, link.outside_port)
+        self.out.say("alias", "{} is {} on {}, {}", inside, outside, out.name, link.state)
         return Path(
             port,
             out,
             (packet.source, packet.source_port),
             (packet.destination, packet.destination_port),
-            source=(out.address, link.outside_port),
+            source=outside,
             egress=egress,
         )
 
@@ -383,7 +379,7 @@ class Gateway:
         inside = self.openings.inside_of(arrival)
         if inside is None:
             return Drop.ROUTE_NOT_FROM_OUTSIDE
-        self.out.say("route", f"{address_text(packet.destination)} is reached without alias, by {inside.name}")
+        self.out.say("route", "{} is reached without alias, by {}", packet.destination, inside.name)
         return self._plain(arrival, inside.name, inside, now)
 
     def _to_alias_address(self, arrival: Arrival, came_by: Interface, now: int) -> Path | Answer | Drop | None:
@@ -401,21 +397,18 @@ class Gateway:
         if isinstance(link, Drop):
             if link in (Drop.ALIAS_NO_LINK, Drop.ALIAS_FILTERED):
                 self.aliases.unsolicited(egress, packet, now)
-            self.out.say("alias", f"no link for {end_text(packet.destination, packet.destination_port)}")
+            self.out.say("alias", "no link for {}", (packet.destination, packet.destination_port))
             return link
         if packet.ttl <= 1:
             return self._expired(arrival, now)
         inside = self._side_of(link.inside)
         if inside is None:
             return Drop.PORT_ABSENT
-        self.out.say(
-            "alias",
-            f"{end_text(packet.destination, packet.destination_port)} is {end_text(link.inside, link.inside_port)}",
-        )
         drop = self._fit(arrival, inside, now)
         if drop is not None:
             return drop
         near, far = (link.inside, link.inside_port), (packet.source, packet.source_port)
+        self.out.say("alias", "{} is {}, {}", (packet.destination, packet.destination_port), near, link.state)
         if link.is_static and self.port_of(self.routes.target(packet.source)) != arrival.port:
             alias = self.config.alias
             idle_s = alias.tcp_established_timeout if packet.protocol == ipv4.TCP else alias.udp_timeout
@@ -501,7 +494,7 @@ class Gateway:
         link = self.aliases.inbound(egress, seen, now, hairpin=True)
         if isinstance(link, Drop):
             return link
-        self.out.say("alias", f"hairpin to {end_text(link.inside, link.inside_port)}")
+        self.out.say("alias", "hairpin to {}", (link.inside, link.inside_port))
         return near._replace(port=inside.name, interface=inside, destination=(link.inside, link.inside_port))
 
     def _closed(self, arrival: Arrival, now: int) -> Drop | None:
@@ -517,7 +510,7 @@ class Gateway:
         if packet.protocol != ipv4.TCP:
             self.out.error(arrival, errors.UNREACHABLE, errors.PROTOCOL, now)
             return Drop.LOCAL_PROTOCOL
-        if packet.is_fragment or not self.out.rate_limit.allows(packet.source, now):
+        if packet.is_fragment:
             return Drop.LOCAL_PORT
         reset = responder.reset(packet, self.out.next_identification())
         if reset is None:
@@ -528,7 +521,7 @@ class Gateway:
     def _answer_echo(self, arrival: Arrival, request: Packet, now: int) -> Drop | None:
         if not responder.has_valid_transport_checksum(request):
             return Drop.ICMP_CHECKSUM
-        self.out.say("icmp", f"echo request for {address_text(request.destination)}: ours, answered")
+        self.out.say("icmp", "echo request for {}: ours, answered", request.destination)
         self.out.answer(arrival, responder.echo_reply(request, self.out.next_identification()), now)
         return None
 

@@ -24,6 +24,9 @@ from wire.ipv4 import Packet
 from wire.offload import Offload
 from wire.units import address_text, mac_text
 
+Fact = str | bytes | int | tuple[int, int] | Packet
+"""What a trace tells: words, a MAC address, an IPv4 address, an address with a port, a packet."""
+
 
 class Waiting(NamedTuple):
     """A packet that waits for its next hop's MAC address. `arrival` is None for packets of our own."""
@@ -46,7 +49,7 @@ class Trace:
 
 class Outgoing:
     """Everything behind the decision. `events`: tell drops and ARP changes as effects too. `own_address` is the source
-    of errors into ports that have none of their own (tun0: it is the host's)."""
+    of errors into a tunnel that has none; errors into tun0 carry tap0's or, without a LAN, another address of ours."""
 
     def __init__(
         self, interfaces: dict[str, Interface], own_address: int, identification: int, *, events: bool
@@ -60,6 +63,9 @@ class Outgoing:
         self.answered = False
         self.held = False
         self._own_address = own_address
+        # The host would refuse a packet that claims to come from its own address, and so never hear of its mistakes.
+        named = (interfaces[name].address for name in ("tap0", "tap1", "vpn", "tun0") if name in interfaces)
+        self._address_for_host = next((address for address in named if address), 0)
         self._identification = identification
         self._events = events
 
@@ -83,8 +89,7 @@ class Outgoing:
     def error(self, arrival: Arrival, kind: int, code: int, now: int, *, rest: int = 0) -> None:
         """Send an ICMP error about what arrived, where RFC 1812 4.3.2.7, `icmp.mute` and the rate limit let us."""
         interface, packet = arrival.interface, arrival.packet
-        source = interface.address if interface.name != "tun0" else 0
-        source = source or self._own_address
+        source = self._address_for_host if interface.name == "tun0" else interface.address or self._own_address
         allowed = (
             source != 0
             and interface.name not in self.muted
@@ -93,7 +98,7 @@ class Outgoing:
         )
         if not allowed:
             self.counters.icmp_errors_suppressed += 1
-            self.say("icmp", f"{kind}/{code} owed, not sent")
+            self.say("icmp", "{} owed, not sent", f"{kind}/{code}")
             return
         quoted = packet.data
         if packet.offload is not None:
@@ -107,7 +112,7 @@ class Outgoing:
             identification=self.next_identification(),
             rest=rest,
         )
-        self.say("icmp", f"{kind}/{code} to {address_text(packet.source)}")
+        self.say("icmp", "{} to {}", f"{kind}/{code}", packet.source)
         self.counters.icmp_errors += 1
         self.emit(arrival.port, interface, Packet(bytearray(message), None), None, now)
 
@@ -121,16 +126,14 @@ class Outgoing:
         next_hop = packet.destination if out.is_on_link(packet.destination) or not out.gateway else out.gateway
         mac = out.arp.lookup(next_hop, now)
         if mac is not None:
-            if self.tracing is not None:
-                self.say("arp", f"{address_text(next_hop)} is at {mac_text(mac)}")
+            self.say("arp", "{} is at {}", next_hop, mac)
             self.send(port, out, mac + out.mac + ethernet.IPV4_TYPE + packet.data, packet.offload)
             return None
         if not out.arp.is_resolvable(next_hop):
             if arrival is not None:
                 self.error(arrival, errors.UNREACHABLE, errors.HOST, now)
             return Drop.ARP_NO_SUCH_HOST
-        if self.tracing is not None:
-            self.say("arp", f"{address_text(next_hop)} is not known yet: asked, the packet waits")
+        self.say("arp", "{} is not known yet: asked, the packet waits", next_hop)
         self.held = True
         size_bytes = len(packet.data) + (len(arrival.packet.data) if arrival is not None else 0)
         self.arp_effects(out, out.arp.hold(next_hop, Waiting(packet, out, arrival), size_bytes, now), now)
@@ -198,10 +201,10 @@ class Outgoing:
         }
         self.effects.append(Event(on, "link" if isinstance(event, Linked) else "unlink", facts))
 
-    def say(self, room: str, words: str) -> None:
-        """Tell a step of the walk to whoever traces."""
+    def say(self, room: str, words: str, *facts: Fact) -> None:
+        """Tell a step of the walk to whoever traces; `facts` take the places of `{}`, spelled only if somebody does."""
         if self.tracing is not None:
-            self.tracing.steps.append((room, words))
+            self.tracing.steps.append((room, words.format(*map(_spelled, facts))))
 
 
 def wire_bytes(packet: Packet) -> int:
@@ -248,6 +251,16 @@ def protocol_name(protocol: int) -> str:
 def end_text(address: int, port: int) -> str:
     """An address and a port (or ICMP identifier) as `192.168.200.3:5000`."""
     return f"{address_text(address)}:{port}"
+
+
+def _spelled(fact: Fact) -> str:
+    if isinstance(fact, Packet):
+        return sketch(fact)
+    if isinstance(fact, tuple):
+        return end_text(*fact)
+    if isinstance(fact, bytes):
+        return mac_text(fact)
+    return address_text(fact) if isinstance(fact, int) else fact
 
 
 def sketch(packet: Packet) -> str:

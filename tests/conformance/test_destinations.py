@@ -235,11 +235,12 @@ def test_errors_sent_into_tun0_carry_tap0s_address(make: MakeScenario) -> None:
         assert (out.ip[ICMP].type, out.ip[ICMP].code, out.ip[IPerror].dst) == (kind, code, packet.dst)
 
 
-def test_a_gateway_without_a_lan_tells_its_host_by_the_hosts_own_address(make: MakeScenario) -> None:
+def test_without_a_lan_errors_into_tun0_carry_another_address_than_the_hosts(make: MakeScenario) -> None:
+    """A kernel drops what claims to come from its own address."""
     lan = f'[tap0]\naddress = "{ADDRESS_L}/24"\nmac = "{MAC_L}"\n[tap0.arp]\n"{A}" = "{MAC_A}"\n"{B}" = "{MAC_B}"\n'
     s = make("O", replace=((lan, ""),))
     out = only(s.inject("U", udp(HOST, E, ttl=1)))
-    assert (out.port, out.ip.src, out.ip.dst) == ("U", HOST, HOST)
+    assert (out.port, out.ip.src, out.ip.dst) == ("U", ADDRESS_O, HOST)
     assert way(only(s.inject("U", udp(HOST, E)))) == ("O", (ADDRESS_O, 5000), (E, 53))
     assert target(s, A, "U", HOST) == "3/0"
 
