@@ -33,6 +33,22 @@ def test_p2_an_incremental_update_is_what_a_full_recompute_gives(words: list[int
         assert updated == scapy_checksum(new_bytes)
 
 
+@given(st.lists(WORDS, min_size=2, max_size=8) | st.lists(st.just(0), min_size=2, max_size=8), st.data())
+def test_an_icmp_message_stays_right_even_where_nothing_but_zeros_is_left(
+    words: list[int], data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(words) - 1))
+    new = data.draw(WORDS)
+
+    def message(words: list[int], check: int) -> bytes:
+        return b"".join(word.to_bytes(2, "big") for word in (words[0], check, *words[1:]))
+
+    check = scapy_checksum(message(words, 0))
+    changed = [*words[:at], new, *words[at + 1 :]]
+    updated = checksum.apply_icmp(memoryview(message(changed, check)), checksum.delta16(words[at], new))
+    assert scapy_checksum(message(changed, updated)) == 0
+
+
 @given(st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFFFFFFFF))
 def test_a_32_bit_delta_is_the_sum_of_its_two_halves(old: int, new: int) -> None:
     halves = checksum.fold(checksum.delta16(old >> 16, new >> 16) + checksum.delta16(old & 0xFFFF, new & 0xFFFF))

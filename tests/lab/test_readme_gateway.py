@@ -1,0 +1,80 @@
+"""The gateway that the README sets up, with two NICs and with one: its own configuration, its own commands."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from bridge.control_client import NotRunning, request
+from lab.namespace import Namespace
+from lab.private import private_names
+from lab.process import ROOT
+from lab.topology import HOSTS, OFFLOADED, READY_S, ROUTER, TAP0
+from tests.laboratory import needing_the_kernel
+
+pytestmark = pytest.mark.lab
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(params=["two NICs", "one NIC"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Namespace, Namespace, Path]]:
+    """The LAN host, the ISP router, and the gateway's folder; the cables are in br0 and br1, or both in br0."""
+    with needing_the_kernel(), private_names(), ExitStack() as stack:
+        here, host, isp = (Namespace(name) for name in ("gw", "lan3", "isp"))
+        for namespace in (here, host, isp):
+            stack.callback(namespace.remove)
+        bridges = {"lan3": "br0", "isp": "br1" if request.param == "two NICs" else "br0"}
+        for bridge in sorted(set(bridges.values())):
+            here.ip(f"link add {bridge} type bridge")
+            here.ip(f"link set {bridge} up")
+        for far in (host, isp):
+            here.ip(f"link add {far.name} type veth peer name eth0 netns {far.name}")
+            here.ip(f"link set {far.name} master {bridges[far.name]} up")
+            far.ip("link set eth0 up")
+        host.ip(f"addr add {HOSTS['lan3']}/24 dev eth0")
+        host.ip(f"route add default via {TAP0}")
+        isp.ip(f"addr add {ROUTER}/24 dev eth0")
+        isp.ip(f"addr add {OFFLOADED}/32 dev lo")
+        text = re.search(r"```toml\n(.*?)```", README, re.DOTALL)
+        assert text is not None, "the README shows no configuration"
+        configuration = text[1].replace('"br1"', f'"{bridges["isp"]}"') + '[control]\nsocket = "control.sock"\n'
+        (tmp_path / "gateway.toml").write_text(configuration)
+        (tmp_path / "offload.txt").write_text("0.0.0.0/0\n")
+        check = here.python("-m", "bridgectl", "check", "-c", str(tmp_path / "gateway.toml"))
+        assert bridges["isp"] in check
+        daemon = here.start(sys.executable, "-m", "bridgectl", "run", "-c", str(tmp_path / "gateway.toml"))
+        stack.callback(daemon.stop)
+        deadline = time.monotonic() + READY_S
+        while True:
+            try:
+                request_stats(tmp_path)
+                break
+            except NotRunning:
+                assert time.monotonic() < deadline, daemon.errors()
+        server = isp.start_python("-m", "lab.peers", "serve", OFFLOADED)
+        stack.callback(server.stop)
+        assert server.line() == "ready"
+        yield host, isp, tmp_path
+
+
+def request_stats(folder: Path) -> dict[str, object]:
+    return request(folder / "control.sock", "stats", {})
+
+
+def test_a_lan_host_reaches_the_internet_as_the_readme_promises(
+    machine: tuple[Namespace, Namespace, Path],
+) -> None:
+    host, _, folder = machine
+    printed = host.python("-m", "lab.peers", "transfer", OFFLOADED, "5000000", "5000000")
+    assert '"ok": true' in printed
+    assert f'"seen_as": "{ROUTER.rpartition(".")[0]}.2:' in printed
+    assert '"ok": true' in host.python("-m", "lab.peers", "ping", ROUTER)
+    neighbours = request(folder / "control.sock", "arp.show", {})["tables"]
+    assert [[entry["ip"] for entry in table["entries"]] for table in neighbours] == [[HOSTS["lan3"]], [ROUTER]]
