@@ -22,7 +22,7 @@ class Admission:
         self._tun0 = interfaces.get("tun0")
         self._own = {itf.address for itf in interfaces.values() if itf.address}
         self._host = self._tun0.address if self._tun0 is not None else 0
-        self._edges = {edge for itf in interfaces.values() for edge in itf.edges()}
+        self._edges = {edge for itf in interfaces.values() for edge in itf.edges}
 
     def source_fault(self, arrival: Arrival) -> Drop | None:
         """RFC 1812 5.3.7 and RFC 2827: sources that no host may have, and those that do not live behind the port."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from alias.types import Egress
 from arp.port import ArpPort
 from bridge.config import Config
+from bridge.routing import subnet_edges
 from wire.ethernet import HEADER_BYTES
 from wire.units import prefix_mask
 
@@ -17,8 +18,9 @@ class Interface:
     """One of tap0, tap1, tun0 and vpn.
 
     `address` is our own (of the vpn: the alias of LAN hosts, 0 where there is none). `network` and `mask` are the
-    connected subnet, 0 where a port has none. `arp` is None for raw IP ports. `egress` names the alias address that
-    packets get when they leave here.
+    subnet whose hosts are neighbours, 0 where a port has none; `edges` are the network and broadcast address of the
+    configured subnet. `arp` is None for raw IP ports. `egress` names the alias address that packets get when they
+    leave here.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Interface:
     gateway: int = 0
     arp: ArpPort | None = None
     egress: Egress | None = None
+    edges: frozenset[int] = frozenset()
 
     @property
     def link_bytes(self) -> int:
@@ -40,12 +43,6 @@ class Interface:
     def is_on_link(self, address: int) -> bool:
         """True where `address` lies in the connected subnet."""
         return self.network != 0 and address & self.mask == self.network
-
-    def edges(self) -> set[int]:
-        """The subnet's network and broadcast address; none where it is too narrow to have them (RFC 3021)."""
-        if not self.network or self.mask >= prefix_mask(31):
-            return set()
-        return {self.network, self.network | ~self.mask & 0xFFFFFFFF}
 
 
 def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:
@@ -62,6 +59,7 @@ def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:
             mtu_bytes=port.mtu,
             network=int(port.address.network.network_address),
             mask=prefix_mask(length),
+            edges=subnet_edges(port.address),
         )
         if name == "tap1":
             interface.egress = Egress.TAP1
@@ -73,7 +71,8 @@ def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:
         found[name] = interface
     if config.tun0 is not None:
         address = int(config.tun0.address.ip)
-        found["tun0"] = Interface("tun0", is_inside=True, address=address, mtu_bytes=config.tun0_mtu)
+        edges = subnet_edges(config.tun0.address)
+        found["tun0"] = Interface("tun0", is_inside=True, address=address, mtu_bytes=config.tun0_mtu, edges=edges)
     if config.vpn is not None:
         alias = int(config.vpn.address) if config.vpn.address is not None else 0
         found["vpn"] = Interface("vpn", is_inside=False, address=alias, mtu_bytes=config.vpn.mtu, egress=Egress.VPN)

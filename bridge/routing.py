@@ -6,6 +6,7 @@ The rules themselves (order, ranges without effect) are in `route.table`; here t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 from bridge.config_model import Config
@@ -96,11 +97,14 @@ def _written(
     return Layer(target, str(config.path), entries)
 
 
+def subnet_edges(address: IPv4Interface) -> frozenset[int]:
+    """Network and broadcast address of a connected subnet; none where it is too narrow to have them (RFC 3021)."""
+    subnet = address.network
+    if subnet.prefixlen > 30:
+        return frozenset()
+    return frozenset((int(subnet.network_address), int(subnet.broadcast_address)))
+
+
 def _edges(config: Config) -> set[int]:
-    """Network and broadcast addresses of the taps' subnets."""
-    edges: set[int] = set()
-    for port in (config.tap0, config.tap1):
-        if port and port.address.network.prefixlen <= 30:
-            subnet = port.address.network
-            edges |= {int(subnet.network_address), int(subnet.broadcast_address)}
-    return edges
+    """What is never forwarded beside the built-in ranges (RFC 2644)."""
+    return {edge for port in (config.tap0, config.tap1, config.tun0) if port for edge in subnet_edges(port.address)}

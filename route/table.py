@@ -3,7 +3,7 @@
 For equal prefixes the order is: connected, route file, bypass, allowed_ips, private, offload; `RouteTable.__init__`
 goes through them in that order and the first word stands. Two kinds of range are built in:
 
-- never forwarded (RFC 1122 3.2.1.3, RFC 3927, RFC 1112, RFC 2644): `NEVER_FORWARDED`, and the edges of the taps'
+- never forwarded (RFC 1122 3.2.1.3, RFC 3927, RFC 1112, RFC 2644): `NEVER_FORWARDED`, and the edges of connected
   subnets. Nothing inside them has any effect; the walk drops what is sent there without an error.
 - private (RFC 1918, RFC 6598): `PRIVATE`, unreachable unless something longer, or of an earlier kind, names them.
   Offload entries inside them have no effect.

@@ -88,11 +88,12 @@ def test_a_destination_goes_where_the_documentation_says(address: str, prefix: s
     assert at(routes(), address) == (prefix, target, source)
 
 
-def test_edges_of_tap_subnets_are_never_forwarded() -> None:
+def test_edges_of_connected_subnets_are_never_forwarded() -> None:
     table = routes()
     assert table.is_never_forwarded(address_int("192.168.200.255"))
     assert table.is_never_forwarded(address_int("192.168.1.0"))
-    assert not table.is_never_forwarded(address_int("192.168.192.255"))
+    assert table.is_never_forwarded(address_int("192.168.192.255"))
+    assert not table.is_never_forwarded(address_int("192.168.192.1"))
 
 
 def test_route_files_send_their_prefixes_to_their_node_and_come_before_other_lists() -> None:

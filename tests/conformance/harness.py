@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
@@ -50,6 +51,7 @@ ADDRESS_L, ADDRESS_O, ADDRESS_V = "192.168.200.2", "192.168.1.2", "192.168.192.2
 PORTS = {"L": "tap0", "O": "tap1", "U": "tun0", "V": "vpn"}
 LETTERS = {port: letter for letter, port in PORTS.items()}  # other nodes of the tunnel keep their names: "vpn:jp"
 START_NS = seconds_ns(1_000_000)
+_WHOLE_BYTES, _SHOWN_BYTES = 300, 128
 
 CONFIGURATION = f"""
 [tap0]
@@ -218,7 +220,10 @@ class Scenario:
         return f"{(self.now - START_NS) / 1e9:+.6f}"
 
     def _write(self, port: str, arrow: str, frame: bytes) -> None:
-        self.transcript.append(f"{self._t()} {port}{arrow} {frame.hex()}")
+        told = frame.hex()
+        if len(frame) > _WHOLE_BYTES:  # the headers to read, the rest as its digest
+            told = f"{told[: 2 * _SHOWN_BYTES]}... {len(frame)} bytes, sha256 {sha256(frame).hexdigest()[:16]}"
+        self.transcript.append(f"{self._t()} {port}{arrow} {told}")
 
     @property
     def dropped(self) -> str | None:
