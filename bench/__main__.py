@@ -26,7 +26,9 @@ from rich.table import Table
 
 from alias.table import Aliases
 from alias.types import AliasSettings, Egress
+from arp import packet as arp_packet
 from arp.port import ArpPort
+from arp.responder import STRANGERS_PER_SECOND
 from bench.fuzz import CONFIGURATION
 from bridge.config import load
 from bridge.gateway import Gateway
@@ -35,7 +37,7 @@ from wire import ipv4
 from wire.checksum import checksum, pseudo_header_sum
 from wire.ipv4 import Packet
 from wire.offload import GSO_TCPV4, Offload
-from wire.units import address_int
+from wire.units import SECOND_NS, address_int
 
 LAN_HOST = address_int("192.168.200.10")
 REMOTE = address_int("203.0.113.5")
@@ -120,7 +122,12 @@ def figures(rounds: int) -> list[Figure]:
             tracemalloc.start()
             table = ArpPort(network + 1, 16, b"\x02\0\0\0\0\1", {}, random.Random(0))
             for host in range(2, 2 + hosts):
-                table.add(network + host, b"\x02\0\0\0" + host.to_bytes(2, "big"))
+                mac = b"\x02\0\0\0" + host.to_bytes(2, "big")
+                question = arp_packet.request(mac, network + host, network + 1)
+                table.receive(
+                    question, host * SECOND_NS // STRANGERS_PER_SECOND
+                )  # no faster than strangers are admitted
+            assert table.used == hosts
             objects, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             return (table.size_bytes + objects) / (1 << 20)

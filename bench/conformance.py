@@ -102,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench.conformance", description="state of every row of the checklist")
     parser.add_argument("-j", "--json", action="store_true")
     options = parser.parse_args(arguments)
+    print("running every test that carries a row, about a minute ...", file=sys.stderr, flush=True)
     collector = Collector()
     root = Path(__file__).resolve().parent.parent
     ended = pytest.main(

@@ -13,6 +13,7 @@ their bounds; the clock of timers never runs backwards.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import struct
 import sys
@@ -258,7 +259,7 @@ def run(minutes: float, seed: int, seeds: list[bytes], most: int = 1 << 62) -> i
                 check_checksum_kept(frame[14:] if port in MACS else frame, sends)
                 if number % 5000 == 0 and sum(1 for _ in gateway.aliases.links(now)) > 2001:
                     raise Failure("more links than max_links and the static forward")
-            except Exception as error:
+            except Exception as error:  # whatever it is, the frame that did it is told
                 print(f"input {number} of seed {seed}, port {port}: {frame.hex()}", file=sys.stderr)
                 raise error
             if number >= most or (number % 500 == 0 and time.monotonic() > end):
@@ -278,12 +279,17 @@ def captured(folder: Path) -> list[bytes]:
     return found
 
 
+def _shared() -> Path:
+    """The folder that the tests read captures from, too (`tests/conftest.py`)."""
+    return Path(os.environ.get("TAPBRIDGE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
 def main() -> int:
     """The command line; exit code 1 where something that must hold did not."""
     parser = argparse.ArgumentParser(prog="bench.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--captures", type=Path, default=Path(__file__).parent.parent.parent / "shared" / "pcaps")
+    parser.add_argument("--captures", type=Path, default=_shared() / "pcaps")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else int(time.time())
     seeds = captured(options.captures) if options.captures.is_dir() else []

@@ -84,11 +84,10 @@ def _subnets_apart(config: Config, report: Report) -> None:
 
 def _next_hop(config: Config, document: Document, report: Report) -> None:
     tap1 = config.tap1
-    if tap1 is None or tap1.kind == "tun":
-        return
-    if tap1.gateway is None:
-        if not document.has("tap1", "gateway"):
-            report.fault(("tap1",), '"gateway" is missing, add the ISP router\'s address (or kind = "tun")')
+    written = document.written("tap1")
+    if isinstance(written, dict) and "gateway" not in written and written.get("kind") != "tun":
+        report.fault(("tap1",), '"gateway" is missing, add the ISP router\'s address (or kind = "tun")')
+    if tap1 is None or tap1.kind == "tun" or tap1.gateway is None:
         return
     _neighbour(("tap1", "gateway"), tap1.gateway, "tap1", tap1.address, report)
 

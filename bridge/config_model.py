@@ -32,13 +32,13 @@ from bridge.config_fields import (
     TapMtu,
     TunMtu,
 )
+from bridge.control_client import DEFAULT_SOCKET
 from bridge.document import Document
 from bridge.prefix_files import PrefixFiles
 
 Purpose = Literal["run", "check", "replay"]
 
 DEFAULT_TUN_MTU = 1500
-_DEFAULT_SOCKET = Path("/run/tapbridge/control.sock")
 
 
 class Table(BaseModel):
@@ -169,7 +169,7 @@ class Icmp(Table):
 class Control(Table):
     """`[control]`: the socket of `bridgectl`, and where metrics are served ("" for nowhere)."""
 
-    socket: AbsolutePath = _DEFAULT_SOCKET
+    socket: AbsolutePath = DEFAULT_SOCKET
     group: str = ""
     metrics: Metrics = ""
 

@@ -274,7 +274,7 @@ class Client:
             handler(arguments, self)
         except ControlError as refusal:
             self.fail(refusal.code, refusal.message)
-        except Exception:
+        except Exception:  # a question that we fail over does not end the forwarding
             log.exception("a bug while answering %s", line[:200].decode(errors="replace"))
             self.fail(1, "the gateway failed over this request; its log says more")
 
@@ -345,7 +345,7 @@ def _work_in_child(work: Callable[[], Document], connection: socket.socket, unse
             answer = _line({"ok": True, "result": work()})
         except ControlError as refusal:
             answer = _failure(refusal.code, refusal.message)
-        except Exception:
+        except Exception:  # whoever asked hears of it; a child has nobody else to tell
             log.exception("a bug while answering")
             answer = _failure(1, "the gateway failed over this request; its log says more")
         left = memoryview(unsent + answer)

@@ -29,12 +29,16 @@ class Document:
 
     def has(self, *keys: str) -> bool:
         """True where the file gives a table or key, usable or not."""
+        return self.written(*keys) is not None
+
+    def written(self, *keys: str) -> Any:
+        """What the file gives for a table or key, usable or not; None where it gives nothing."""
         value: Any = self._written
         for key in keys:
             if not isinstance(value, dict) or key not in value:
-                return False
+                return None
             value = value[key]
-        return True
+        return value
 
     def line(self, path: KeyPath) -> int:
         """The line of a table, key or item; of what is around it where the file does not give it."""

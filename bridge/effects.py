@@ -20,7 +20,8 @@ class Send(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something an operator may want to see. `kind`: `drop` (facts: reason), `link`, `unlink`, `arp`."""
+    """Something an operator may want to see. `kind`: `drop` (facts: reason), `link`, `unlink`, `arp` (facts: ip, mac,
+    state, change; claimant where two stations claim one address, which is told to the daemon too)."""
 
     port: str
     kind: str

@@ -1,7 +1,7 @@
 """What the gateway tells about itself: one function for each question, each answer one JSON document.
 
 The control socket asks on the daemon's behalf, `bridgectl` asks a gateway of its own where no daemon runs and a
-configuration file was named. Keys are public (the interface page of the manual); every document has `"version": 1`.
+configuration file was named. Keys are public: they are added to, never renamed; every document has `"version": 1`.
 
 `COMMANDS` name -> function(gateway, arguments, now) -> document; a `Refused` says what is wrong with a question,
 and the exit code that `bridgectl` ends with. Two kinds need more of their caller: `ACTIONS` answer with effects, too,
@@ -15,17 +15,18 @@ from typing import Any
 
 from alias.types import Link
 from arp.effects import Entry
+from bridge.control_client import Document
 from bridge.effects import Effect
 from bridge.gateway import Gateway
+from bridge.interface import is_ethernet
 from bridge.outgoing import end_text, protocol_name
-from bridge.replay import is_ethernet
+from bridge.replay import Misuse, port_name
 from bridge.summary import summary
 from route.table import RouteTable
 from wire.ethernet import IPV4_TYPE
 from wire.pcap import LINK_ETHERNET, LINK_RAW, LINKS_RAW
 from wire.units import SECOND_NS, address_int, address_text, mac_bytes, mac_text, prefix_mask
 
-Document = dict[str, Any]
 Arguments = Mapping[str, Any]
 VERSION = 1
 
@@ -153,15 +154,14 @@ def alias_show(gateway: Gateway, arguments: Arguments, now: int) -> Document:
 
 def _link(gateway: Gateway, link: Link, now: int) -> Document:
     outside = gateway.interfaces[link.egress.label].address
-    static = link.state == "static"
     return {
         "protocol": protocol_name(link.protocol),
         "inside": end_text(link.inside, link.inside_port),
         "outside": end_text(outside, link.outside_port),
         "on": link.egress.label,
         "state": link.state,
-        "idle_s": _seconds(now - link.last_ns),
-        "expires_s": None if static else _seconds(link.expires_ns - now),
+        "idle_s": _seconds(now - max(link.last_ns, gateway.started_ns)),  # a forward is made before the start
+        "expires_s": None if link.is_static else _seconds(link.expires_ns - now),
         "packets": link.packets,
         "bytes": link.bytes,
     }
@@ -318,12 +318,14 @@ def _port(gateway: Gateway, arguments: Arguments) -> str:
     name = arguments.get("port")
     if name is None:
         ports = list(gateway.interfaces)
+        if not ports:
+            raise Refused(FAILED, "the configuration has no port, add [tap0] (a LAN gateway) or [tun0] (an exit node)")
         raw = [port for port in ports if not is_ethernet(gateway.config, port)]
         return raw[0] if raw and arguments.get("link_type") in LINKS_RAW else ports[0]
-    text = str(name)
-    if text.partition(":")[0] not in gateway.interfaces or (":" in text and not text.startswith("vpn:")):
-        raise Refused(USAGE, f"{text!r} is no port of this gateway: {', '.join(gateway.interfaces)}")
-    return gateway.port_of(text)
+    try:
+        return port_name(gateway.config, gateway.routes, str(name))
+    except Misuse as fault:
+        raise Refused(USAGE, str(fault)) from fault
 
 
 def _bytes(text: object) -> bytes:

@@ -6,8 +6,9 @@ under tests. The functions stand in the order of a packet's way:
 
     receive -> frame checks -> IP checks -> fragments -> from inside | from outside -> path -> carry -> emit
 
-RFC 1812 5.2.2 and 5.3 (the checks and their order), RFC 2827 (`_source_fault`), RFC 4787, 5382 and 5508 through
-`alias`, RFC 1812 4.3 through `icmp`, RFC 826 through `arp`, RFC 1191 and 791 (`_fit`), RFC 6691 (`_carry`).
+RFC 1812 5.2.2 and 5.3 (the checks and their order), RFC 2827 through `bridge.admission`, RFC 4787, 5382 and 5508
+through `alias`, RFC 1812 4.3 through `icmp`, RFC 826 through `arp`, RFC 1191 (`_fit`), RFC 791 3.2 and RFC 6691
+(`_carry`).
 A packet is either sent, answered, held or dropped with a reason; every drop is counted in `bridge.counters`.
 """
 
@@ -34,7 +35,7 @@ from bridge.path import Answer, Arrival, Path
 from bridge.returns import Ends, Returns
 from flow.table import FlowTable
 from icmp import errors, responder
-from route.table import RouteTable
+from route.table import RouteTable, node_of
 from wire import ethernet, ipv4, tcp
 from wire.drop import Drop
 from wire.ipv4 import Packet
@@ -264,7 +265,7 @@ class Gateway:
         packet, came_by = arrival.packet, arrival.interface
         if not came_by.is_inside and packet.destination != came_by.address and self.openings.inside_of(arrival) is None:
             return Drop.ROUTE_NOT_FROM_OUTSIDE
-        key = (arrival.port, packet.source, packet.destination, packet.protocol, packet.identification)
+        key = arrival.fragment_key
         fate = self.fragments.arrive(key, packet, arrival, now)
         self._give_up(fate.fallen)
         if fate.verdict == "drop":
@@ -294,9 +295,7 @@ class Gateway:
         """Treat a fragment as the first of its datagram was decided."""
         if isinstance(decision, Path):
             return self._carry(arrival, decision, now)
-        packet = arrival.packet
-        key = (arrival.port, packet.source, packet.destination, packet.protocol, packet.identification)
-        whole = self.reassembly.add(key, packet, now)
+        whole = self.reassembly.add(arrival.fragment_key, arrival.packet, now)
         if isinstance(whole, Packet):
             return ipv4.read_transport(whole) or self._answer_echo(arrival, whole, now)
         if whole is None:
@@ -338,7 +337,7 @@ class Gateway:
         out = self.interfaces.get(target.partition(":")[0])
         if out is None:
             return Drop.PORT_ABSENT
-        if out is self._vpn and target.partition(":")[2] in self.unreachable_nodes:
+        if out is self._vpn and node_of(target) in self.unreachable_nodes:
             self.out.error(arrival, errors.UNREACHABLE, errors.HOST, now)
             return Drop.ROUTE_NO_TUNNEL
         if out is self._tun0 and came_by is self._tun0:
@@ -532,7 +531,7 @@ class Gateway:
             port = "tap1"
         else:
             target = self.routes.target(packet.source)
-            port = self.port_of(target) if target.startswith("vpn:") else "vpn"
+            port = self.port_of(target) if node_of(target) is not None else "vpn"
         self.out.error(Arrival(port, self._interface_of(port), packet, False), errors.UNREACHABLE, errors.PORT, now)
 
     # Carrying a decision out

@@ -26,7 +26,7 @@ _WAIT_THEN_RUN = 'read -r go && exec "$0" </dev/null'
 
 
 class Hook:
-    """One program. `directory`: where it runs; `environment`: what it gets beside our own.
+    """One program, run in its own folder. `environment`: what it gets beside our own.
 
     `OSError` where it cannot be started.
     """

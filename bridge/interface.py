@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from alias.types import Egress
 from arp.port import ArpPort
 from bridge.config import Config
+from bridge.config_model import Tap0, Tap1
 from bridge.routing import subnet_edges
-from wire.ethernet import HEADER_BYTES
 from wire.units import prefix_mask
 
 
@@ -35,14 +35,14 @@ class Interface:
     egress: Egress | None = None
     edges: frozenset[int] = frozenset()
 
-    @property
-    def link_bytes(self) -> int:
-        """Bytes of link header in front of an IP packet."""
-        return HEADER_BYTES if self.arp is not None else 0
-
     def is_on_link(self, address: int) -> bool:
         """True where `address` lies in the connected subnet."""
         return self.network != 0 and address & self.mask == self.network
+
+
+def is_ethernet(config: Config, port: str) -> bool:
+    """True for ports whose frames begin with an Ethernet header."""
+    return port == "tap0" or (port == "tap1" and (config.tap1 is None or config.tap1.kind == "tap"))
 
 
 def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:
@@ -61,13 +61,12 @@ def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:
             mask=prefix_mask(length),
             edges=subnet_edges(port.address),
         )
-        if name == "tap1":
-            interface.egress = Egress.TAP1
-        if config.tap1 is None or name == "tap0" or config.tap1.kind == "tap":
+        if isinstance(port, Tap0) or port.kind == "tap":
             interface.mac = port.mac
             interface.arp = ArpPort(address, length, port.mac, port.arp, rng)
-        if config.tap1 is not None and name == "tap1" and config.tap1.gateway is not None:
-            interface.gateway = int(config.tap1.gateway)
+        if isinstance(port, Tap1):
+            interface.egress = Egress.TAP1
+            interface.gateway = int(port.gateway) if port.gateway is not None else 0
         found[name] = interface
     if config.tun0 is not None:
         address = int(config.tun0.address.ip)

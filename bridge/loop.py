@@ -20,7 +20,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
-from bridge.effects import Effect, Send
+from bridge.effects import Effect, Event, Send
 from bridge.ports.base import Port, PortGone
 from wire.drop import Drop
 from wire.offload import Offload
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 BURST_FRAMES = 64
 FAULT_INTERVAL_NS = 60 * SECOND_NS
 """A place in our code that fails is logged at most this often."""
+CLAIM_INTERVAL_NS = 10 * SECOND_NS
 FAULT_PAUSE_NS = SECOND_NS
 """A timer that fails is tried again after this time, not at once."""
 _FAULT_FRAME_BYTES = 256
@@ -91,6 +92,7 @@ class Loop:
         self._order = itertools.count()
         self._watchers: dict[str, tuple[Watcher, ...]] = {}
         self._faults: dict[tuple[str, int], tuple[int, int]] = {}
+        self._claims_quiet_until_ns = 0
         self._resume_ticks_ns = 0
         self._running = True
 
@@ -169,7 +171,8 @@ class Loop:
         """Put frames on their ports; what a port refuses is told to the walk, which counts it."""
         for effect in effects:
             if not isinstance(effect, Send):
-                continue  # events are for replay and tests
+                self._tell(effect)
+                continue
             port, frame, offload = effect
             write = self._writers.get(port)
             if write is None:
@@ -181,6 +184,17 @@ class Loop:
             refusal = write(frame, offload)
             if refusal is not None:
                 self._walk.refused(port, refusal)
+
+    def _tell(self, event: Event) -> None:
+        """Two stations claim one address: an operator must hear of it, at most once in `CLAIM_INTERVAL_NS`; `stats`
+        counts them all."""
+        claimant, now = event.facts.get("claimant"), self.clock()
+        if claimant is None or now < self._claims_quiet_until_ns:
+            return
+        self._claims_quiet_until_ns = now + CLAIM_INTERVAL_NS
+        ours = event.facts["change"] == "conflict"
+        owner = "our own address" if ours else f"which is at {event.facts['mac']}"
+        log.warning("%s: %s claims %s, %s", event.port, claimant, event.facts["ip"], owner)
 
     def _burst(self, port: Port) -> None:
         name, receive, carry_out = port.name, self._walk.receive, self.carry_out

@@ -23,10 +23,10 @@ LONGEST_REQUEST_BYTES = 8 * 1024
 CLIENT_S = 10.0
 
 _PORT_COUNTERS = (
-    ("rx_packets", "packets", "Frames that came in."),
-    ("rx_bytes", "bytes", "Bytes that came in."),
-    ("tx_packets", "packets", "Frames that went out."),
-    ("tx_bytes", "bytes", "Bytes that went out."),
+    ("rx_packets", "Frames that came in."),
+    ("rx_bytes", "Bytes that came in."),
+    ("tx_packets", "Frames that went out."),
+    ("tx_bytes", "Bytes that went out."),
 )
 
 
@@ -41,7 +41,7 @@ class GatewayCollector(Collector):
         """The families, in the order of `bridgectl stats`."""
         counters = self._gateway.counters
         yield GaugeMetricFamily("tapbridge_uptime_seconds", "Since the start.", value=self._uptime_s(), unit="seconds")
-        for name, _, says in _PORT_COUNTERS:
+        for name, says in _PORT_COUNTERS:
             family = CounterMetricFamily(f"tapbridge_{name}", says, labels=["port"])
             for port, counted in counters.ports.items():
                 family.add_metric([port], getattr(counted, name))

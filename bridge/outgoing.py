@@ -155,10 +155,8 @@ class Outgoing:
                 self._gave_up(effect.waiting, effect.reason, now)
             elif isinstance(effect, Dropped):
                 drop = effect.reason
-            elif isinstance(effect, Changed) and self._events:
-                mac = mac_text(effect.mac) if effect.mac is not None else None
-                facts: dict[str, object] = {"ip": address_text(effect.address), "mac": mac, "state": effect.state}
-                self.effects.append(Event(interface.name, "arp", facts))
+            elif isinstance(effect, Changed) and (self._events or effect.claimant is not None):
+                self.effects.append(Event(interface.name, "arp", _arp_facts(effect)))
         return drop
 
     def _gave_up(self, waiting: Waiting, reason: Drop, now: int) -> None:
@@ -251,6 +249,19 @@ def protocol_name(protocol: int) -> str:
 def end_text(address: int, port: int) -> str:
     """An address and a port (or ICMP identifier) as `192.168.200.3:5000`."""
     return f"{address_text(address)}:{port}"
+
+
+def _arp_facts(changed: Changed) -> dict[str, object]:
+    """A change of the ARP table as an event tells it; `claimant` is another station that claims the address."""
+    facts: dict[str, object] = {
+        "ip": address_text(changed.address),
+        "mac": mac_text(changed.mac) if changed.mac is not None else None,
+        "state": changed.state,
+        "change": changed.change,
+    }
+    if changed.claimant is not None:
+        facts["claimant"] = mac_text(changed.claimant)
+    return facts
 
 
 def _spelled(fact: Fact) -> str:

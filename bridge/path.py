@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from alias.quote import Quote
+from alias.shelf import FragmentKey
 from alias.types import Egress
 from bridge.interface import Interface
 from wire.ipv4 import Packet
@@ -17,6 +18,12 @@ class Arrival(NamedTuple):
     interface: Interface
     packet: Packet
     group: bool
+
+    @property
+    def fragment_key(self) -> FragmentKey:
+        """What the fragments of one datagram share."""
+        packet = self.packet
+        return self.port, packet.source, packet.destination, packet.protocol, packet.identification
 
 
 class Path(NamedTuple):

@@ -26,8 +26,9 @@ from bridge.config import Config
 from bridge.config_fields import is_node_name
 from bridge.effects import Effect, Send
 from bridge.gateway import Gateway
+from bridge.interface import is_ethernet
 from bridge.summary import summary
-from route.table import RouteTable
+from route.table import RouteTable, node_of
 from wire import offload, pcap
 from wire.ethernet import HEADER_BYTES
 from wire.pcap import LINK_ETHERNET, LINK_RAW, LINKS_RAW, CaptureError, Record
@@ -87,11 +88,6 @@ def port_name(config: Config, routes: RouteTable, text: str) -> str:
     if node not in _nodes(config, routes) and (config.peer or not is_node_name(node)):
         raise Misuse(f"{text!r}: the configuration knows no node of this name")
     return text
-
-
-def is_ethernet(config: Config, port: str) -> bool:
-    """True for ports whose frames begin with an Ethernet header."""
-    return port == "tap0" or (port == "tap1" and (config.tap1 is None or config.tap1.kind == "tap"))
 
 
 def run(
@@ -231,9 +227,8 @@ def _plain_frames(sent: Send, link_bytes: int) -> Iterator[bytes | bytearray]:
 def _nodes(config: Config, routes: RouteTable) -> set[str]:
     """The nodes beside the default one that route files or peers name."""
     default = config.vpn.node if config.vpn is not None else None
-    targets = (row["target"] for row in routes.summary())
-    routed = {target.partition(":")[2] for target in targets if target.startswith("vpn:")}
-    return (routed | set(config.peer)) - {default, ""}
+    routed = {node for row in routes.summary() if (node := node_of(row["target"])) is not None}
+    return (routed | set(config.peer)) - {default}
 
 
 def _link_type(config: Config, port: str) -> int:

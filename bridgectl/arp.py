@@ -79,7 +79,10 @@ def delete(options: Options, ip: str, port: str | None) -> None:
 @_port
 @shared()
 def probe(options: Options, ip: str, port: str | None) -> None:
-    """Ask for an address now and wait for the answer; exit code 1 where none comes."""
+    """Ask for an address now and wait for the answer.
+
+    The exit code is 1 where none comes.
+    """
     began = time.monotonic()
     document = ask(options, "arp.probe", {"ip": ip, "port": port})
     while document["answered"] is None and time.monotonic() - began < _PROBE_S:

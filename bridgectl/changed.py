@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.config import Config, ConfigError
+from bridge.control_client import Document
 from bridge.explain import moves
 from bridge.routing import routes_from
 from bridgectl.faults import BadConfiguration
@@ -17,8 +18,6 @@ from bridgectl.offline import load_config, load_routes
 from route.lists import parse_prefix
 from route.table import Layer, RouteTable
 from wire.units import address_int
-
-Document = dict[str, Any]
 
 
 def moves_of_configuration(path: Path, files: tuple[Path, ...]) -> Document:
@@ -50,13 +49,28 @@ def _table_of(document: Document) -> RouteTable:
 
 def _with(config: Config, files: tuple[Path, ...]) -> RouteTable:
     """The configuration's table with `files` in the place of the lists that they stand for."""
-    by_name = {file.name: file for file in files}
-    nodes = {node: by_name.pop(node) for node in config.prefix_files.nodes if node in by_name}
-    own = [by_name.pop(path.name, path) for path in config.offload.prefixes]
-    others = [file for file in files if file.name in by_name]
-    if others:  # with the changed ones of the configuration's own lists, if there are any
-        own = [path for path in own if path in files] + others
+    nodes = {file.name: file for file in files if file.name in config.prefix_files.nodes.keys() | config.peer.keys()}
+    left = [file for file in files if file not in nodes.values()]
+    changed: dict[int, Path] = {}
+    for stands_for in (_is_same, _has_same_name):  # two lists of one name are told apart by their folders
+        for index, path in enumerate(config.offload.prefixes):
+            file = next((file for file in left if stands_for(file, path)), None)
+            if index not in changed and file is not None:
+                changed[index] = file
+                left.remove(file)
+    if left:  # with the changed ones of the configuration's own lists, if there are any
+        own = [*changed.values(), *left]
+    else:
+        own = [changed.get(index, path) for index, path in enumerate(config.offload.prefixes)]
     try:
         return routes_from(config, offload=own, nodes=nodes)
     except ConfigError as fault:
         raise BadConfiguration(fault.faults) from fault
+
+
+def _is_same(file: Path, path: Path) -> bool:
+    return file.resolve() == path.resolve()
+
+
+def _has_same_name(file: Path, path: Path) -> bool:
+    return file.name == path.name

@@ -13,13 +13,10 @@ from typing import Any
 
 import click
 
-from bridge.control_client import ControlError, request, stream
+from bridge.control_client import DEFAULT_SOCKET, ControlError, Document, request, stream
 from bridge.control_client import NotRunning as NobodyListens
 from bridgectl.faults import NotRunning, with_code
 from bridgectl.options import Options
-
-Document = dict[str, Any]
-DEFAULT_SOCKET = Path("/run/tapbridge/control.sock")
 
 
 def ask(options: Options, command: str, arguments: Document | None = None) -> Document:

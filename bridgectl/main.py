@@ -11,7 +11,8 @@ import click
 from bridgectl.arguments import ordered
 from bridgectl.faults import Failed
 
-# Command word -> module (its `command` is the click command). The help shows them in this order.
+# Command word -> module (its `command` is the click command, or the name behind a colon). The help shows them in this
+# order.
 COMMANDS: dict[str, str] = {
     "run": "bridgectl.run",
     "check": "bridgectl.check",
@@ -26,6 +27,8 @@ COMMANDS: dict[str, str] = {
     "replay": "bridgectl.replay",
     "top": "bridgectl.top",
     "demo": "bridgectl.demo",
+    "genkey": "bridgectl.keys:genkey",
+    "pubkey": "bridgectl.keys:pubkey",
     "completion": "bridgectl.completion",
 }
 
@@ -46,7 +49,8 @@ class CommandGroup(click.Group):
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command: click.Command = importlib.import_module(module).command
+        name, _, attribute = module.partition(":")
+        command: click.Command = getattr(importlib.import_module(name), attribute or "command")
         return command
 
     def invoke(self, ctx: click.Context) -> object:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
 from bridge.config import Config, ConfigError, Purpose, load
+from bridge.control_client import Document
 from bridge.explain import COMMANDS, Refused
 from bridge.gateway import Gateway
 from bridge.routing import routes_from
 from bridgectl.faults import BadConfiguration, with_code
 from route.table import RouteTable
-
-Document = dict[str, Any]
 
 
 def load_config(path: Path, purpose: Purpose = "replay") -> Config:

@@ -35,7 +35,9 @@ class Options:
         return self.config if self.config is not None else DEFAULT_CONFIG
 
 
-def shared(*, json: bool = True, watch: bool = False) -> Callable[[_F], _F]:
+def shared(
+    *, json: bool = True, watch: bool = False, json_help: str = "Print one JSON document."
+) -> Callable[[_F], _F]:
     """Give a command `-c` and `--socket`, and where wanted `-j` and `--watch`; it gets them as one `Options`."""
 
     def decorate(function: _F) -> _F:
@@ -61,7 +63,7 @@ def shared(*, json: bool = True, watch: bool = False) -> Callable[[_F], _F]:
                 help="Repaint every so many seconds (2 when left out), until Ctrl-C.",
             )(wrapped)
         if json:
-            wrapped = click.option("-j", "--json", "as_json", is_flag=True, help="Print one JSON document.")(wrapped)
+            wrapped = click.option("-j", "--json", "as_json", is_flag=True, help=json_help)(wrapped)
         wrapped = click.option(
             "--socket",
             type=click.Path(path_type=Path),

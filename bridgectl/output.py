@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,10 +11,12 @@ from typing import Any, NamedTuple
 
 import click
 
+from bridge.control_client import Document
 from bridgectl.ending import until_interrupted
 from bridgectl.options import Options
 
-Document = dict[str, Any]
+__all__ = ["Document", "Shown", "Table", "plain", "present", "print_shown", "rich_table", "show"]
+
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
@@ -45,7 +48,7 @@ def print_shown(parts: Iterable[Shown]) -> None:
             continue
         if index:
             click.echo()
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
             _print_rich(part)
         else:
             click.echo(plain(part))

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 from bridgectl.faults import Failed
 from bridgectl.options import Options, shared
 from bridgectl.output import Shown, Table, print_shown
+from wire.units import SECOND_NS
 
-_SECOND_NS = 1_000_000_000
 _LONGEST_LINGER_S = 10**9
 
 
@@ -38,7 +38,7 @@ def _nanoseconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
         seconds = Decimal(-1)
     if not (seconds.is_finite() and 0 <= seconds <= _LONGEST_LINGER_S):
         raise click.BadParameter(f"{value!r} is no number of seconds from 0 up", ctx, param)
-    return int(seconds * _SECOND_NS)
+    return int(seconds * SECOND_NS)
 
 
 @click.command()
@@ -68,7 +68,7 @@ def _nanoseconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
 )
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Feeds every random choice.")
 @click.option("--announce", is_flag=True, help="Send the start-up probes and announcements (RFC 5227) as well.")
-@shared()
+@shared(json_help="Print a line of JSON for each event.")
 def command(
     options: Options,
     inputs: list[tuple[str, Path]],
@@ -79,8 +79,7 @@ def command(
 ) -> None:
     """Send captures through the forwarder.
 
-    The timestamps are its clock. No devices, no privileges, no keys; equal inputs give equal bytes. -j prints a JSON
-    line for each event.
+    The timestamps are its clock. No devices, no privileges, no keys; equal inputs give equal bytes.
     """
     from bridge import replay  # noqa: PLC0415 - the whole walk, not for `bridgectl --help`
     from bridgectl.offline import load_config, load_routes  # noqa: PLC0415 - the same
@@ -125,4 +124,4 @@ def _report(report: Report, directory: Path) -> Iterator[Shown]:
         [(passed.port, reason, number) for passed in report.ports for reason, number in passed.drops.items()],
         empty="no drops",
     )
-    yield f"{(report.ended_ns - report.began_ns) / _SECOND_NS:.6f} s of virtual time; outputs in {directory}"
+    yield f"{(report.ended_ns - report.began_ns) / SECOND_NS:.6f} s of virtual time; outputs in {directory}"

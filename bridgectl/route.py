@@ -24,7 +24,10 @@ def command() -> None:
 @command.command("show")
 @shared(watch=True)
 def show_targets(options: Options) -> None:
-    """Show prefixes and addresses for each target (also the bare word `route`)."""
+    """Show what each target takes (also the bare word `route`).
+
+    How many prefixes name it, and for how many addresses one of these is the longest.
+    """
     present(options, lambda: ask_or_work_out(options, "route.show"), _targets)
 
 
@@ -53,8 +56,8 @@ def _decision(document: Document) -> Iterator[Shown]:
 def diff(options: Options, files: tuple[Path, ...]) -> None:
     """Show what changed lists would move, live flows included.
 
-    A FILE takes the place of the offload list or route file of the same name; files of other names together take the
-    place of all offload lists.
+    A FILE takes the place of the offload list or route file of the same name (a node's, where there is such a peer);
+    files of other names together take the place of all offload lists.
     """
     present(options, lambda: _moves(options, files), moved)
 

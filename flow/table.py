@@ -8,12 +8,15 @@ after a few tries (it is forwarded all the same).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from wire.units import SECOND_NS
 
 IDLE_NS = 60 * SECOND_NS
 _TRIES = 8
+
+_Key = tuple[str, int, tuple[int, int], tuple[int, int]]
 
 
 class Flow:
@@ -40,7 +43,10 @@ class FlowTable:
 
     def __init__(self, limit: int = 131_072) -> None:
         self.limit = limit
-        self._flows: dict[tuple[str, int, tuple[int, int], tuple[int, int]], Flow] = {}
+        self._flows: dict[_Key, Flow] = {}
+        # The keys once more, the next to give way in front: the first key of a dict from which the first ones are taken
+        # again and again is found by a walk over everything that was taken, which whoever makes flows could inflate.
+        self._line: deque[_Key] = deque()
 
     def __len__(self) -> int:
         return len(self._flows)
@@ -62,6 +68,7 @@ class FlowTable:
             if len(self._flows) >= self.limit and not self._make_room(now):
                 return
             flow = self._flows[key] = Flow(in_port, out_port, protocol, inside, outside, now)
+            self._line.append(key)
         flow.out_port = out_port
         flow.packets += 1
         flow.bytes += size_bytes
@@ -72,13 +79,15 @@ class FlowTable:
         gone = [key for key, flow in self._flows.items() if now - flow.last_seen_ns > idle_ns]
         for key in gone:
             del self._flows[key]
+        if gone:
+            self._line = deque(key for key in self._line if key in self._flows)
         yield from self._flows.values()
 
     def _make_room(self, now: int) -> bool:
-        for _ in range(_TRIES):
-            key = next(iter(self._flows))
-            flow = self._flows.pop(key)
-            if now - flow.last_seen_ns > IDLE_NS:
+        line = self._line
+        for _ in range(min(_TRIES, len(line))):
+            if now - self._flows[line[0]].last_seen_ns > IDLE_NS:
+                del self._flows[line.popleft()]
                 return True
-            self._flows[key] = flow
+            line.rotate(-1)
         return False

@@ -2,7 +2,7 @@
 
 Builds `lab.topology`, starts the daemon with 4,600 offload prefixes and drives the four flows from real kernel stacks:
 UDP, ping, traceroute, TCP both ways with SHA-256, a fragmented datagram, a hairpin. Each flow is shown hop by hop as
-the gateway's live capture saw it and compared with the design's table. Exit code 0 where every check held, else 1.
+the gateway's live capture saw it and compared with topology.md's table. Exit code 0 where every check held, else 1.
 Where no tun device or no namespace can be had, the same flows go through the forwarder as captures (`lab.rehearsal`).
 """
 
@@ -144,7 +144,7 @@ def _show_hops(stage: Stage, lab: Lab) -> None:
     for flow in FLOWS:
         answer, hops = observe(lab, flow)
         stage.show_hops(flow, hops)
-        stage.check(bool(answer["ok"]) and hops == flow.hops, f"{flow.name}: as the design's table says")
+        stage.check(bool(answer["ok"]) and hops == flow.hops, f"{flow.name}: as topology.md says")
 
 
 def _ping(stage: Stage, lab: Lab, flow: Flow) -> None:

@@ -1,4 +1,4 @@
-"""The four packet flows of the design, and how one of them looks at each hop of a running lab."""
+"""The four packet flows of topology.md, and how one of them looks at each hop of a running lab."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Flow(NamedTuple):
 
     @property
     def hops(self) -> list[Hop]:
-        """Request at the port and beyond, reply there and at the port, as the design's table has them."""
+        """Request at the port and beyond, reply there and at the port, as topology.md's table has them."""
         return [
             (self.port, f"{self.address} -> {self.remote}"),
             (self.beyond, f"{self.seen_as} -> {self.remote}"),

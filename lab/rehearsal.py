@@ -53,7 +53,7 @@ def rehearse(stage: Stage, flows: Sequence[Flow]) -> None:
             for number, flow in enumerate(flows):
                 hops = _hops(given[2 * number : 2 * number + 2], out)
                 stage.show_hops(flow, hops)
-                stage.check(hops == flow.hops, f"{flow.name}: as the design's table says")
+                stage.check(hops == flow.hops, f"{flow.name}: as topology.md says")
 
 
 def _hops(given: Sequence[_Packet], out: dict[tuple[int, str], str]) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ GSO_ECN = 0x80
 SMALLEST_SEGMENT_BYTES = 8  # of TCP; of UDP any (UDP_SEGMENT), as long as they are no more than the kernel makes:
 MOST_TINY_SEGMENTS = 128
 
-_TCP, _UDP = 6, 17
+_TCP, _UDP = 6, 17  # names of `wire.ipv4` and `wire.tcp`, which import this module
 _TCP_FIN, _TCP_PSH, _TCP_CWR = 0x01, 0x08, 0x80
 
 

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from wire import nextgen
 from wire.capture import LINK_ETHERNET, LINK_MASK, LINK_RAW, LINKS_RAW, SNAP_BYTES, CaptureError, Record, Source
+from wire.units import SECOND_NS
 
 __all__ = ["LINKS_RAW", "LINK_ETHERNET", "LINK_RAW", "CaptureError", "Record", "Writer", "read"]
 
@@ -21,7 +22,6 @@ _RECORD = "IIII"  # seconds, fraction, captured length, length on the wire
 _HEADER_BYTES = 24
 _RECORD_BYTES = 16
 _MICROSECONDS, _NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
-_SECOND_NS = 1_000_000_000
 
 
 def read(file: BinaryIO, name: str) -> Iterator[Record]:
@@ -67,7 +67,7 @@ def _read_classic(source: Source, magic: bytes) -> Iterator[Record]:
         data = source.take(captured)
         if len(data) < captured:
             raise source.cut(f"record {number}", start, _RECORD_BYTES + captured)
-        yield Record(seconds * _SECOND_NS + fraction * fraction_ns, link_type, data)
+        yield Record(seconds * SECOND_NS + fraction * fraction_ns, link_type, data)
 
 
 def _packed(order: str, magic: int) -> bytes:
@@ -90,6 +90,6 @@ class Writer:
 
     def write(self, timestamp_ns: int, data: bytes | bytearray | memoryview) -> None:
         """One record, nothing cut off."""
-        seconds, nanoseconds = divmod(timestamp_ns, _SECOND_NS)
+        seconds, nanoseconds = divmod(timestamp_ns, SECOND_NS)
         self._file.write(self._RECORD.pack(seconds & 0xFFFFFFFF, nanoseconds, len(data), len(data)))
         self._file.write(data)

@@ -6,7 +6,7 @@ import random
 import re
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 
@@ -21,7 +21,6 @@ from wire.ipv4 import Packet
 from wire.units import SECOND_NS, address_int
 
 INSIDES, REMOTES, PORTS = (A, B, C), (E, F), (80, 500, 5000, 5001, 5002)
-PROTOCOLS = (ipv4.TCP, ipv4.UDP, ipv4.ICMP, 47, 50)
 LIMITS = AliasSettings(max_links=12, max_links_per_host=6, unsolicited_syn="unreachable")
 
 
@@ -161,6 +160,7 @@ def test_after_any_traffic_the_table_is_sound(script: list[tuple[object, ...]], 
         max_size=80,
     )
 )
+@example([(0, 0, 333_333_333), (0, 1, 333_333_333), (0, 333_333_332, 2 * SECOND_NS), (0, 0, 333_333_333)])
 def test_the_calendar_ends_every_link_at_its_time(events: list[tuple[int, int, int]]) -> None:
     """U5, T5: compared with looking at every link at every instant; expiries move both ways."""
     expiry, now = Expiry(), SECOND_NS * 50
@@ -193,6 +193,34 @@ def test_the_calendar_ends_every_link_at_its_time(events: list[tuple[int, int, i
     run_until(now + 20 * SECOND_NS)
     assert links == {}
     assert expiry.next_deadline() is None
+
+
+def test_links_that_ended_early_do_not_stay_in_the_calendar() -> None:
+    """T5: a connection that was established waits in a second two hours away; when it is closed, so does its entry."""
+    expiry, now = Expiry(), SECOND_NS * 50
+    far_ns, near_ns = 7440 * SECOND_NS, 240 * SECOND_NS
+    for number in range(20_000):
+        link = Link(Egress.TAP1, ipv4.TCP, number, 1, 1, 0, now)
+        for life_ns in (far_ns, near_ns):
+            link.expires_ns = now + life_ns
+            expiry.arm(link)
+        now += near_ns // 100
+        for ended in expiry.due(now):
+            ended.expires_ns = 0
+    assert len(expiry) < 2_000, "of the 101 links that live"
+
+
+def test_a_link_that_swings_between_two_timers_costs_no_entry_a_second() -> None:
+    """R3: reset, data, reset, data: its expiry moves closer each time."""
+    expiry, now = Expiry(), SECOND_NS * 50
+    links = [Link(Egress.TAP1, ipv4.TCP, number, 1, 1, 0, now) for number in range(100)]
+    for _ in range(200):
+        for link in links:
+            link.expires_ns = now + 7440 * SECOND_NS
+            link.expires_ns = now + 240 * SECOND_NS
+            expiry.arm(link)
+        now += SECOND_NS
+    assert len(expiry) < 2_000
 
 
 def _tcp(body: bytes) -> bytes:

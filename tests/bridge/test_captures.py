@@ -274,7 +274,7 @@ def run(bench: Bench, frames: list[tuple[int, bytes]], variant: str, name: str) 
         try:
             bench.until(max(bench.now, begin + at - first))
             bench.feed(port, frame)
-        except Exception as failure:
+        except Exception as failure:  # whatever it is, the frame that did it is told
             raise AssertionError(f"{name}, {variant}, input {number} on {port}: {frame[:256].hex()}") from failure
     bench.assert_empty()
 

@@ -228,6 +228,17 @@ def test_a_fault_is_told_with_its_line_and_alone(text: str, line: int, told: str
     assert more == missing  # a table may lack several keys, nothing else comes in pairs
 
 
+def test_a_table_is_told_everything_that_it_lacks() -> None:
+    for text, lacks in (
+        ("[tap1]\n", ["address", "gateway"]),
+        ('[tap1]\nkind = "tun"\n', ["address"]),
+        ("[tap1]\ngateway = 1\n", ["address"]),
+        ("tap1 = 5\n", []),
+    ):
+        missing = [fault for fault in faults_of(text) if "is missing" in fault]
+        assert [fault.split('"')[1] for fault in missing] == lacks, text
+
+
 def test_all_faults_are_told_at_once_and_in_order() -> None:
     text = """\
 [tap0]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bridge.effects import Effect, Send
-from bridge.loop import BURST_FRAMES, FAULT_INTERVAL_NS, FAULT_PAUSE_NS, Loop, Signals
+from bridge.effects import Effect, Event, Send
+from bridge.loop import BURST_FRAMES, CLAIM_INTERVAL_NS, FAULT_INTERVAL_NS, FAULT_PAUSE_NS, Loop, Signals
 from bridge.ports.base import Port, PortGone
 from bridge.ports.memory import MemoryPort
 from wire.drop import Drop
@@ -222,3 +222,18 @@ def test_a_signal_is_handled_in_the_loop_and_the_old_handlers_come_back(bench: B
     bench.loop.run()  # ends because the handler stops it
     signals.close()
     assert signal.getsignal(signal.SIGHUP) == before
+
+
+def test_two_stations_that_claim_one_address_are_told_now_and_then(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = {"ip": "192.168.200.2", "mac": "02:bb:00:00:00:01", "state": "conflict", "change": "conflict"}
+    quiet = Event("tap0", "arp", dict(facts))
+    claim = Event("tap0", "arp", {**facts, "claimant": "02:bb:00:00:00:01"})
+    with caplog.at_level(logging.WARNING):
+        bench.loop.carry_out([quiet, claim, claim])
+        bench.clock.now += CLAIM_INTERVAL_NS
+        bench.loop.carry_out([claim])
+    assert [record.getMessage() for record in caplog.records] == [
+        "tap0: 02:bb:00:00:00:01 claims 192.168.200.2, our own address"
+    ] * 2

@@ -123,7 +123,7 @@ def test_hostile_traffic_on_all_ports_finds_no_bug_and_every_drop_has_a_reason(
         house.now_ns += house.rng.randrange(3 * SECOND_NS)
         house.loop.turn(0)
     drops = {reason: number for reason, number in house.gateway.counters.drops.items() if number}
-    assert not caplog.records
+    assert all(" claims " in record.getMessage() for record in caplog.records)
     assert Drop.WALK_FAULT not in drops
     assert len(drops) > 10  # the traffic was hostile indeed
     assert any(port.sent for port in house.ports.values())

@@ -107,7 +107,7 @@ class Pair:
         folders = folder / "uncut", folder / "cut"
         for each in folders:
             each.mkdir()
-        self.uncut, self.alone = (Scenario(each, egress, **options) for each in folders)  # type: ignore[arg-type]
+        self.uncut, self.alone = (Scenario(each, egress, **options) for each in folders)  # type: ignore[arg-type] # as given
         self.egress, self.X = egress, self.uncut.X
         self.now = self.uncut.now
         self.offloads: list[Offload | None] = []

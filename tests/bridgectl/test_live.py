@@ -111,6 +111,13 @@ def test_arp_probe_without_an_answer_ends_with_1(run: Run, daemon: Daemon, monke
 # Links and flows
 
 
+def test_a_forward_that_nobody_uses_is_idle_since_the_start(run: Run, daemon: Daemon) -> None:
+    daemon.gateway.start(daemon.loop.clock())
+    (link,) = document(run("alias", "-j", *C))["links"]
+    assert link["state"] == "static"
+    assert 0 <= link["idle_s"] < 60
+
+
 def test_alias_shows_links_and_flushes_them(run: Run, daemon: Daemon) -> None:
     walked(daemon, QUERY, ECHO)
     said = document(run("alias", "-j", *C))
@@ -186,10 +193,18 @@ def test_top_shows_one_interval_to_a_pipe(run: Run, daemon: Daemon) -> None:
     }
 
 
+def new_terminal() -> tuple[int, int]:
+    """Both ends of a pseudo-terminal; a container without devpts has none."""
+    try:
+        return pty.openpty()
+    except OSError as error:
+        pytest.skip(f"no pseudo-terminal here: {error}")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_top_leaves_the_terminal_as_it_was(folder: Path, daemon: Daemon, number: signal.Signals) -> None:
     walked(daemon, QUERY)
-    terminal, its_side = pty.openpty()
+    terminal, its_side = new_terminal()
     with program(folder, "top", "--watch", "0.1", *C, stdout=its_side) as running:
         os.close(its_side)
         painted = b""
@@ -206,14 +221,14 @@ def test_top_leaves_the_terminal_as_it_was(folder: Path, daemon: Daemon, number:
 
 def test_tables_on_a_terminal_have_colours_unless_they_are_not_wanted(folder: Path, daemon: Daemon) -> None:
     for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
-        terminal, its_side = pty.openpty()
+        terminal, its_side = new_terminal()
         with program(folder, "arp", *C, stdout=its_side, TERM="xterm-256color", **environment) as running:
             os.close(its_side)
             assert running.wait() == 0
         shown = os.read(terminal, 65536)
         os.close(terminal)
         assert b"192.168.200.3" in shown
-        assert (b"\x1b[1;36m" in shown) == coloured
+        assert (b"\x1b[1;36m" in shown, b"\x1b" in shown) == (coloured, coloured)
 
 
 def test_rates_are_differences_over_the_daemons_own_time() -> None:

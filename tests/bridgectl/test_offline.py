@@ -226,6 +226,31 @@ def test_route_diff_takes_a_file_of_another_name_for_all_offload_lists(run: Run,
     assert run("route", "diff", "more.txt", "-c", "gateway.toml").stdout == "nothing moves\n"
 
 
+def test_route_diff_tells_lists_of_one_name_apart_by_their_folders(run: Run, folder: Path) -> None:
+    for name in ("more", "new"):
+        (folder / name).mkdir()
+    (folder / "more" / "china.txt").write_text("36.0.0.0/8\n")
+    (folder / "new" / "china.txt").write_text("")
+    text = (folder / "gateway.toml").read_text()
+    (folder / "gateway.toml").write_text(text.replace('"more.txt"', '"more/china.txt"'))
+    for files, moved in (
+        (["china.txt"], []),
+        (["more/china.txt"], []),
+        (["more/china.txt", "china.txt"], []),
+        (["more/china.txt", "new/china.txt"], ["114.114.114.0/24"]),
+    ):
+        moves = document(run("route", "diff", "-j", *files, "-c", "gateway.toml"))["moves"]
+        assert [move["prefix"] for move in moves] == moved, files
+
+
+def test_route_diff_takes_a_file_with_a_peers_name_for_its_first_route_file(run: Run, folder: Path) -> None:
+    with (folder / "gateway.toml").open("a") as file:
+        file.write("[tunnel]\n[peer.us]\n")
+    (folder / "us").write_text("8.8.8.0/24\n")
+    moves = document(run("route", "diff", "-j", "us", "-c", "gateway.toml"))["moves"]
+    assert moves == [{"prefix": "8.8.8.0/24", "from": "vpn:hk", "to": "vpn:us", "flows": 0}]
+
+
 def test_route_diff_names_the_faults_of_the_changed_list(run: Run, folder: Path) -> None:
     (folder / "other.txt").write_text("\n300.1.2.0/24\n")
     assert (
@@ -276,6 +301,25 @@ def test_trace_tells_every_verdict(run: Run) -> None:
     assert verdict("icmp", "192.168.200.3", "10.0.0.1") == ("drop", "route.unreachable")
     assert verdict("--port", "tap0", "--hex", "00") == ("drop", "eth.short")
     assert verdict("--port", "vpn", "udp", "8.8.8.8:53", "192.168.192.210:9") == ("drop", "alias.no_link")
+
+
+@pytest.mark.parametrize("port", ["eth0", "tap0:hk", "vpn:", "vpn:../hk"])
+def test_a_packet_cannot_come_in_by_a_port_that_is_not_there(run: Run, port: str) -> None:
+    run("trace", "-c", "gateway.toml", "--port", port, "icmp", "8.8.8.8", "192.168.192.210", code=2)
+
+
+def test_a_packet_cannot_come_in_where_there_is_no_port_at_all(run: Run, folder: Path) -> None:
+    (folder / "gateway.toml").write_text("")
+    assert "no port" in run("trace", "-c", "gateway.toml", "icmp", "8.8.8.8", "192.168.192.210", code=1).stderr
+
+
+def test_a_packet_comes_in_from_a_node_that_the_configuration_knows(run: Run, folder: Path) -> None:
+    words = ("trace", "-j", "-c", "gateway.toml", "icmp", "9.9.9.9", "192.168.192.210", "--port")
+    with (folder / "gateway.toml").open("a") as file:
+        file.write("[tunnel]\n[peer.jp]\n")
+    for node, port in (("hk", "vpn"), ("sg", "vpn:sg"), ("jp", "vpn:jp")):
+        assert [out["port"] for out in document(run(*words, f"vpn:{node}"))["out"]] == [port]
+    run(*words, "vpn:us", code=2)
 
 
 def test_a_frame_of_a_capture_is_traced_by_its_number(run: Run, folder: Path) -> None:

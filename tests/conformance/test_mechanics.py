@@ -22,7 +22,6 @@ from tests.conformance.harness import (
     ICMP,
     IP,
     MAC_A,
-    MAC_B,
     MAC_L,
     TCP,
     UDP,
@@ -40,7 +39,6 @@ from wire.drop import Drop
 from wire.ipv4 import Packet
 
 LINK_A = bytes.fromhex((MAC_L + MAC_A).replace(":", "")) + b"\x08\x00"
-LINK_B = bytes.fromhex((MAC_L + MAC_B).replace(":", "")) + b"\x08\x00"
 CHECKSUM_AT = {1: 2, 6: 16, 17: 6, 33: 6, 136: 6}
 
 
