@@ -26,6 +26,8 @@ def capture(loop: Loop, ports: Mapping[str, Kind], arguments: Document, client: 
         raise ControlError(2, f"{port!r} is no port that can be captured: {', '.join(ports)}")
 
     def see(name: str, direction: str, frame: bytes | bytearray, offload: Offload | None) -> None:
+        if not client.has_room():
+            return
         record: Document = {
             "t_ns": time.time_ns(),
             "port": name,

@@ -7,6 +7,7 @@ left out, so that what the other values owe each other (`bridge.config_checks`),
 
 from __future__ import annotations
 
+import codecs
 import difflib
 from pathlib import Path
 from typing import get_args
@@ -54,7 +55,7 @@ def load(path: Path, purpose: Purpose) -> Config:
     Raises `ConfigError`, also where the file is missing. Paths in the file are relative to it.
     """
     try:
-        data = path.read_bytes()
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # which some editors put in front
     except OSError as error:
         raise ConfigError([f"{path}:1: {reason(error)}, name a configuration file that can be read"]) from None
     try:

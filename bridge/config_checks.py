@@ -32,6 +32,7 @@ def check(config: Config, document: Document, report: Report) -> None:
     _alias_address(config, report)
     _forwards(config, document, report)
     _interface_names(config, report)
+    _macs_apart(config, report)
     _without_effect(config, document, report)
 
 
@@ -182,6 +183,16 @@ def _interface_names(config: Config, report: Report) -> None:
         if isinstance(tap, Tap0 | Tap1) and tap.bridge and (tap.netns, tap.bridge) in taken:
             what = f'"{tap.bridge}" is the device of {taken[tap.netns, tap.bridge]}, name the Linux bridge to join'
             report.fault((name, "bridge"), what)
+
+
+def _macs_apart(config: Config, report: Report) -> None:
+    """A Linux bridge learns a MAC address on one of its ports: the other one would get nothing."""
+    tap0, tap1 = config.tap0, config.tap1
+    if tap0 is None or tap1 is None or tap1.kind == "tun" or tap0.mac != tap1.mac:
+        return
+    if tap0.bridge is not None and (tap0.netns, tap0.bridge) == (tap1.netns, tap1.bridge):
+        what = f"{tap1.mac.hex(':')} is tap0's on the same bridge {tap1.bridge}, give each port its own"
+        report.fault(("tap1", "mac"), what)
 
 
 def _without_effect(config: Config, document: Document, report: Report) -> None:

@@ -22,6 +22,7 @@ import select
 import signal
 import socket
 import stat
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -62,6 +63,8 @@ class ControlServer:
         self.path = path
         self.handlers = handlers
         self.children = 0
+        self._questions: deque[tuple[Client, Callable[[], Document]]] = deque()  # at most one of each client
+        self._is_holding = False
         self._clients: dict[int, Client] = {}
         self._socket = _listen(path, group)
         loop.add(self._socket.fileno(), self._accept)
@@ -95,6 +98,31 @@ class ControlServer:
     def clients(self) -> int:
         """Connections that are open."""
         return len(self._clients)
+
+    def ask_child(self, client: Client, work: Callable[[], Document]) -> None:
+        """Let a child answer the client, in its turn: there are `MOST_CHILDREN` at a time."""
+        self._questions.append((client, work))
+        self._go_on()
+
+    def hold(self) -> None:
+        """Begin no child until `release`: another thread is at work, and its locks would stay locked in a child."""
+        self._is_holding = True
+
+    def release(self) -> None:
+        """Children may begin again."""
+        self._is_holding = False
+        self._go_on()
+
+    def child_ended(self) -> None:
+        """There is room for another one."""
+        self.children -= 1
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._questions and self.children < MOST_CHILDREN and not self._is_holding:
+            client, work = self._questions.popleft()
+            if client.fork(work):
+                self.children += 1
 
     def forget(self, fd: int) -> None:
         """A client has closed."""
@@ -173,10 +201,17 @@ class Client:
         """Answer, and keep the connection for `record`."""
         self._push(_line({"ok": True, "result": result}))
 
+    def has_room(self) -> bool:
+        """False where the client of a stream reads too slowly: the record that would come next is lost, and counted,
+        before anything was spent on making it."""
+        if len(self._unsent) <= MOST_UNSENT_BYTES:
+            return True
+        self.lost += 1
+        return False
+
     def record(self, document: Document) -> None:
-        """One record of a stream; where the client reads too slowly it is lost, and the next one says how many were."""
-        if len(self._unsent) > MOST_UNSENT_BYTES:
-            self.lost += 1
+        """One record of a stream; where there is no room for it it is lost, and the next one says how many were."""
+        if not self.has_room():
             return
         if self.lost:
             document = {**document, "lost": self.lost}
@@ -184,24 +219,32 @@ class Client:
         self._push(_line(document))
 
     def answer_from_fork(self, work: Callable[[], Document]) -> None:
-        """Let a child do the work on a snapshot of this process and write the answer itself; it has `CHILD_S`."""
+        """Let a child do the work on a snapshot of this process and write the answer itself; it has `CHILD_S`. It
+        begins when its turn comes."""
+        self._server.ask_child(self, work)
+
+    def fork(self, work: Callable[[], Document]) -> bool:
+        """Begin the child; False where there is none, because the client has left or the kernel refuses."""
         server = self._server
-        if server.children >= MOST_CHILDREN:
-            self.fail(1, "too many questions at once; try again")
-            return
         self._send()  # nothing of an earlier answer may be left: the child writes behind it
-        pid = os.fork()
+        if self._fd < 0:
+            return False
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.fail(1, f"no process can be made to answer this: {error.strerror}")
+            server.loop.call_later(0, self._next)
+            return False
         if pid == 0:
             _work_in_child(work, self._socket, bytes(self._unsent))
         self._unsent.clear()
-        server.children += 1
         pidfd = os.pidfd_open(pid)
 
         def ended(_events: int) -> None:
             server.loop.remove(pidfd)
             os.close(pidfd)
-            server.children -= 1
             _, status = os.waitpid(pid, 0)
+            server.child_ended()
             if self._fd < 0:
                 return
             if status:
@@ -211,6 +254,7 @@ class Client:
             self._next()
 
         server.loop.add(pidfd, ended)
+        return True
 
     def close(self) -> None:
         """Hang up; a second call does nothing."""
@@ -220,6 +264,7 @@ class Client:
         self._server.forget(self._fd)
         self._fd = -1
         self._socket.close()
+        self._unsent = bytearray()  # up to `MOST_UNSENT_BYTES`; whoever streams still holds this object for a while
         if self.on_close is not None:
             self.on_close()
 

@@ -97,6 +97,7 @@ class Daemon:
         self._is_stopping = False
         self._reload: _Reload | None = None
         self._wants_reload = False
+        self._reload_clients: list[Client] = []  # who waits for the next one
         _warn(setup)
         _claim(socket_path, stack)
         gateway_before = default_gateway()
@@ -135,6 +136,7 @@ class Daemon:
             server = ControlServer(self.loop, socket_path, loaded.control.group, self._handlers())
         except (OSError, LookupError) as error:
             raise Refused(f"the control socket cannot be made: {error}") from error
+        self._control = server
         stack.callback(server.close)
         if not loaded.control.metrics:
             return
@@ -191,24 +193,26 @@ class Daemon:
         if self._reload is not None:
             self._wants_reload = True  # what changed meanwhile may have been read already: read once more
             return
-        self._begin_reload(None)
+        self._begin_reload([])
 
-    def _begin_reload(self, client: Client | None) -> None:
+    def _begin_reload(self, clients: list[Client]) -> None:
         reloading()
-        self._reload = _Reload(self.loop, self._path, partial(self._end_reload, client))
+        self._control.hold()
+        self._reload = _Reload(self.loop, self._path, partial(self._end_reload, clients))
 
-    def _end_reload(self, client: Client | None, read: Setup | Exception) -> None:
+    def _end_reload(self, clients: list[Client], read: Setup | Exception) -> None:
         self._reload = None
         refusal = self._take(read)
         notify("READY=1")
-        if client is not None:
+        for client in clients:
             if refusal is None:
                 client.answer({"version": explain.VERSION, "warnings": self.gateway.config.warnings})
             else:
                 client.fail(refusal.code, refusal.message)
-        if self._wants_reload:
-            self._wants_reload = False
-            self._begin_reload(None)
+        self._control.release()  # who asked meanwhile gets an answer before the files are read once more
+        if self._wants_reload or self._reload_clients:
+            waiting, self._reload_clients, self._wants_reload = self._reload_clients, [], False
+            self._begin_reload(waiting)
 
     def _take(self, read: Setup | Exception) -> ControlError | None:
         """Swap in what was read, or log why not and change nothing."""
@@ -246,14 +250,9 @@ class Daemon:
     def _explain(self, name: str, arguments: Document, client: Client) -> None:
         question = partial(_asked, explain.COMMANDS[name], self.gateway, arguments, self.loop.clock())
         if name in _FORKED:
-            self._fork(question, client)
+            client.answer_from_fork(question)
         else:
             client.answer(question())
-
-    def _fork(self, question: Callable[[], Document], client: Client) -> None:
-        if self._reload is not None:  # a lock that its thread holds would stay locked in the child
-            raise ControlError(FAILED, "a reload is under way; try again")
-        client.answer_from_fork(question)
 
     def _act(self, name: str, arguments: Document, client: Client) -> None:
         try:
@@ -264,12 +263,12 @@ class Daemon:
         client.answer(document)
 
     def _answer_reload(self, arguments: Document, client: Client) -> None:
-        if self._reload is not None:
-            raise ControlError(FAILED, "a reload is under way; try again")
         if arguments.get("dry_run"):
             client.answer_from_fork(self._moves)
+        elif self._reload is not None:
+            self._reload_clients.append(client)  # as `_hang_up`: what it asks for may have changed meanwhile
         else:
-            self._begin_reload(client)
+            self._begin_reload([client])
 
     def _moves(self) -> Document:
         """What a reload would change; runs in a child."""

@@ -40,6 +40,7 @@ def command(options: Options, port: str, target: str | None, count: int | None, 
     A line each, until Ctrl-C; with -w as pcapng: bridgectl capture --port tap0 -w - | tcpdump -nr -
     """
     taken = lost = 0
+    is_cut = False  # neither the count nor Ctrl-C has ended it
     with ExitStack() as stack:
         records = stack.enter_context(closing(follow(options, "capture", {"port": port})))
         stack.enter_context(until_interrupted())
@@ -56,10 +57,14 @@ def command(options: Options, port: str, target: str | None, count: int | None, 
                 taken += 1
                 if taken == count:
                     break
+            else:
+                is_cut = True
         except BrokenPipeError:
             _give_up_stdout()
     if target is not None or lost:
         click.echo(f"{taken} frames" + (f", {lost} lost because they were read too slowly" if lost else ""), err=True)
+    if is_cut:
+        raise Failed("the gateway has ended")
 
 
 def _filter(expression: str | None, stack: ExitStack, *, is_tap: bool) -> Callable[[bytes], bool]:

@@ -228,6 +228,15 @@ def test_a_fault_is_told_with_its_line_and_alone(text: str, line: int, told: str
     assert more == missing  # a table may lack several keys, nothing else comes in pairs
 
 
+def test_ports_of_one_bridge_have_macs_of_their_own() -> None:
+    mac = 'mac = "02:00:00:00:00:01"\n'
+    for one, other, line in (("br0", "br0", 7), ("br0", "br1", 0)):
+        text = changed("[tap1]\n", f'{mac}bridge = "{one}"\n[tap1]\nbridge = "{other}"\n{mac}')
+        assert [fault.partition(" is tap0's")[0] for fault in faults_of(text)] == (
+            [f"gateway.toml:{line}: tap1.mac: 02:00:00:00:00:01"] if line else []
+        )
+
+
 def test_a_table_is_told_everything_that_it_lacks() -> None:
     for text, lacks in (
         ("[tap1]\n", ["address", "gateway"]),

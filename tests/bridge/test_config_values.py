@@ -260,6 +260,12 @@ def test_a_missing_file_and_a_folder_are_configuration_errors(tmp_path: Path) ->
         load(tmp_path, "replay")
 
 
+def test_a_byte_order_mark_in_front_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_bytes(b'\xef\xbb\xbf[tap0]\naddress = "192.168.200.2/24"\n')
+    assert load(path, "run").tap0 is not None
+
+
 def test_bytes_that_are_no_text_are_told_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
     path.write_bytes(b"[tap0]\n# \xff\n")

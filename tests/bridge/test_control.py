@@ -15,7 +15,15 @@ from typing import Any
 
 import pytest
 
-from bridge.control import IDLE_S, LONGEST_REQUEST_BYTES, MOST_CLIENTS, MOST_UNSENT_BYTES, Client, ControlServer
+from bridge.control import (
+    IDLE_S,
+    LONGEST_REQUEST_BYTES,
+    MOST_CHILDREN,
+    MOST_CLIENTS,
+    MOST_UNSENT_BYTES,
+    Client,
+    ControlServer,
+)
 from bridge.control_client import ControlError, Document, NotRunning, request, stream
 from bridge.loop import Loop
 from tests.bridge.test_loop import Cable
@@ -196,6 +204,33 @@ def test_a_child_answers_on_a_snapshot_and_changes_nothing(server: Server) -> No
         assert server.ask(connection, {"command": "echo"})["ok"]
 
 
+def test_questions_beyond_the_number_of_children_wait_for_their_turn(server: Server) -> None:
+    connections = [server.connect() for _ in range(3 * MOST_CHILDREN)]
+    for connection in connections:
+        connection.send(b'{"command": "fork"}\n')
+    most = 0
+    for connection in connections:
+        assert server.turn_until_line(connection)["ok"]
+        most = max(most, server.control.children)
+        connection.close()
+    assert 0 < most <= MOST_CHILDREN
+
+
+def test_no_child_begins_while_another_thread_is_at_work(server: Server) -> None:
+    server.control.hold()
+    with server.connect() as connection, server.connect() as leaving:
+        for one in (leaving, connection):
+            one.send(b'{"command": "fork"}\n')
+        while server.control.clients < 2:
+            server.loop.turn(0.01)
+        for _ in range(3):
+            server.loop.turn(0.01)
+        assert server.control.children == 0
+        leaving.close()
+        server.control.release()
+        assert server.turn_until_line(connection)["ok"]
+
+
 def test_a_child_refuses_as_its_parent_would(server: Server) -> None:
     with server.connect() as connection:
         answer = server.ask(connection, {"command": "fork.refuse"})
@@ -245,6 +280,19 @@ def test_a_slow_reader_of_a_stream_loses_records_and_is_told_how_many(server: Se
         while not last.endswith(b'"lost":%d}\n' % lost):
             server.loop.turn(0)
             last = last[-100:] + connection.recv(1 << 20)
+
+
+def test_a_stream_without_room_says_so_before_a_record_is_made(server: Server) -> None:
+    with server.connect() as connection:
+        server.ask(connection, {"command": "stream"})
+        (client,) = server.streaming
+        assert client.has_room()
+        client.record({"frame": "x" * MOST_UNSENT_BYTES})
+        assert not client.has_room()
+        assert client.lost == 1
+    while server.streaming:
+        server.loop.turn(0.01)
+    assert client.has_room(), "a client that has left keeps no records"
 
 
 def test_clients_beyond_the_bound_are_told_so(server: Server) -> None:

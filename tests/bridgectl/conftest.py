@@ -128,6 +128,8 @@ class Daemon:
             self.loop.turn(0.01)
 
     def close(self) -> None:
+        if not self._running:
+            return
         self._running = False
         self._thread.join()
         self.server.close()

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -331,6 +332,15 @@ def test_capture_prints_a_line_for_each_frame(folder: Path, daemon: Daemon) -> N
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d\.\d{6} tap0 In  192\.168\.200\.3:5000 > 8\.8\.8\.8:53 UDP, 3 bytes, ttl 64", lines[0]
     )
+
+
+def test_capture_ends_with_1_where_the_gateway_ends_first(folder: Path, daemon: Daemon) -> None:
+    with program(folder, "capture", "--port", "tap0", *C) as running:
+        assert running.stdout is not None
+        while not select.select([running.stdout], [], [], 0.05)[0]:
+            daemon.ports["tap0"].deliver(QUERY)
+        daemon.close()
+        assert (running.wait(), errors_of(running)) == (1, "Error: the gateway has ended\n")
 
 
 def test_capture_writes_pcapng_with_directions(folder: Path, daemon: Daemon) -> None:

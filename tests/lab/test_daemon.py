@@ -10,6 +10,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,18 @@ def test_a_reload_lists_its_moves_first_and_then_makes_them(fresh_lab: Lab) -> N
     assert fresh_lab.ask("route.get", ip="203.0.113.1")["target"] == "vpn:hk"
     fresh_lab.ask("reload")
     assert fresh_lab.ask("route.get", ip="203.0.113.1")["target"] == "tap1"
+
+
+def test_questions_and_reloads_that_come_during_a_reload_wait_for_it(fresh_lab: Lab) -> None:
+    gateway = fresh_lab.start_gateway()
+    many = "".join(f"{101 + index // 65536}.{index // 256 % 256}.{index % 256}.0/24\n" for index in range(50_000))
+    fresh_lab.configure(offload_list=OFFLOAD_LIST + many)
+    gateway.signal(signal.SIGHUP)
+    questions = [("alias.show", {}), ("reload", {}), ("reload", {"dry_run": True}), ("arp.show", {}), ("reload", {})]
+    with ThreadPoolExecutor(len(questions)) as pool:
+        answers = list(pool.map(lambda question: fresh_lab.ask(question[0], **question[1]), questions))
+    assert [answer["version"] for answer in answers] == [1] * len(questions)
+    assert fresh_lab.ask("route.get", ip="101.0.9.1")["target"] == "tap1"
 
 
 def test_a_reload_that_is_wrong_changes_nothing_and_tells_every_fault(fresh_lab: Lab) -> None:
