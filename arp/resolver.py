@@ -67,6 +67,12 @@ class Resolver:
         """True for a host address of the subnet that is not our own: only these are asked for, only these learned."""
         return self._first <= address <= self._last and address != self.address
 
+    def is_foreign(self, address: int) -> bool:
+        """True for a host address outside the subnet: a neighbour may ask under it, it is never learned."""
+        network = address >> 24
+        inside = self._network <= address < self._network + self._table.slots
+        return not inside and 0 < network < 224 and network != 127
+
     # Towards the next hop
 
     def lookup(self, address: int, now: int) -> bytes | None:

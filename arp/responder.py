@@ -56,6 +56,8 @@ class Responder:
             return self._contested(heard, now)
         if heard.sender == 0 and heard.opcode == packet.REQUEST:
             return self._probed(heard, now)
+        if heard.opcode == packet.REQUEST and own.is_foreign(heard.sender):
+            return self._asked_from_afar(heard, now)
         return [Dropped(Drop.ARP_SENDER)]
 
     def _from_host(self, heard: ArpPacket, now: int) -> list[ArpEffect]:
@@ -91,6 +93,13 @@ class Responder:
         if self._announcer.rival(now).notable:
             effects.append(self._conflict_told(heard))
         return effects
+
+    def _asked_from_afar(self, heard: ArpPacket, now: int) -> list[ArpEffect]:
+        """A neighbour asks under an address of another subnet, as kernels do that have one on another interface (a
+        router on its loopback): RFC 826 answers it. Nothing is learned, the table has no slot for it."""
+        if heard.target != self._resolver.address:
+            return [Dropped(Drop.ARP_NOT_FOR_US)]
+        return [self._reply(heard)] if self._admit_stranger(now) else [Dropped(Drop.ARP_RATE_LIMITED)]
 
     def _contested(self, heard: ArpPacket, now: int) -> list[ArpEffect]:
         """Somebody else sends from our address."""

@@ -18,12 +18,17 @@ from bridge.loop import Loop
 from bridge.ports.base import Kind
 from wire.offload import Offload
 
+MOST_CAPTURES = 16
+"""Each may hold back `bridge.control.MOST_UNSENT_BYTES` where its reader is slow."""
+
 
 def capture(loop: Loop, ports: Mapping[str, Kind], arguments: Document, client: Client) -> None:
     """Stream the frames of `arguments["port"]` until the client hangs up."""
     port = arguments.get("port")
     if not isinstance(port, str) or port not in ports:
         raise ControlError(2, f"{port!r} is no port that can be captured: {', '.join(ports)}")
+    if loop.watching >= MOST_CAPTURES:
+        raise ControlError(1, f"{MOST_CAPTURES} captures are under way already")
 
     def see(name: str, direction: str, frame: bytes | bytearray, offload: Offload | None) -> None:
         if not client.has_room():

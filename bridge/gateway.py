@@ -54,7 +54,7 @@ class Gateway:
         self.aliases = Aliases(alias_settings(config), forwards_from(config), reserved_ports(config), rng)
         self.fragments: FragmentStore[Path | Answer, Arrival] = FragmentStore()
         self.reassembly = Reassembly()
-        self.flows = FlowTable(limit=2 * min(config.alias.max_links, 65_536))
+        self.flows = FlowTable()
         self.returns = Returns()
         self.unreachable_nodes: set[str] = set()
         self.started_ns = 0

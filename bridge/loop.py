@@ -153,6 +153,11 @@ class Loop:
 
     # Watching
 
+    @property
+    def watching(self) -> int:
+        """How many watchers there are, on all ports."""
+        return sum(map(len, self._watchers.values()))
+
     def watch(self, port: str, watcher: Watcher) -> None:
         """Show `watcher` every frame of a port; nothing is spent on ports that nobody watches."""
         self._watchers[port] = (*self._watchers.get(port, ()), watcher)

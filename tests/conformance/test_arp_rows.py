@@ -167,13 +167,23 @@ def test_a9_no_group_or_zero_mac_address_is_ever_cached(make: MakeScenario, sha:
     assert mac_of(s, C) == MAC_C
 
 
+@pytest.mark.parametrize("spa", ["10.9.9.9", "192.168.201.20", "192.168.199.255", ISP, "114.114.114.114"])
+def test_a10_a4_who_asks_under_an_address_of_another_subnet_is_answered_and_not_learned(
+    make: MakeScenario, spa: str
+) -> None:
+    """A kernel asks so for what it sends from an address of another interface: silence would cut it off."""
+    s = make("V")
+    for to in (BROADCAST, MAC_L):
+        (out,) = s.inject("L", arp(1, MAC_C, spa, NOBODY, to=to))
+        assert (out.arp.op, out.arp.psrc, out.arp.hwsrc, out.arp.pdst) == (2, ADDRESS_L, MAC_L, spa)
+        assert (out.eth.dst, out.arp.hwdst) == (MAC_C, MAC_C)
+    assert s.inject("L", arp(2, MAC_C, spa, MAC_L, to=MAC_L)) == []
+    assert states(s) == {}
+
+
 @pytest.mark.parametrize(
     "spa",
     [
-        "10.9.9.9",
-        "192.168.201.20",
-        "192.168.199.255",
-        ISP,
         "192.168.200.0",
         "192.168.200.255",
         "127.0.0.1",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from flow.table import IDLE_NS, FlowTable
+from flow.table import FORGET_NS, IDLE_NS, FlowTable
 from wire import ipv4
 
 
@@ -46,7 +46,7 @@ def test_flows_that_were_forgotten_as_idle_do_not_stand_in_line_any_more() -> No
 
 
 def test_a_new_flow_costs_no_more_where_the_table_is_full() -> None:
-    """A host that sends to 131,072 remotes fills it; what it sends next must not cost fifty times as much."""
+    """A host that sends to ever new remotes fills it; what it sends next must not cost fifty times as much."""
     table = FlowTable()
 
     def cost_s(first: int, flows: int) -> float:
@@ -57,3 +57,11 @@ def test_a_new_flow_costs_no_more_where_the_table_is_full() -> None:
 
     filling = cost_s(0, table.limit)
     assert cost_s(table.limit, 5_000) < 10 * filling
+
+
+def test_idle_flows_are_forgotten_when_new_ones_come_though_nobody_asks() -> None:
+    table = FlowTable()
+    for number in range(100):
+        see(table, number, 0)
+    see(table, 100, FORGET_NS + 1)
+    assert len(table) == 1
