@@ -102,10 +102,10 @@ def figures(rounds: int) -> list[Figure]:
 
         def load_routes() -> float:
             started = time.perf_counter()
-            routes_from(gateway.config)
+            routes_from(load(gateway.config.path, "replay"))
             return (time.perf_counter() - started) * 1e3
 
-        found.append(measured("load a list of 10,000 prefixes", "ms", rounds, load_routes))
+        found.append(measured("read, check and build a list of 10,000 prefixes", "ms", rounds, load_routes))
         addresses = [random.Random(2).getrandbits(32) for _ in range(100_000)]
 
         def look_up() -> float:

@@ -3,7 +3,8 @@ would have become alone.
 
 Two gateways of one seed run side by side. One gets what a kernel hands over: up to 64 KB under one header, and a
 checksum that holds the sum of the pseudo-header alone. The other gets the same packets as they stand on a wire. The
-checksums of what goes in are made here, those of what comes out are recomputed by scapy.
+checksums of what goes in are made here, those of what comes out are recomputed by scapy. One file: every case runs on
+the same pair of gateways.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Section 1c of the checklist: ICMP through the NAT (RFC 5508), queries and errors, on both egresses."""
+"""Section 1c of the checklist: ICMP through the NAT (RFC 5508), queries and errors, on both egresses.
+
+One file: the rows share the packets that they quote.
+"""
 
 from __future__ import annotations
 

@@ -49,7 +49,8 @@ def test_somebody_without_rights_gets_the_lab_in_a_user_namespace() -> None:
     first = process.line()
     if first.startswith("impossible") or "Operation not permitted" in first:
         process.stop()
-        pytest.skip(first)
+        assert os.environ.get("CI") != "true", first
+        pytest.skip(f"no user namespace here: {first}")
     assert process.line() == "True"
     process.finish()
     process.stop()
