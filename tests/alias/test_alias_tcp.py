@@ -1,4 +1,4 @@
-"""RFC 5382 and RFC 7857 2: what TCP does to a link, second by second. One file, since all of it speaks of one machine."""
+"""RFC 5382 and RFC 7857 2: what TCP does to a link, second by second. One file, since it speaks of one machine."""
 
 from __future__ import annotations
 
