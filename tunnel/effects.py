@@ -41,7 +41,7 @@ class PeerConfig:
     public_key: bytes
     allowed_ips: tuple[Network, ...] = ()
     endpoint: Endpoint | None = None
-    psk: bytes = field(default=bytes(32), repr=False)
+    psk: bytes | bytearray = field(default=bytes(32), repr=False)
     persistent_keepalive_s: int = 0
 
 

@@ -42,7 +42,7 @@ class Tunnel:
 
     def __init__(
         self,
-        private_key: bytes,
+        private_key: bytes | bytearray,
         peers: Iterable[PeerConfig],
         now: int,
         *,

@@ -41,7 +41,7 @@ class LocalKeys:
 
     __slots__ = ("hash_start", "private", "public")
 
-    def __init__(self, private: bytes) -> None:
+    def __init__(self, private: Bytes) -> None:
         if len(private) != 32:
             raise ValueError("a private key has 32 bytes")
         self.private = bytearray(private)
@@ -61,7 +61,7 @@ class RemoteKeys:
 
     __slots__ = ("hash_start", "psk", "public", "static_static")
 
-    def __init__(self, local: LocalKeys, public: bytes, psk: bytes = NO_PSK) -> None:
+    def __init__(self, local: LocalKeys, public: bytes, psk: Bytes = NO_PSK) -> None:
         if len(public) != 32 or len(psk) != 32:
             raise ValueError("public and pre-shared keys have 32 bytes")
         secret = shared_secret(local.private, public)
