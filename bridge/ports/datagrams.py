@@ -33,8 +33,8 @@ _MOST_KNOWN = 4096
 class DatagramSocket:
     """Bound to `port` of all our addresses; `OSError` where that is taken.
 
-    `device`: the index of the device that datagrams leave by where no route says more than a default route; None is as
-    the kernel's routes say. The tunnel's own datagrams must not go back into the tunnel.
+    `device`: the index of the device that all datagrams leave by, None is as the kernel's routes say: where tun0 takes
+    the default route over, the tunnel's own datagrams must not go back into the tunnel.
     """
 
     def __init__(self, port: int, device: int | None = None) -> None:
