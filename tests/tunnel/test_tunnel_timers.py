@@ -115,6 +115,16 @@ def test_w9_initiator_that_still_hears_at_165_s_asks_for_one_new_handshake() -> 
     assert world.sent("bob", Kind.INITIATION) == []
 
 
+def test_w9_responder_that_still_hears_at_165_s_does_nothing() -> None:
+    world, alice, bob = connected()
+    world.fate = lambda datagram: [] if len(datagram) == 148 else [DELAY_NS]
+    until(world, 166)
+    world.send(alice, "bob", inner(mark=1))
+    until(world, 175)
+    assert bob.packets[-1] == ("alice", inner(mark=1))
+    assert world.sent("bob", Kind.INITIATION) == []
+
+
 def test_w10_twenty_initiations_5_s_apart_then_silence_until_the_next_packet() -> None:
     world, alice, _ = pair()
     lose_everything(world)
@@ -330,6 +340,18 @@ def test_w17_late_packets_under_the_previous_session_are_taken_for_180_s() -> No
     assert bob.tunnel.receive([(late[0], alice.home)], world.now).packets == [("alice", inner(mark=10))]
     until(world, 180.1)
     assert bob.tunnel.receive([(late[0], alice.home)], world.now).drops == {Drop.TUNNEL_EXPIRED: 1}
+
+
+def test_w17_previous_session_is_still_heard_while_the_next_one_waits() -> None:
+    world, alice, bob = connected()
+    until(world, 60)
+    late = alice.tunnel.send("bob", [inner(mark=10)], world.now).datagrams[0][1]
+    world.carry(alice, alice.tunnel.call("bob", world.now))
+    until(world, 70)
+    assert bob.happened(Happening.SESSION) == 2
+    initiation = alice.tunnel.call("bob", world.now).datagrams[0][1]
+    assert kinds(bob.tunnel.receive([(initiation, alice.home)], world.now)) == [Kind.RESPONSE]
+    assert bob.tunnel.receive([(late, alice.home)], world.now).packets == [("alice", inner(mark=10))]
 
 
 def test_w17_both_call_at_once_and_both_are_heard() -> None:

@@ -148,9 +148,25 @@ def test_wrong_sizes_never_reach_the_library() -> None:
             call()
 
 
-def test_handshake_secrets_are_overwritten() -> None:
+def test_handshake_secrets_are_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    wiped: list[bytes] = []
+
+    def witness(secret: bytearray) -> None:
+        wiped.append(bytes(secret))
+        primitives.wipe(secret)
+        assert not any(secret)
+
+    monkeypatch.setattr(noise, "wipe", witness)
     ours, theirs = noise.LocalKeys(b"\1" * 32), noise.LocalKeys(b"\2" * 32)
-    _, state = noise.initiate(ours, noise.RemoteKeys(ours, theirs.public), b"\3" * 32, bytes(12), 1)
+    body, state = noise.initiate(ours, noise.RemoteKeys(ours, theirs.public), b"\3" * 32, bytes(12), 1)
+    called = noise.read_static(theirs, body)
+    assert called is not None
+    caller = noise.RemoteKeys(theirs, ours.public)
+    assert noise.read_timestamp(called, caller, body) == bytes(12)
+    assert noise.respond(called, caller, b"\4" * 32, 2) is not None
+    assert b"\4" * 32 in wiped
+    for one, other in ((b"\3" * 32, theirs.public), (theirs.private, body[8:40]), (b"\4" * 32, body[8:40])):
+        assert bytes(primitives.shared_secret(one, other) or b"") in wiped
     assert any(state.ephemeral)
     state.wipe()
     ours.wipe()
