@@ -202,14 +202,35 @@ def _without_effect(config: Config, document: Document, report: Report) -> None:
         for key in ("mac", "bridge", "arp"):
             if document.has("tap1", key):
                 report.warn(("tap1", key), 'has no effect on a port of kind "tun", which speaks raw IP')
-    for table in ("tunnel", "peer"):
-        if document.has(table):
-            report.warn((table,), "the tunnel is not in this version, nothing is sent to a node or taken from one")
+    _tunnel(config, document, report)
     if config.vpn and config.vpn.netns and not document.has("vpn", "interface"):
         report.warn(("vpn", "netns"), "has no effect without vpn.interface")
     for name, peer in config.peer.items():
         if peer.exit and not document.has("tap1"):
             report.warn(("peer", name, "exit"), "has no effect without [tap1]")
+
+
+def _tunnel(config: Config, document: Document, report: Report) -> None:
+    """What the tunnel does not do, and what others do in its place."""
+    if document.has("peer") or document.has("tunnel"):
+        table = "tunnel" if document.has("tunnel") else "peer"
+        if not document.has("vpn"):
+            report.warn((table,), "the exit role is not in this version: without [vpn] no tunnel is opened")
+        elif document.has("vpn", "interface"):
+            report.warn((table,), "no tunnel is opened: vpn.interface, which is not encrypted, takes its place")
+    if config.tunnel and config.tunnel.relay and document.has("tunnel", "relay"):
+        report.warn(("tunnel", "relay"), "relaying is not in this version, nothing is passed between peers")
+    for name, peer in config.peer.items():
+        if peer.via is not None:
+            what = "relays are not in this version: the peer cannot be reached, and is not listened to"
+            report.warn(("peer", name, "via"), what)
+        if peer.exit and document.has("tap1"):
+            report.warn(("peer", name, "exit"), "the exit role is not in this version, nothing leaves by tap1")
+        if peer.endpoint is not None and peer.endpoint.startswith("["):
+            what = "IPv6 endpoints are not in this version: the peer is reached once it calls by IPv4"
+            report.warn(("peer", name, "endpoint"), what)
+        if not document.has("peer", name, "allowed_ips"):
+            report.warn(("peer", name), 'nothing is taken from the peer, add allowed_ips = ["0.0.0.0/0"] or less')
     named: dict[Prefix, str] = {}
     for name, peer in config.peer.items():
         for index, prefix in enumerate(peer.allowed_ips):

@@ -39,6 +39,7 @@ from bridge.prefix_files import PrefixFiles
 Purpose = Literal["run", "check", "replay"]
 
 DEFAULT_TUN_MTU = 1500
+DEFAULT_STATE = Path("/var/lib/tapbridge/tunnel.json")
 
 
 class Table(BaseModel):
@@ -112,13 +113,14 @@ class OffloadLists(Table):
 
 
 class Tunnel(Table):
-    """`[tunnel]`. `run` and `check` demand the key file."""
+    """`[tunnel]`. `run` and `check` demand the key file. `state_file` is ours: what must survive a restart."""
 
     private_key_file: AbsolutePath | None = None
     listen_port: PortNumber = 51820
     name: NodeName | None = None
     relay: bool = True
     routes: PathAsWritten | None = None
+    state_file: AbsolutePath = DEFAULT_STATE
 
 
 class Peer(Table):

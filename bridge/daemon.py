@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import random
+import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -29,12 +31,19 @@ from bridge.gateway import Gateway
 from bridge.hooks import Hook
 from bridge.instance import AlreadyRunning, InstanceLock
 from bridge.loop import Loop, Signals
+from bridge.names import Resolver
 from bridge.notify import notify, reloading
-from bridge.ports.base import Port, PortError, PortGone
-from bridge.ports.link import default_gateway, open_ports
+from bridge.peers import Peers, has_tunnel, peers_from, read_key, served
+from bridge.ports.base import Kind, Port, PortError, PortGone
+from bridge.ports.datagrams import DatagramSocket
+from bridge.ports.link import default_device, default_gateway, open_ports
 from bridge.privileges import drop_capabilities
 from bridge.routing import routes_from
+from bridge.stamps import StampFile
+from bridge.uplink import Uplink
 from route.table import RouteTable, node_of
+from tunnel.endpoint import Tunnel
+from tunnel.primitives import wipe
 from wire.units import SECOND_NS
 
 log = logging.getLogger(__name__)
@@ -75,6 +84,7 @@ class Setup(NamedTuple):
     config: Config
     routes: RouteTable
     unreached: set[str]
+    peers: Peers
 
 
 def read_setup(path: Path) -> Setup:
@@ -84,7 +94,7 @@ def read_setup(path: Path) -> Setup:
     nodes = {node for total in routes.summary() if (node := node_of(total["target"])) is not None}
     if loaded.vpn is not None and loaded.vpn.interface is not None and loaded.vpn.node is not None:
         nodes.discard(loaded.vpn.node)
-    return Setup(loaded, routes, nodes)
+    return Setup(loaded, routes, nodes.difference(served(loaded)), peers_from(loaded))
 
 
 class Daemon:
@@ -100,7 +110,7 @@ class Daemon:
         self._reload_clients: list[Client] = []  # who waits for the next one
         _warn(setup)
         _claim(socket_path, stack)
-        gateway_before = default_gateway()
+        gateway_before, device_before = default_gateway(), default_device()
         self.gateway = Gateway(loaded, setup.routes, random.SystemRandom())
         self.gateway.unreachable_nodes = setup.unreached
         self.loop = Loop(self.gateway, on_gone=self._port_gone)
@@ -109,6 +119,7 @@ class Daemon:
             self.loop, {signal.SIGHUP: self._hang_up, signal.SIGTERM: self._stop, signal.SIGINT: self._stop}
         )
         stack.callback(signals.close)
+        self.uplink = self._open_uplink(setup, device_before, stack)
         self.ports = open_ports(plans_from(loaded))
         for port in self.ports.values():
             stack.callback(port.close)
@@ -117,6 +128,51 @@ class Daemon:
         self._up, self._down = self._hooks(loaded, stack)
         self._serve_people(loaded, socket_path, stack)
         drop_capabilities()
+
+    def _open_uplink(self, setup: Setup, device: int | None, stack: ExitStack) -> Uplink | None:
+        """The tunnel, where one is configured. `device`: of the default route, which tun0 may be about to take over."""
+        loaded = setup.config
+        if loaded.tunnel is None or not has_tunnel(loaded):
+            return None
+        assert loaded.vpn is not None
+        assert loaded.tunnel.private_key_file is not None, "`run` demands a key file"
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no key in a core dump
+        try:
+            takes_over = loaded.tun0 is not None and loaded.tun0.default_route
+            datagrams = DatagramSocket(loaded.tunnel.listen_port, device if takes_over else None)
+        except OSError as error:
+            raise Refused(f"UDP port {loaded.tunnel.listen_port} cannot be had: {error.strerror}") from error
+        stack.callback(datagrams.close)
+        kept = StampFile(loaded.tunnel.state_file)
+        key = read_key(loaded.tunnel.private_key_file)
+        try:
+            tunnel = Tunnel(
+                key,
+                setup.peers.configs,
+                self.loop.clock(),
+                wall_ns=time.time_ns,
+                random_bytes=os.urandom,
+                mtu_bytes=loaded.vpn.mtu,
+                stamps=kept.read(),
+            )
+        except ValueError as error:
+            raise Refused(f"the tunnel cannot be opened: {error}") from error
+        finally:
+            wipe(key)
+        resolver = Resolver(self.loop)
+        stack.callback(resolver.close)
+        uplink = Uplink(
+            self.loop,
+            self.gateway,
+            tunnel,
+            datagrams,
+            setup.peers,
+            keep=kept.write,
+            resolve=resolver.resolve,
+            unserved=setup.unreached,
+        )
+        stack.callback(uplink.close)
+        return uplink
 
     def _hooks(self, loaded: Config, stack: ExitStack) -> tuple[Hook | None, Hook | None]:
         up, down = loaded.hooks.up, loaded.hooks.down
@@ -226,6 +282,8 @@ class Daemon:
         _warn(read)
         self.gateway.unreachable_nodes = read.unreached
         self.loop.carry_out(self.gateway.reconfigure(read.config, read.routes, self.loop.clock()))
+        if self.uplink is not None:
+            self.uplink.reconfigure(read.peers, read.unreached)
         log.info("reloaded")
         return None
 
@@ -235,7 +293,11 @@ class Daemon:
         if isinstance(read, Exception):
             log.error("a bug in reading the configuration", exc_info=read)
             return ControlError(FAILED, "the configuration could not be read; the gateway's log says more")
-        return _fixed_keys(self.gateway.config, read.config)
+        refusal = _fixed_keys(self.gateway.config, read.config)
+        if refusal is None and self.uplink is not None:
+            fault = self.uplink.fault_of(read.peers)
+            refusal = None if fault is None else ControlError(BAD_CONFIGURATION, fault)
+        return refusal
 
     # What people ask
 
@@ -243,7 +305,8 @@ class Daemon:
         handlers: dict[str, Handler] = {name: partial(self._explain, name) for name in explain.COMMANDS}
         handlers |= {name: partial(self._act, name) for name in explain.ACTIONS}
         handlers["reload"] = self._answer_reload
-        handlers["capture"] = partial(capture, self.loop, {name: port.kind for name, port in self.ports.items()})
+        handlers["capture"] = self._capture
+        handlers["peers"] = self._answer_peers
         handlers["stop"] = self._answer_stop
         return handlers
 
@@ -261,6 +324,16 @@ class Daemon:
             raise ControlError(refused.code, str(refused)) from refused
         self.loop.carry_out(effects)
         client.answer(document)
+
+    def _capture(self, arguments: Document, client: Client) -> None:
+        kinds: dict[str, Kind] = {name: port.kind for name, port in self.ports.items()}
+        if self.uplink is not None:
+            kinds |= dict.fromkeys(self.uplink.ports, "tun")
+        capture(self.loop, kinds, arguments, client)
+
+    def _answer_peers(self, _arguments: Document, client: Client) -> None:
+        statuses = self.uplink.status() if self.uplink is not None else []
+        client.answer(explain.peers(self.gateway.config, statuses, self.loop.clock()))
 
     def _answer_reload(self, arguments: Document, client: Client) -> None:
         if arguments.get("dry_run"):

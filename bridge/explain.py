@@ -15,6 +15,7 @@ from typing import Any
 
 from alias.types import Link
 from arp.effects import Entry
+from bridge.config_model import Config, Peer
 from bridge.control_client import Document
 from bridge.effects import Effect
 from bridge.gateway import Gateway
@@ -23,6 +24,7 @@ from bridge.outgoing import end_text, protocol_name
 from bridge.replay import Misuse, port_name
 from bridge.summary import summary
 from route.table import RouteTable
+from tunnel.effects import Status
 from wire.ethernet import IPV4_TYPE
 from wire.pcap import LINK_ETHERNET, LINK_RAW, LINKS_RAW
 from wire.units import SECOND_NS, address_int, address_text, mac_bytes, mac_text, prefix_mask
@@ -242,6 +244,47 @@ def moves(before: RouteTable, after: RouteTable, flows: Iterable[tuple[object, i
             for move, count in zip(found, counts, strict=True)
         ]
     )
+
+
+# Peers
+
+
+def peers(config: Config, statuses: Iterable[Status], now: int) -> Document:
+    """The tunnel's peers in the order of the configuration, also those that it does not serve."""
+    by_name = {status.name: status for status in statuses}
+    return _document(peers=[_peer(name, peer, by_name.get(name), now) for name, peer in config.peer.items()])
+
+
+def _peer(name: str, peer: Peer, status: Status | None, now: int) -> Document:
+    endpoint = status.endpoint if status is not None else None
+    return {
+        "name": name,
+        "public_key": peer.public_key,
+        "endpoint": None if endpoint is None else end_text(int.from_bytes(endpoint.address, "big"), endpoint.port),
+        "via": peer.via,
+        "allowed_ips": [str(prefix) for prefix in peer.allowed_ips],
+        "latest_handshake_s": _since(status.latest_handshake, now) if status is not None else None,
+        "rx_bytes": status.rx_bytes if status is not None else 0,
+        "tx_bytes": status.tx_bytes if status is not None else 0,
+        "persistent_keepalive_s": peer.persistent_keepalive or None,
+        "session_age_s": _since(status.session_since, now) if status is not None else None,
+        "waiting": status.staged if status is not None else 0,
+        "state": _peer_state(status),
+    }
+
+
+def _peer_state(status: Status | None) -> str:
+    if status is None:
+        return "not served"
+    if status.has_session:
+        return "up"
+    if status.endpoint is None:
+        return "no endpoint"
+    return "no answer" if status.has_given_up else "idle"
+
+
+def _since(then: int | None, now: int) -> float | None:
+    return None if then is None else _seconds(now - then)
 
 
 # Counters

@@ -57,6 +57,7 @@ class Gateway:
         self.flows = FlowTable()
         self.returns = Returns()
         self.unreachable_nodes: set[str] = set()
+        self.wanted_nodes: set[str] = set()  # those of them that packets were meant for, till somebody takes them out
         self.started_ns = 0
         self._events = events
         self._tap0 = self.interfaces.get("tap0")
@@ -179,6 +180,33 @@ class Gateway:
     def refused(self, port: str, reason: Drop) -> None:
         """A port could not put a frame on its device."""
         self.counters.drops_by_port[port.partition(":")[0], reason] += 1
+
+    def undelivered(self, port: str, sent: bytes, now: int) -> list[Effect]:
+        """A packet that left by `port` of the tunnel did not get through: its sender hears 3/1 (RFC 1812 5.2.7.1).
+
+        `sent` is the packet as it left. The error is one of our own about it, and goes the way of any error that comes
+        back by that port: to whoever the quoted packet's link names.
+        """
+        effects = self.out.effects = []
+        quoted = ipv4.parse(sent, 0, None)
+        if isinstance(quoted, Drop) or not errors.may_answer(quoted, group=False) or not self.out.address_for_host:
+            return effects
+        data = errors.error(
+            errors.UNREACHABLE,
+            errors.HOST,
+            sent,
+            source=self.out.address_for_host,
+            destination=quoted.source,
+            identification=self.out.next_identification(),
+        )
+        message = ipv4.parse(data, 0, None)
+        assert isinstance(message, Packet)
+        ipv4.read_transport(message)
+        arrival = Arrival(port, self._interface_of(port), message, False)
+        way = self._from_outside(arrival, now)
+        if isinstance(way, Path) and self.out.may_tell(way.interface, way.inside[0], now, may_answer=True):
+            self._carry(arrival, way, now)
+        return effects
 
     def port_of(self, target: str) -> str:
         """The port's name for a routing target: `vpn:NODE` is `vpn` for the default node."""
@@ -337,7 +365,9 @@ class Gateway:
         out = self.interfaces.get(target.partition(":")[0])
         if out is None:
             return Drop.PORT_ABSENT
-        if out is self._vpn and node_of(target) in self.unreachable_nodes:
+        node = node_of(target)
+        if node is not None and node in self.unreachable_nodes:
+            self.wanted_nodes.add(node)
             self.out.error(arrival, errors.UNREACHABLE, errors.HOST, now)
             return Drop.ROUTE_NO_TUNNEL
         if out is self._tun0 and came_by is self._tun0:

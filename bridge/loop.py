@@ -21,7 +21,7 @@ from functools import partial
 from typing import Protocol
 
 from bridge.effects import Effect, Event, Send
-from bridge.ports.base import Port, PortGone
+from bridge.ports.base import Arrival, Port, PortGone
 from wire.drop import Drop
 from wire.offload import Offload
 from wire.units import SECOND_NS
@@ -94,6 +94,7 @@ class Loop:
         self._faults: dict[tuple[str, int], tuple[int, int]] = {}
         self._claims_quiet_until_ns = 0
         self._resume_ticks_ns = 0
+        self._after: list[Callable[[], None]] = []
         self._running = True
 
     def attach(self, port: Port) -> None:
@@ -101,6 +102,18 @@ class Loop:
         self._ports[port.fileno()] = port
         self._writers[port.name] = port.write
         self._epoll.register(port.fileno(), select.EPOLLIN)
+
+    def attach_writer(self, name: str, write: Callable[[bytes | bytearray, Offload | None], Drop | None]) -> None:
+        """Give frames for the port `name` to `write`, for ports that share one descriptor; `detach_writer` ends it."""
+        self._writers[name] = write
+
+    def detach_writer(self, name: str) -> None:
+        """Frames for the port `name` have nowhere to go any more."""
+        self._writers.pop(name, None)
+
+    def after_bursts(self, callback: Callable[[], None]) -> None:
+        """Call after every burst of frames and at the end of every turn: what was written meanwhile may leave now."""
+        self._after.append(callback)
 
     # Running
 
@@ -124,6 +137,7 @@ class Loop:
             if callback is not None:
                 self._call(partial(callback, events))
         self._fire()
+        self._settle()
 
     def close(self) -> None:
         """Give the epoll descriptor back."""
@@ -147,7 +161,11 @@ class Loop:
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call once, `seconds` from now."""
-        timer = Timer(self.clock() + round(seconds * SECOND_NS), callback)
+        return self.call_at(self.clock() + round(seconds * SECOND_NS), callback)
+
+    def call_at(self, due_ns: int, callback: Callable[[], None]) -> Timer:
+        """Call once, when the clock shows `due_ns`."""
+        timer = Timer(due_ns, callback)
         heapq.heappush(self._timers, (timer.due_ns, next(self._order), timer))
         return timer
 
@@ -202,12 +220,17 @@ class Loop:
         log.warning("%s: %s claims %s, %s", event.port, claimant, event.facts["ip"], owner)
 
     def _burst(self, port: Port) -> None:
-        name, receive, carry_out = port.name, self._walk.receive, self.carry_out
         try:
             burst = port.read_burst(BURST_FRAMES)
         except PortGone as gone:
             self._lost(port, gone)
             return
+        self.walk(port.name, burst)
+        self._settle()
+
+    def walk(self, name: str, burst: Iterable[Arrival]) -> None:
+        """Walk frames that came in by the port `name`, and carry out what comes of each."""
+        receive, carry_out = self._walk.receive, self.carry_out
         now = self.clock()
         watchers = self._watchers.get(name, ())
         for frame, offload in burst:
@@ -220,6 +243,10 @@ class Loop:
             except Exception as error:  # noqa: BLE001 - no frame ends the gateway; `_fault` logs it whole
                 self._fault(error, f"on a frame of {name}", frame)
                 self._walk.refused(name, Drop.WALK_FAULT)
+
+    def _settle(self) -> None:
+        for callback in self._after:
+            self._call(callback)
 
     def _fire(self) -> None:
         """Timers of the walk, then those of the process."""

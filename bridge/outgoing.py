@@ -65,7 +65,7 @@ class Outgoing:
         self._own_address = own_address
         # The host would refuse a packet that claims to come from its own address, and so never hear of its mistakes.
         named = (interfaces[name].address for name in ("tap0", "tap1", "vpn", "tun0") if name in interfaces)
-        self._address_for_host = next((address for address in named if address), 0)
+        self.address_for_host = next((address for address in named if address), 0)
         self._identification = identification
         self._events = events
 
@@ -89,15 +89,9 @@ class Outgoing:
     def error(self, arrival: Arrival, kind: int, code: int, now: int, *, rest: int = 0) -> None:
         """Send an ICMP error about what arrived, where RFC 1812 4.3.2.7, `icmp.mute` and the rate limit let us."""
         interface, packet = arrival.interface, arrival.packet
-        source = self._address_for_host if interface.name == "tun0" else interface.address or self._own_address
-        allowed = (
-            source != 0
-            and interface.name not in self.muted
-            and errors.may_answer(packet, group=arrival.group)
-            and self.rate_limit.allows(packet.source, now)
-        )
-        if not allowed:
-            self.counters.icmp_errors_suppressed += 1
+        source = self.address_for_host if interface.name == "tun0" else interface.address or self._own_address
+        may_answer = source != 0 and errors.may_answer(packet, group=arrival.group)
+        if not self.may_tell(interface, packet.source, now, may_answer=may_answer):
             self.say("icmp", "{} owed, not sent", f"{kind}/{code}")
             return
         quoted = packet.data
@@ -113,8 +107,17 @@ class Outgoing:
             rest=rest,
         )
         self.say("icmp", "{} to {}", f"{kind}/{code}", packet.source)
-        self.counters.icmp_errors += 1
         self.emit(arrival.port, interface, Packet(bytearray(message), None), None, now)
+
+    def may_tell(self, interface: Interface, host: int, now: int, *, may_answer: bool) -> bool:
+        """Whether an ICMP error that the RFC allows may go to `host` behind `interface`: `icmp.mute` and the rate limit
+        decide. It is counted, either way."""
+        allowed = may_answer and interface.name not in self.muted and self.rate_limit.allows(host, now)
+        if allowed:
+            self.counters.icmp_errors += 1
+        else:
+            self.counters.icmp_errors_suppressed += 1
+        return allowed
 
     # Packets and frames
 

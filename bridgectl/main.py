@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "alias": "bridgectl.alias",
     "flows": "bridgectl.flows",
     "route": "bridgectl.route",
+    "peers": "bridgectl.peers",
     "stats": "bridgectl.stats",
     "trace": "bridgectl.trace",
     "capture": "bridgectl.capture",

@@ -5,6 +5,10 @@
                                     tun0  192.168.192.211
                                     vpn0 --(the plain device stands in for the tunnel)-- exit 8.8.8.8
 
+`join_outside` adds a cable for sealed packets, between the machines at both ends of the real tunnel (`lab.wireguard`):
+
+    gw 198.51.100.1 == outer == 198.51.100.2 exit
+
 None of them has a way out: there is no link to the namespace that the lab was started in.
 """
 
@@ -33,6 +37,7 @@ TAP0, TAP1, TUN0, VPN_ALIAS = "192.168.200.2", "192.168.1.2", "192.168.192.211",
 ROUTER = "192.168.1.1"
 OFFLOADED = "114.114.114.114"
 TUNNELLED = "8.8.8.8"
+OUTER_GATEWAY, OUTER_EXIT = "198.51.100.1", "198.51.100.2"
 
 CONFIGURATION = f"""\
 [tap0]
@@ -90,6 +95,18 @@ class Lab:
         isp.ip(f"addr add {ROUTER}/24 dev eth0")
         isp.ip(f"addr add {OFFLOADED}/32 dev lo")
         self.namespaces["exit"].ip(f"addr add {TUNNELLED}/32 dev lo")
+
+    def join_outside(self) -> None:
+        """A network between the gateway's machine and the exit, for the sealed packets: `outer` in both. A second call
+        does nothing."""
+        gw, exit_ = self.namespaces["gw"], self.namespaces["exit"]
+        if "outer" in gw.ip("-br link"):
+            return
+        gw.ip("link add outer type veth peer name outer netns exit")
+        gw.ip(f"addr add {OUTER_GATEWAY}/24 dev outer")
+        gw.ip("link set outer up")
+        exit_.ip(f"addr add {OUTER_EXIT}/24 dev outer")
+        exit_.ip("link set outer up")
 
     def _cable(self, name: str, bridge: str) -> None:
         """eth0 in the namespace `name`, its other end a port of a bridge of the gateway machine."""

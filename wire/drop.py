@@ -72,6 +72,27 @@ class Drop(StrEnum):
     ROUTE_NO_TUNNEL = "route.no_tunnel"  # the node has no session (no endpoint, or the handshake gave up): 3/1
     ROUTE_NOT_FROM_OUTSIDE = "route.not_from_outside"  # from tap1 or the tunnel, to what is not open to it: silence
     ROUTE_REFLECTED = "route.reflected"  # it would leave by the port it came in by
+    # The tunnel: from outside (all of it in silence)
+    TUNNEL_MALFORMED = "tunnel.malformed"  # no message has this type, these reserved bytes and this length
+    TUNNEL_MAC1 = "tunnel.mac1"  # a handshake message of somebody who does not know our public key
+    TUNNEL_COOKIE_SENT = "tunnel.cookie_sent"  # under load: a handshake message without mac2 got a cookie instead
+    TUNNEL_SOURCE_LIMIT = "tunnel.source_limit"  # under load: more than 20 handshakes a second from one address
+    TUNNEL_HANDSHAKE = "tunnel.handshake"  # a handshake message does not authenticate (a wrong pre-shared key too)
+    TUNNEL_UNKNOWN_PEER = "tunnel.unknown_peer"  # an initiation of a public key that is no peer's
+    TUNNEL_OLD_TIMESTAMP = "tunnel.old_timestamp"  # an initiation not later than the last one: recorded, or a clock
+    TUNNEL_TOO_SOON = "tunnel.too_soon"  # an initiation within 20 ms of the last one
+    TUNNEL_COOKIE = "tunnel.cookie"  # a cookie reply to nothing that we sent
+    TUNNEL_UNKNOWN_INDEX = "tunnel.unknown_index"  # a session or handshake that we do not have (the peer restarted?)
+    TUNNEL_EXPIRED = "tunnel.expired"  # under a session that is 180 s old
+    TUNNEL_REPLAY = "tunnel.replay"  # a counter that was seen, or is too old
+    TUNNEL_AUTHENTICATION = "tunnel.authentication"  # a data message whose tag does not fit
+    TUNNEL_INNER_MALFORMED = "tunnel.inner_malformed"  # an inner packet that is neither IPv4 nor IPv6, or cut
+    TUNNEL_INNER_SOURCE = "tunnel.inner_source"  # an inner source outside the peer's allowed_ips
+    # The tunnel: inner packets that do not leave
+    TUNNEL_NO_PEER = "tunnel.no_peer"  # the peer is not, or no longer, configured
+    TUNNEL_NO_ENDPOINT = "tunnel.no_endpoint"  # nobody knows where the peer is until it calls
+    TUNNEL_QUEUE_FULL = "tunnel.queue_full"  # 128 packets wait for the session, the oldest gave way
+    TUNNEL_GAVE_UP = "tunnel.gave_up"  # it waited for a session, and the handshake gave up
     # Our own addresses
     LOCAL_PORT = "local.port"  # no service here: 3/3 or a TCP reset
     LOCAL_PROTOCOL = "local.protocol"  # a protocol that we do not speak: 3/2

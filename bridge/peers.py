@@ -1,0 +1,121 @@
+"""The tunnel's peers and keys as the room `tunnel` takes them, read from the configuration and its key files.
+
+Keys are read into bytearrays and overwritten once the tunnel has them. Nothing here puts one into a message.
+"""
+
+from __future__ import annotations
+
+import base64
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from bridge.config_fields import parse_endpoint
+from bridge.config_model import Config
+from bridge.faults import ConfigError
+from bridge.prefix_files import reason
+from tunnel.effects import Endpoint, Network, PeerConfig
+from tunnel.primitives import KEY_BYTES, wipe
+
+_LONGEST_FILE_BYTES = 1024
+_DIGITS = {
+    digit: value for value, digit in enumerate(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+}
+
+HostPort = tuple[str, int]
+
+
+class Peers(NamedTuple):
+    """What the tunnel serves. `names`: the endpoints that are host names, by peer; they are to be looked up."""
+
+    configs: tuple[PeerConfig, ...]
+    names: dict[str, HostPort]
+
+    def wipe(self) -> None:
+        """Overwrite the pre-shared keys, once the tunnel has taken them."""
+        for peer in self.configs:
+            if isinstance(peer.psk, bytearray):
+                wipe(peer.psk)
+
+
+def has_tunnel(config: Config) -> bool:
+    """True where the `vpn` ports are the tunnel's: a gateway with keys, and no plain device in their place."""
+    return config.tunnel is not None and config.vpn is not None and config.vpn.interface is None
+
+
+def served(config: Config) -> list[str]:
+    """The peers that the tunnel serves: not yet those behind a relay."""
+    return [name for name, peer in config.peer.items() if peer.via is None] if has_tunnel(config) else []
+
+
+def peers_from(config: Config) -> Peers:
+    """Read everything that `Tunnel.set_peers` needs; `ConfigError` where a key file changed since it was checked."""
+    configs: list[PeerConfig] = []
+    names: dict[str, HostPort] = {}
+    for name in served(config):
+        peer = config.peer[name]
+        assert peer.public_key is not None, "`run` demands a public key"
+        endpoint: Endpoint | None = None
+        where = parse_endpoint(peer.endpoint) if peer.endpoint else None
+        if where is not None and ":" not in where[0]:
+            address = address_of(where[0])
+            if address is None:
+                names[name] = where
+            else:
+                endpoint = Endpoint(address, where[1])
+        configs.append(
+            PeerConfig(
+                name,
+                base64.b64decode(peer.public_key),
+                tuple(Network(prefix.network, prefix.length) for prefix in peer.allowed_ips),
+                endpoint,
+                bytearray(KEY_BYTES) if peer.preshared_key_file is None else read_key(peer.preshared_key_file),
+                peer.persistent_keepalive,
+            )
+        )
+    return Peers(tuple(configs), names)
+
+
+def address_of(host: str) -> bytes | None:
+    """The four bytes of a dotted address; None for a name."""
+    try:
+        return socket.inet_pton(socket.AF_INET, host)
+    except OSError:
+        return None
+
+
+def read_key(path: Path) -> bytearray:
+    """The key in a file, base64 as `bridgectl genkey` writes it; `ConfigError` where there is none.
+
+    Neither the text nor the key is left behind in a `bytes` object that nobody can overwrite.
+    """
+    text = bytearray(_LONGEST_FILE_BYTES)
+    try:
+        with path.open("rb", buffering=0) as file:
+            size = file.readinto(text) or 0
+        key = _decoded(memoryview(text)[:size])
+    except OSError as error:
+        raise ConfigError([f"{path}:1: {reason(error)}, name a key file that can be read"]) from None
+    finally:
+        wipe(text)
+    if key is None:
+        raise ConfigError([f"{path}:1: this is no key, it is {KEY_BYTES} bytes in base64 as `bridgectl genkey` writes"])
+    return key
+
+
+def _decoded(text: Iterable[int]) -> bytearray | None:
+    key = bytearray(KEY_BYTES)
+    gathered = bits = size = 0
+    for digit in text:
+        value = _DIGITS.get(digit)
+        if value is None:  # padding, and the end of the line
+            continue
+        gathered = (gathered << 6 | value) & 0xFFFF
+        bits += 6
+        if bits >= 8:
+            bits -= 8
+            if size < KEY_BYTES:
+                key[size] = gathered >> bits & 0xFF
+            size += 1
+    return key if size == KEY_BYTES else None

@@ -1,0 +1,269 @@
+"""The uplink: the ports `vpn` and `vpn:NODE` of the walk, joined to the encrypted tunnel and its UDP socket.
+
+What the walk sends to a node waits until the burst that it came with is walked, and is sealed and sent with the rest of
+it; a super-frame is cut into packets first. What comes is opened in bursts and walked as frames of the node's port. The
+tunnel's timers are timers of the loop.
+
+A node is unreachable for the walk, which answers with ICMP 3/1, while nobody knows where it is or its last handshake
+was in vain. A packet for it then asks for another handshake, which begins with looking its name up again.
+
+Reads no clock of its own and opens nothing: the loop's clock, a socket and a resolver are handed in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Protocol
+
+from bridge.gateway import Gateway
+from bridge.loop import Loop, Timer
+from bridge.peers import HostPort, Peers
+from route.table import vpn_target
+from tunnel.effects import Effects, Endpoint, Happening, Stamps, Status
+from tunnel.endpoint import Tunnel
+from tunnel.primitives import shared_secret
+from wire import offload as offloads
+from wire.drop import Drop
+from wire.offload import Offload
+from wire.units import SECOND_NS
+
+log = logging.getLogger(__name__)
+
+BURST_DATAGRAMS = 256
+QUEUED_PACKETS = 256
+"""A burst of super-frames is many packets: that many are sealed at once."""
+RESOLVE_AGAIN_S = 30.0
+_PAUSE_NS = SECOND_NS  # after a fault of ours on a timer
+_PORT = "vpn"  # where the tunnel's drops are counted
+_OWED = frozenset({Drop.TUNNEL_NO_PEER, Drop.TUNNEL_NO_ENDPOINT, Drop.TUNNEL_GAVE_UP})
+"""Reasons that a sender is told (ICMP 3/1); a queue that is full is congestion, and silent."""
+_ANY_KEY = bytes(range(32))  # a point of low order is one to every key
+_CHANGES = frozenset({Happening.SESSION, Happening.MOVED, Happening.GAVE_UP})
+
+
+class Datagrams(Protocol):
+    """What the uplink needs of `bridge.ports.datagrams.DatagramSocket`."""
+
+    def fileno(self) -> int:
+        """Readable while datagrams wait."""
+
+    def read_burst(self, limit: int) -> list[tuple[bytes, Endpoint]]:
+        """What waits, about `limit` datagrams at most."""
+
+    def send_burst(self, datagrams: Sequence[tuple[Endpoint, bytes]]) -> Counter[Drop]:
+        """Send in order; what was refused."""
+
+
+Resolve = Callable[[str, Callable[[bytes | None], None]], None]
+
+
+class Uplink:
+    """`keep`: writes the tunnel's stamps down; `resolve`: looks a host name up, and answers later, in the loop."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        gateway: Gateway,
+        tunnel: Tunnel,
+        datagrams: Datagrams,
+        peers: Peers,
+        *,
+        keep: Callable[[Mapping[bytes, Stamps]], None],
+        resolve: Resolve,
+        unserved: set[str],
+    ) -> None:
+        self.tunnel = tunnel
+        self._loop = loop
+        self._gateway = gateway
+        self._datagrams = datagrams
+        self._keep = keep
+        self._resolve = resolve
+        self._names: dict[str, HostPort] = {}
+        self._looking: set[str] = set()
+        self._ports: dict[str, str] = {}  # by peer
+        self._queues: dict[str, list[bytes]] = {}  # by peer
+        self._queued = 0
+        self._unserved = unserved
+        self._timer: Timer | None = None
+        loop.add(datagrams.fileno(), self._receive)
+        loop.after_bursts(self.flush)
+        self._take_over(peers, unserved)
+        self._arm()
+
+    # Packets leave
+
+    def _write(self, peer: str, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+        """The walk sends a packet to a node: it leaves with the burst."""
+        queue = self._queues.setdefault(peer, [])
+        if offload is None:
+            queue.append(bytes(frame))
+            self._queued += 1
+        else:
+            packets = [bytes(packet) for packet in offloads.segment(bytearray(frame), offload)]
+            queue += packets
+            self._queued += len(packets)
+        if self._queued >= QUEUED_PACKETS:
+            self._send_queued()
+        return None
+
+    def flush(self) -> None:
+        """A burst is walked: seal and send what it left here, and call nodes that it wanted in vain."""
+        if self._queues:
+            self._send_queued()
+        wanted = self._gateway.wanted_nodes
+        while wanted:
+            peer = wanted.pop()
+            if peer in self._ports:
+                now = self._loop.clock()
+                self._settle(self.tunnel.call(peer, now), now)
+                self._arm()
+
+    def _send_queued(self) -> None:
+        queues, self._queues, self._queued = self._queues, {}, 0
+        now = self._loop.clock()
+        for peer, packets in queues.items():
+            self._settle(self.tunnel.send(peer, packets, now), now)
+        self._arm()
+
+    # Datagrams come
+
+    def _receive(self, _events: int) -> None:
+        now = self._loop.clock()
+        self._settle(self.tunnel.receive(self._datagrams.read_burst(BURST_DATAGRAMS), now), now)
+        self.flush()
+        self._arm()
+
+    # Time
+
+    def _tick(self) -> None:
+        now = self._loop.clock()
+        self._timer = self._loop.call_at(now + _PAUSE_NS, self._tick)  # should the tick fail
+        self._settle(self.tunnel.tick(now), now)
+        self._timer.cancel()
+        self._timer = None
+        self._arm()
+
+    def _arm(self) -> None:
+        """See to it that the tunnel's next deadline is met; a timer that is early does no harm."""
+        due = self.tunnel.next_deadline()
+        if due is None or (self._timer is not None and self._timer.due_ns <= due):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._tick)
+
+    # What the tunnel wants
+
+    def _settle(self, effects: Effects, now: int) -> None:
+        happened = {event.what for event in effects.events}
+        if Happening.STAMPED in happened:
+            self._keep(self.tunnel.stamps())  # before a datagram with the stamp leaves
+        if effects.datagrams:
+            for reason, count in self._datagrams.send_burst(effects.datagrams).items():
+                self._count(reason, count)
+        for reason, count in effects.drops.items():
+            self._count(reason, count)
+        if not happened.isdisjoint(_CHANGES):
+            self._changed(effects, now)
+        for peer, packet, reason in effects.unsent:
+            port = self._ports.get(peer)
+            if reason in _OWED and port is not None:
+                self._loop.carry_out(self._gateway.undelivered(port, packet, now))
+        for peer, run in groupby(effects.packets, key=itemgetter(0)):
+            self._loop.walk(self._ports[peer], [(packet, None) for _, packet in run])
+
+    def _count(self, reason: Drop, count: int) -> None:
+        self._gateway.counters.drops_by_port[_PORT, reason] += count
+
+    def _changed(self, effects: Effects, now: int) -> None:
+        for what, peer in effects.events:
+            if what is Happening.GAVE_UP:
+                log.warning("%s does not answer; packets for it are answered with ICMP 3/1 and call it again", peer)
+                self._look_up(peer)
+            elif what is Happening.SESSION and peer in self._gateway.unreachable_nodes:
+                log.info("%s is there", peer)
+        self._judge(now)
+
+    def _judge(self, now: int) -> None:
+        """Which nodes the walk may send to."""
+        silent = {peer.name for peer in self.tunnel.status(now) if peer.endpoint is None or peer.has_given_up}
+        self._gateway.unreachable_nodes = self._unserved | silent
+
+    # Names
+
+    def _look_up(self, peer: str) -> None:
+        named = self._names.get(peer)
+        if named is not None and peer not in self._looking:
+            self._looking.add(peer)
+            self._resolve(named[0], partial(self._found, peer, named))
+
+    def _found(self, peer: str, named: HostPort, address: bytes | None) -> None:
+        self._looking.discard(peer)
+        if self._names.get(peer) != named:  # a reload came in between
+            self._look_up(peer)
+            return
+        now = self._loop.clock()
+        if address is None:
+            log.warning("the name %s of %s has no IPv4 address at present", named[0], peer)
+            if any(status.name == peer and status.endpoint is None for status in self.tunnel.status(now)):
+                self._loop.call_later(RESOLVE_AGAIN_S, partial(self._look_up, peer))
+            return
+        self.tunnel.set_endpoint(peer, Endpoint(address, named[1]), now)
+        self._judge(now)
+        self._arm()
+
+    # The operator
+
+    def reconfigure(self, peers: Peers, unserved: set[str]) -> None:
+        """Take over peers, after the gateway took over its part; sessions of unchanged peers live on.
+
+        `ValueError` where the tunnel refuses them: nothing has changed then.
+        """
+        now = self._loop.clock()
+        self._send_queued()
+        effects = self.tunnel.set_peers(peers.configs, now)
+        self._settle(effects, now)
+        self._take_over(peers, unserved)
+        self._arm()
+
+    def _take_over(self, peers: Peers, unserved: set[str]) -> None:
+        peers.wipe()
+        for port in self._ports.values():
+            self._loop.detach_writer(port)
+        self._ports = {peer.name: self._gateway.port_of(vpn_target(peer.name)) for peer in peers.configs}
+        for peer, port in self._ports.items():
+            self._loop.attach_writer(port, partial(self._write, peer))
+        before, self._names = self._names, dict(peers.names)
+        for peer, named in self._names.items():
+            if before.get(peer) != named:
+                self._look_up(peer)
+        self._unserved = unserved
+        self._judge(self._loop.clock())
+
+    def fault_of(self, peers: Peers) -> str | None:
+        """What the tunnel would refuse of peers, beyond what reading the configuration finds; nothing changes."""
+        if any(peer.public_key == self.tunnel.public_key for peer in peers.configs):
+            return "a peer has our own public key"
+        weak = next((peer.name for peer in peers.configs if shared_secret(_ANY_KEY, peer.public_key) is None), None)
+        return None if weak is None else f"the public key of {weak} is a point of low order, nobody has it"
+
+    @property
+    def ports(self) -> list[str]:
+        """The walk's ports that lead here."""
+        return list(self._ports.values())
+
+    def status(self) -> list[Status]:
+        """All peers, for people."""
+        return self.tunnel.status(self._loop.clock())
+
+    def close(self) -> None:
+        """Wipe every key and let the loop forget us."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove(self._datagrams.fileno())
+        self.tunnel.close()

@@ -1,0 +1,48 @@
+"""`bridgectl peers`: the other ends of the tunnel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from bridgectl.daemon import ask
+from bridgectl.options import Options, shared
+from bridgectl.output import Document, Shown, Table, present
+
+
+@click.command()
+@shared(watch=True)
+def command(options: Options) -> None:
+    """Tunnel peers: endpoint, latest handshake, bytes, keepalive."""
+    present(options, lambda: ask(options, "peers"), _peers)
+
+
+def _peers(document: Document) -> Iterator[Shown]:
+    yield Table(
+        ("PEER", "STATE", "ENDPOINT", "VIA", ">HANDSHAKE", ">RX BYTES", ">TX BYTES", ">KEEPALIVE", "ALLOWED IPS"),
+        [
+            (
+                peer["name"],
+                peer["state"],
+                peer["endpoint"],
+                peer["via"],
+                _seconds(peer["latest_handshake_s"], " ago"),
+                peer["rx_bytes"],
+                peer["tx_bytes"],
+                _seconds(peer["persistent_keepalive_s"], ""),
+                ", ".join(peer["allowed_ips"]) or None,
+            )
+            for peer in document["peers"]
+        ],
+        empty="no peers",
+    )
+    if document["peers"]:
+        yield Table(
+            ("PEER", "PUBLIC KEY"),
+            [(peer["name"], peer["public_key"]) for peer in document["peers"]],
+        )
+
+
+def _seconds(seconds: float | None, more: str) -> str | None:
+    return None if seconds is None else f"{seconds:.0f} s{more}"

@@ -1,0 +1,362 @@
+"""The uplink under a virtual clock: the real walk, loop and tunnel, a second tunnel as the far end, no socket."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.packet import Raw
+
+from bridge import explain
+from bridge.config import read
+from bridge.gateway import Gateway
+from bridge.loop import Loop
+from bridge.peers import Peers, read_key
+from bridge.ports.memory import MemoryPort
+from bridge.routing import routes_from
+from bridge.stamps import StampFile
+from bridge.uplink import RESOLVE_AGAIN_S, Uplink
+from tunnel.effects import Effects, Endpoint, Network, PeerConfig, Stamps
+from tunnel.endpoint import Tunnel
+from tunnel.primitives import public_key
+from wire.drop import Drop
+from wire.offload import GSO_TCPV4, Offload
+from wire.units import SECOND_NS
+
+CONFIGURATION = """
+[tun0]
+address = "192.168.192.211/24"
+[tap1]
+address = "192.168.1.2/24"
+gateway = "192.168.1.1"
+[vpn]
+address = "192.168.192.210"
+node = "hk"
+[peer.hk]
+allowed_ips = ["0.0.0.0/0"]
+[peer.sg]
+allowed_ips = ["9.9.9.0/24"]
+"""
+HOST, REMOTE = "192.168.192.211", "8.8.8.8"
+OUR_KEY, FAR_KEY, OTHER_KEY = (bytes([number]) * 32 for number in (1, 2, 3))
+HOME = Endpoint(bytes((192, 0, 2, 1)), 51820)
+FAR = Endpoint(bytes((192, 0, 2, 2)), 51820)
+HK = PeerConfig("hk", public_key(FAR_KEY), (Network(0, 0),), FAR)
+SG = PeerConfig("sg", public_key(OTHER_KEY), (Network(0x09090900, 24),), None)
+WALL_NS = 1_700_000_000 * SECOND_NS
+
+
+class Wire:
+    """Datagrams that left, and those that wait to be read."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Endpoint, bytes]] = []
+        self.waiting: deque[tuple[bytes, Endpoint]] = deque()
+        self.refuses = 0
+        self._event = os.eventfd(0, os.EFD_NONBLOCK)
+
+    def fileno(self) -> int:
+        return self._event
+
+    def deliver(self, datagrams: Sequence[tuple[Endpoint, bytes]], source: Endpoint = FAR) -> None:
+        self.waiting.extend((datagram, source) for _, datagram in datagrams)
+        os.eventfd_write(self._event, 1)
+
+    def read_burst(self, limit: int) -> list[tuple[bytes, Endpoint]]:
+        os.eventfd_read(self._event)
+        burst = list(self.waiting)
+        self.waiting.clear()
+        return burst
+
+    def send_burst(self, datagrams: Sequence[tuple[Endpoint, bytes]]) -> Counter[Drop]:
+        self.sent += datagrams[self.refuses :]
+        return Counter({Drop.PORT_FULL: self.refuses}) if self.refuses else Counter()
+
+    def close(self) -> None:
+        os.close(self._event)
+
+
+class World:
+    def __init__(self, peers: Peers, unserved: set[str]) -> None:
+        self.now = 1000 * SECOND_NS
+        self.asked: list[tuple[str, Callable[[bytes | None], None]]] = []
+        self.kept: list[Mapping[bytes, Stamps]] = []
+        config = read(CONFIGURATION, Path("gateway.toml"), "replay")
+        self.gateway = Gateway(config, routes_from(config), random.Random(1))
+        self.loop = Loop(self.gateway, clock=lambda: self.now)
+        self.tun0 = MemoryPort("tun0", "tun")
+        self.loop.attach(self.tun0)
+        self.wire = Wire()
+        self.far = self.tunnel(FAR_KEY, [PeerConfig("home", public_key(OUR_KEY), (Network(0xC0A8C000, 24),))])
+        self.uplink = Uplink(
+            self.loop,
+            self.gateway,
+            self.tunnel(OUR_KEY, peers.configs),
+            self.wire,
+            peers,
+            keep=self.kept.append,
+            resolve=lambda host, answer: self.asked.append((host, answer)),
+            unserved=unserved,
+        )
+
+    def tunnel(self, key: bytes, peers: Sequence[PeerConfig]) -> Tunnel:
+        random_bytes = random.Random(key).randbytes
+        return Tunnel(key, peers, self.now, wall_ns=lambda: WALL_NS + self.now, random_bytes=random_bytes)
+
+    def send(self, *packets: IP, offload: Offload | None = None) -> None:
+        """The host sends; one turn of the loop."""
+        self.tun0.deliver(*map(bytes, packets), offload=offload)
+        self.loop.turn(0)
+
+    def take(self) -> list[tuple[Endpoint, bytes]]:
+        sent, self.wire.sent = self.wire.sent, []
+        return sent
+
+    def at_far(self) -> Effects:
+        """The far end takes what we sent; its answers come to us."""
+        effects = self.far.receive([(datagram, HOME) for _, datagram in self.take()], self.now)
+        self.wire.deliver(effects.datagrams)
+        self.loop.turn(0)
+        return effects
+
+    def meet(self) -> list[bytes]:
+        """Datagrams go to and fro until nobody has one; the packets at the far end."""
+        packets: list[bytes] = []
+        while self.wire.sent:
+            packets += [packet for _, packet in self.at_far().packets]
+        return packets
+
+    def wait(self, seconds: float) -> None:
+        end = self.now + round(seconds * SECOND_NS)
+        while self.now < end:
+            self.now = min(self.now + SECOND_NS // 2, end)
+            self.loop.turn(0)
+
+    def received(self) -> list[IP]:
+        sent, self.tun0.sent = self.tun0.sent, []
+        return [IP(frame) for frame, _ in sent]
+
+    def drops(self) -> dict[Drop, int]:
+        return {reason: number for reason, number in self.gateway.counters.drops.items() if number}
+
+    def close(self) -> None:
+        self.uplink.close()
+        self.loop.close()
+        self.tun0.close()
+        self.wire.close()
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., World]]:
+    monkeypatch.chdir(tmp_path)  # no `route` folder lies beside the configuration
+    made: list[World] = []
+
+    def build(*configs: PeerConfig, names: dict[str, tuple[str, int]] | None = None, unserved: str = "") -> World:
+        made.append(World(Peers(configs or (HK,), names or {}), set(unserved.split())))
+        return made[-1]
+
+    yield build
+    for world in made:
+        world.close()
+
+
+def udp(number: int = 0, destination: str = REMOTE) -> IP:
+    return IP(src=HOST, dst=destination, ttl=64) / UDP(sport=5000 + number, dport=53) / Raw(b"x" * 40)
+
+
+def test_the_first_packet_calls_waits_and_leaves_with_the_session(make: Callable[..., World]) -> None:
+    world = make()
+    world.send(udp())
+    assert [(endpoint, len(datagram)) for endpoint, datagram in world.wire.sent] == [(FAR, 148)]
+    [packet] = world.meet()
+    assert (IP(packet).src, IP(packet).dst, IP(packet).ttl) == (HOST, REMOTE, 63)
+
+
+def test_stamps_are_kept_before_their_datagram_leaves(make: Callable[..., World]) -> None:
+    world = make()
+    keep, sent_at_keep = world.kept.append, []
+
+    def kept(stamps: Mapping[bytes, Stamps]) -> None:
+        sent_at_keep.append(len(world.wire.sent))
+        keep(stamps)
+
+    world.uplink._keep = kept
+    world.send(udp())
+    assert sent_at_keep == [0]
+    assert world.kept[0][HK.public_key].sent != bytes(12)
+
+
+def test_a_burst_leaves_in_order_and_what_comes_is_walked(make: Callable[..., World]) -> None:
+    world = make()
+    world.send(udp())
+    world.meet()
+    world.send(*(udp(number) for number in range(40)))
+    assert [IP(packet).sport for packet in world.meet()] == [5000 + number for number in range(40)]
+    answer = IP(src=REMOTE, dst=HOST, ttl=60) / UDP(sport=53, dport=5001) / Raw(b"answer")
+    world.wire.deliver(world.far.send("home", [bytes(answer)], world.now).datagrams)
+    world.loop.turn(0)
+    [got] = world.received()
+    assert (got.src, got.dst, got.ttl, bytes(got[UDP].payload)) == (REMOTE, HOST, 59, b"answer")
+
+
+def test_a_super_frame_is_cut_into_packets_with_whole_checksums(make: Callable[..., World]) -> None:
+    world = make()
+    world.send(udp())
+    world.meet()
+    data = random.Random(7).randbytes(10_000)
+    whole = IP(bytes(IP(src=HOST, dst=REMOTE) / TCP(sport=5000, dport=80, flags="PA", seq=9) / Raw(data)))
+    world.send(whole, offload=Offload(True, GSO_TCPV4, 40, 1380, 20, 16))
+    packets = [IP(packet) for packet in world.meet()]
+    assert b"".join(bytes(packet[TCP].payload) for packet in packets) == data
+    assert len(packets) == 8
+    for packet in packets:
+        told = packet[TCP].chksum
+        del packet[TCP].chksum
+        assert IP(bytes(packet))[TCP].chksum == told
+
+
+def test_a_node_without_an_endpoint_is_unreachable_until_it_calls(make: Callable[..., World]) -> None:
+    world = make(replace(HK, endpoint=None))
+    world.send(udp())
+    [error] = world.received()
+    assert (error[ICMP].type, error[ICMP].code, error.dst) == (3, 1, HOST)
+    assert world.drops() == {Drop.ROUTE_NO_TUNNEL: 1}
+    world.far.set_endpoint("home", HOME, world.now)
+    world.wire.deliver(world.far.call("home", world.now).datagrams)
+    world.loop.turn(0)
+    assert world.gateway.unreachable_nodes == set()
+    world.meet()
+    world.send(udp())
+    assert len(world.meet()) == 1
+
+
+def test_after_a_handshake_in_vain_senders_are_told_and_the_next_packet_calls_again(make: Callable[..., World]) -> None:
+    world = make()
+    world.send(udp())
+    world.wait(120)
+    assert world.gateway.unreachable_nodes == {"hk"}
+    [error] = world.received()  # the packet that waited
+    assert (error[ICMP].type, error[ICMP].code) == (3, 1)
+    assert IP(bytes(error[ICMP].payload)).src == HOST
+    assert world.drops() == {Drop.TUNNEL_GAVE_UP: 1}
+    assert len(world.take()) == 20
+    world.send(udp(1))
+    [again] = world.received()
+    assert again[ICMP].code == 1
+    assert [len(datagram) for _, datagram in world.wire.sent] == [148]
+    world.meet()
+    assert world.gateway.unreachable_nodes == set()
+    world.send(udp(2))
+    assert len(world.meet()) == 1
+
+
+def test_other_nodes_have_ports_of_their_own(make: Callable[..., World]) -> None:
+    world = make(HK, SG, unserved="de")
+    assert world.uplink.ports == ["vpn", "vpn:sg"]
+    assert world.gateway.unreachable_nodes == {"sg", "de"}
+    world.send(udp(destination="9.9.9.9"))
+    assert world.received()[0][ICMP].code == 1
+    world.uplink.reconfigure(Peers((HK,), {}), {"sg"})
+    assert world.uplink.ports == ["vpn"]
+    world.send(udp())
+    assert len(world.meet()) == 1
+
+
+def test_a_reload_leaves_sessions_of_unchanged_peers_alone(make: Callable[..., World]) -> None:
+    world = make()
+    world.send(udp())
+    world.meet()
+    world.uplink.reconfigure(Peers((HK, replace(SG, endpoint=FAR)), {}), set())
+    world.send(udp(1))
+    assert [datagram[0] for _, datagram in world.wire.sent] == [4]
+    assert len(world.meet()) == 1
+
+
+def test_what_the_socket_refuses_is_counted(make: Callable[..., World]) -> None:
+    world = make()
+    world.wire.refuses = 1
+    world.send(udp())
+    assert world.drops() == {Drop.PORT_FULL: 1}
+
+
+def test_junk_is_counted_and_silent(make: Callable[..., World]) -> None:
+    world = make()
+    world.wire.deliver([(HOME, b"junk"), (HOME, b"\4\0\0\0" + bytes(28))])
+    world.loop.turn(0)
+    assert world.wire.sent == []
+    assert world.drops() == {Drop.TUNNEL_MALFORMED: 1, Drop.TUNNEL_UNKNOWN_INDEX: 1}
+
+
+def test_a_name_is_looked_up_at_start_again_in_vain_and_after_silence(make: Callable[..., World]) -> None:
+    world = make(replace(HK, endpoint=None), names={"hk": ("node.example", 51820)})
+    [(host, answer)] = world.asked
+    assert host == "node.example"
+    answer(None)
+    world.wait(RESOLVE_AGAIN_S + 1)
+    [_, (_, answer)] = world.asked
+    answer(FAR.address)
+    world.send(udp())
+    assert [endpoint for endpoint, _ in world.take()] == [FAR]
+    world.wait(120)
+    assert len(world.asked) == 3
+    world.asked[2][1](bytes((192, 0, 2, 77)))
+    world.take()
+    world.send(udp())
+    assert [endpoint.address[3] for endpoint, _ in world.take()] == [77]
+
+
+def test_a_persistent_keepalive_goes_out_by_the_loop_s_timers(make: Callable[..., World]) -> None:
+    world = make(replace(HK, persistent_keepalive_s=25))
+    world.loop.turn(0)
+    world.meet()
+    world.wait(26)
+    assert [len(datagram) for _, datagram in world.take()] == [32]
+
+
+def test_peers_are_told_as_the_interface_says(make: Callable[..., World]) -> None:
+    world = make()
+    world.send(udp())
+    world.meet()
+    world.now += 2 * SECOND_NS
+    document = explain.peers(world.gateway.config, world.uplink.status(), world.now)
+    assert document["version"] == 1
+    hk, sg = document["peers"]
+    wanted = {"name", "public_key", "endpoint", "via", "allowed_ips", "latest_handshake_s", "rx_bytes", "tx_bytes"}
+    assert wanted <= set(hk)
+    assert (hk["endpoint"], hk["latest_handshake_s"], hk["state"]) == ("192.0.2.2:51820", 2.0, "up")
+    assert hk["allowed_ips"] == ["0.0.0.0/0"]
+    assert (sg["endpoint"], sg["via"], sg["latest_handshake_s"], sg["rx_bytes"]) == (None, None, None, 0)
+
+
+def test_pre_shared_keys_are_overwritten_once_the_tunnel_has_them(make: Callable[..., World]) -> None:
+    psk = bytearray(b"p" * 32)
+    make(replace(HK, psk=psk))
+    assert psk == bytes(32)
+
+
+def test_a_key_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=\n")
+    assert read_key(tmp_path / "key") == bytes(range(1, 33))
+
+
+def test_stamps_survive_and_what_cannot_be_read_or_written_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stamps = {HK.public_key: Stamps(b"r" * 12, b"s" * 12)}
+    file = StampFile(tmp_path / "made" / "tunnel.json")
+    assert file.read() == {}
+    file.write(stamps)
+    assert file.read() == stamps
+    (tmp_path / "made" / "tunnel.json").write_text('{"x": 1}')
+    assert file.read() == {}
+    (tmp_path / "plain").write_text("")
+    hopeless = StampFile(tmp_path / "plain" / "tunnel.json")
+    hopeless.write(stamps)
+    hopeless.write(stamps)
+    assert len([record for record in caplog.records if "until it can be written" in record.message]) == 1

@@ -1,0 +1,238 @@
+"""The tunnel against wireguard-go, with real kernels on all sides and a cable of its own for the sealed packets."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lab.flows import FLOWS, HOST_TO_VPN, LAN_TO_VPN, observe
+from lab.process import Process
+from lab.topology import OUTER_EXIT, TAP0, TUNNELLED, Lab
+from lab.wireguard import FAR_PORT, FarEnd, demand_wireguard
+from tests.laboratory import needing_the_kernel
+
+pytestmark = pytest.mark.lab
+
+DEADLINE_S = 30.0
+THROUGH_THE_TUNNEL = pytest.mark.parametrize("flow", [LAN_TO_VPN, HOST_TO_VPN], ids=lambda flow: flow.name)
+
+
+@pytest.fixture(scope="module")
+def wired(bare_lab: Lab) -> Lab:
+    with needing_the_kernel():
+        demand_wireguard()
+    bare_lab.serve()
+    bare_lab.join_outside()
+    return bare_lab
+
+
+@pytest.fixture
+def far(wired: Lab) -> Iterator[FarEnd]:
+    """A far end with fresh keys that is not started yet, and no gateway before and after."""
+    end = FarEnd(wired)
+    yield end
+    end.stop()
+    if wired.gateway is not None:
+        wired.gateway.stop()
+        wired.gateway = None
+    (wired.folder / "tunnel.json").unlink(missing_ok=True)
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
+        os.sched_yield()
+
+
+def peer(lab: Lab) -> dict[str, Any]:
+    found: dict[str, Any] = lab.ask("peers")["peers"][0]
+    return found
+
+
+def run(lab: Lab, configuration: str) -> Process:
+    lab.configure(configuration)
+    return lab.start_gateway()
+
+
+def assert_it_carries_everything(lab: Lab) -> None:
+    for flow in FLOWS:
+        assert lab.client(flow.client, "ping", flow.remote)["ok"], flow.name
+        for size in ("1", "1400", "4000"):
+            answer = lab.client(flow.client, "ask", flow.remote, size, "3")
+            assert answer["ok"], (flow.name, answer)
+            assert answer["seen_as"].partition(":")[0] == flow.seen_as
+    for flow in (LAN_TO_VPN, HOST_TO_VPN):
+        answer = lab.client(flow.client, "transfer", flow.remote, "20000000", "20000000")
+        assert answer["ok"], (flow.name, answer)
+        assert answer["seen_as"].partition(":")[0] == flow.seen_as
+
+
+@pytest.mark.parametrize("psk", [False, True], ids=["without PSK", "with PSK"])
+def test_we_call_and_everything_passes_both_ways(wired: Lab, far: FarEnd, psk: bool) -> None:
+    far.start(psk=psk)
+    run(wired, far.configuration(psk=psk))
+    assert_it_carries_everything(wired)
+    told = peer(wired)
+    assert told["endpoint"] == f"{OUTER_EXIT}:{FAR_PORT}"
+    assert told["latest_handshake_s"] < DEADLINE_S
+    assert told["state"] == "up"
+    assert min(told["rx_bytes"], told["tx_bytes"]) > 40_000_000
+
+
+@pytest.mark.parametrize("psk", [False, True], ids=["without PSK", "with PSK"])
+def test_a_peer_without_an_endpoint_is_unreachable_until_it_calls(wired: Lab, far: FarEnd, psk: bool) -> None:
+    run(wired, far.configuration(endpoint=None, psk=psk))
+    refused = wired.client("lan3", "ping", TUNNELLED)
+    assert (refused["type"], refused["code"], refused["from"]) == (3, 1, TAP0)
+    assert peer(wired)["endpoint"] is None
+    assert peer(wired)["latest_handshake_s"] is None
+    far.call(psk=psk)
+    until(lambda: peer(wired)["state"] == "up", "the far end has called")
+    assert_it_carries_everything(wired)
+    assert peer(wired)["endpoint"] == f"{OUTER_EXIT}:{FAR_PORT}"
+
+
+def test_a_wrong_preshared_key_is_no_session(wired: Lab, far: FarEnd) -> None:
+    far.call(psk=True)
+    run(wired, far.configuration(endpoint=None))
+    until(lambda: wired.ask("stats")["drops"]["tunnel.handshake"] > 0 or peer(wired)["rx_bytes"] > 0, "it has called")
+    assert peer(wired)["latest_handshake_s"] is None
+    assert wired.client("lan3", "ping", TUNNELLED)["ok"] is False
+
+
+@THROUGH_THE_TUNNEL
+def test_every_hop_has_the_addresses_of_the_design(wired: Lab, far: FarEnd, flow: Any) -> None:
+    far.start()
+    run(wired, far.configuration())
+    answer, hops = observe(wired, flow)
+    assert answer["ok"]
+    assert hops == flow.hops
+
+
+def test_the_far_end_may_move_to_another_address_while_traffic_flows(wired: Lab, far: FarEnd) -> None:
+    far.call()
+    run(wired, far.configuration(endpoint=None))
+    until(lambda: peer(wired)["state"] == "up", "the far end has called")
+    exit_ = wired.namespaces["exit"]
+    running = wired.namespaces["lan3"].start_python("-m", "lab.peers", "transfer", TUNNELLED, "40000000", "40000000")
+    try:
+        before = peer(wired)["rx_bytes"]
+        until(lambda: peer(wired)["rx_bytes"] > before + 100_000, "the transfer is under way")
+        exit_.ip("addr add 198.51.100.77/24 dev outer")
+        exit_.ip(f"addr del {OUTER_EXIT}/24 dev outer")
+        exit_.ip("addr replace 198.51.100.77/24 dev outer")
+        far.listen_on(FAR_PORT + 1)
+        until(lambda: peer(wired)["endpoint"] == f"198.51.100.77:{FAR_PORT + 1}", "it is heard from its new address")
+        running.finish()
+    finally:
+        running.stop()
+        exit_.ip(f"addr add {OUTER_EXIT}/24 dev outer")
+        exit_.ip("addr del 198.51.100.77/24 dev outer")
+        exit_.ip(f"addr replace {OUTER_EXIT}/24 dev outer")
+
+
+def test_a_far_end_that_starts_anew_is_called_again_while_traffic_flows(wired: Lab, far: FarEnd) -> None:
+    far.start()
+    run(wired, far.configuration())
+    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
+    far.stop()
+    far.start()
+    until(lambda: wired.client("lan3", "ping", TUNNELLED)["ok"], "a new session after 15 s without an answer")
+    assert wired.client("lan3", "transfer", TUNNELLED, "1000000", "1000000")["ok"]
+
+
+def test_a_gateway_that_starts_anew_goes_on_with_its_stamps(wired: Lab, far: FarEnd) -> None:
+    far.start()
+    run(wired, far.configuration())
+    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
+    stamps = (wired.folder / "tunnel.json").read_text()
+    assert far.far.public in stamps
+    assert wired.stop_gateway() == 0
+    wired.start_gateway()
+    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
+    assert (wired.folder / "tunnel.json").read_text() != stamps
+
+
+def test_a_persistent_keepalive_calls_and_keeps_on_without_any_traffic(wired: Lab, far: FarEnd) -> None:
+    far.start()
+    run(wired, far.configuration(keepalive=1))
+    until(lambda: peer(wired)["state"] == "up", "it has called without being asked")
+    before = peer(wired)["tx_bytes"]
+    until(lambda: peer(wired)["tx_bytes"] >= before + 3 * 32, "three keepalives")
+    assert peer(wired)["persistent_keepalive_s"] == 1
+    assert int(far.shown("transfer").split("\t")[0]) > 0
+
+
+def test_with_the_default_route_in_tun0_sealed_packets_still_leave_by_the_kernel_s_own(wired: Lab, far: FarEnd) -> None:
+    gw, exit_ = wired.namespaces["gw"], wired.namespaces["exit"]
+    gw.ip(f"route add default via {OUTER_EXIT} dev outer")
+    exit_.ip("addr add 203.0.113.10/32 dev lo")
+    try:
+        far.start()
+        run(wired, far.configuration(endpoint=f"203.0.113.10:{FAR_PORT}"))
+        assert "128.0.0.0/1 dev tun0" in gw.ip("route")
+        for flow in (LAN_TO_VPN, HOST_TO_VPN):
+            assert wired.client(flow.client, "transfer", flow.remote, "1000000", "1000000")["ok"]
+    finally:
+        gw.ip("route del default")
+        exit_.ip("addr del 203.0.113.10/32 dev lo")
+
+
+SECOND = """
+[peer.sg]
+public_key = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="
+allowed_ips = ["9.9.9.0/24"]
+"""
+
+
+def test_a_reload_adds_and_removes_peers_and_leaves_sessions_alone(wired: Lab, far: FarEnd) -> None:
+    far.start()
+    run(wired, far.configuration())
+    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
+    received = int(far.shown("transfer").split("\t")[0])
+    handshake = far.shown("latest-handshakes")
+    wired.configure(far.configuration() + SECOND)
+    wired.ask("reload")
+    assert [one["name"] for one in wired.ask("peers")["peers"]] == ["hk", "sg"]
+    assert wired.client("lan3", "ping", "9.9.9.9")["code"] == 1
+    wired.configure(far.configuration())
+    wired.ask("reload")
+    assert [one["name"] for one in wired.ask("peers")["peers"]] == ["hk"]
+    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
+    assert far.shown("latest-handshakes") == handshake
+    assert int(far.shown("transfer").split("\t")[0]) > received
+
+
+def test_no_key_but_the_public_ones_is_told_anywhere(wired: Lab, far: FarEnd) -> None:
+    far.start(psk=True)
+    gateway = run(wired, far.configuration(psk=True))
+    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
+    words = ("-m", "bridgectl", "peers", "--socket", str(wired.socket_path))
+    table = wired.namespaces["gw"].python(*words)
+    assert far.far.public in table
+    told = table + wired.namespaces["gw"].python(*words, "-j") + (wired.folder / "tunnel.json").read_text()
+    assert wired.stop_gateway() == 0
+    told += gateway.errors()
+    for secret in (far.ours.text, far.psk.text):
+        assert secret.rstrip("=") not in told
+
+
+def test_a_port_that_is_taken_and_a_state_file_that_cannot_be_written_are_told(wired: Lab, far: FarEnd) -> None:
+    far.start()
+    (wired.folder / "nothing").write_text("")
+    gateway = run(wired, far.configuration().replace('"tunnel.json"', '"nothing/tunnel.json"'))
+    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
+    assert "tunnel.json" in gateway.errors()
+    other = far.configuration().replace('"control.sock"', '"other.sock"')
+    wired.configure(other)
+    second = wired.namespaces["gw"].start_python("-m", "bridgectl", "run", "-c", str(wired.config_path))
+    try:
+        assert second.wait() == 1
+        assert "UDP port 51820 cannot be had" in second.errors()
+    finally:
+        second.stop()

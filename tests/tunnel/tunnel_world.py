@@ -1,0 +1,185 @@
+"""Tunnels against each other under a virtual clock: a wire that delays, loses, repeats and reorders as it is told."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from tunnel.effects import Effects, Endpoint, Event, Happening, Network, PeerConfig, Stamps, Unsent
+from tunnel.endpoint import Tunnel
+from tunnel.messages import Kind, kind_of
+from tunnel.primitives import public_key
+from wire.drop import Drop
+from wire.units import SECOND_NS, address_int, seconds_ns
+
+EVERYTHING = (Network(0, 0),)
+WALL_NS = 1_700_000_000 * SECOND_NS
+DELAY_NS = 10_000_000
+KEYS = {name: bytes([number]) * 32 for number, name in enumerate(("alice", "bob", "carol", "mallory"), start=1)}
+PUBLIC = {name: public_key(key) for name, key in KEYS.items()}
+HOMES = {name: Endpoint(bytes([192, 0, 2, number]), 51820) for number, name in enumerate(KEYS, start=1)}
+
+Fate = Callable[[bytes], list[int]]
+
+
+def inner(
+    size: int = 30, *, source: str = "10.0.0.1", destination: str = "10.0.0.2", mark: int = 0, total: int | None = None
+) -> bytes:
+    """An IPv4 packet, as far as the tunnel looks into it; `mark` makes it one of a kind."""
+    head = b"\x45\0" + (size if total is None else total).to_bytes(2, "big") + mark.to_bytes(4, "big") + bytes(4)
+    addresses = address_int(source).to_bytes(4, "big") + address_int(destination).to_bytes(4, "big")
+    return (head + addresses).ljust(size, b"\xaa")
+
+
+def peer_of(node: str, /, *, known: bool = True, **changes: object) -> PeerConfig:
+    """How others configure that node."""
+    config = PeerConfig(node, PUBLIC[node], EVERYTHING, HOMES[node] if known else None)
+    return replace(config, **changes)
+
+
+def kinds(effects: Effects) -> list[Kind | None]:
+    """What the datagrams of a call are."""
+    return [kind_of(datagram) for _, datagram in effects.datagrams]
+
+
+@dataclass
+class Sent:
+    """A line of the log."""
+
+    at: float
+    by: str
+    kind: Kind | None
+    datagram: bytes
+    to: Endpoint
+
+
+@dataclass
+class Node:
+    """A tunnel with its address and all that it said."""
+
+    name: str
+    tunnel: Tunnel
+    home: Endpoint
+    packets: list[tuple[str, bytes]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    unsent: list[Unsent] = field(default_factory=list)
+    drops: Counter[Drop] = field(default_factory=Counter)
+
+    def happened(self, what: Happening) -> int:
+        return sum(event.what is what for event in self.events)
+
+
+class World:
+    """Nodes on a wire. `fate` says after which delays a datagram arrives: none is lost, two is a duplicate."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.now = 100 * SECOND_NS
+        self.rng = random.Random(seed)
+        self.wall_offset_ns = WALL_NS
+        self.nodes: dict[str, Node] = {}
+        self.at: dict[Endpoint, Node] = {}
+        self.log: list[Sent] = []
+        self.fate: Fate = lambda datagram: [DELAY_NS]
+        self.lost: list[bytes] = []
+        self._wire: list[tuple[int, int, Endpoint, Endpoint, bytes]] = []
+        self._number = 0
+
+    def add(
+        self, name: str, *peers: PeerConfig, stamps: dict[bytes, Stamps] | None = None, mtu_bytes: int = 1420
+    ) -> Node:
+        """A node (or the node again, after a restart: it keeps what was written down)."""
+        tunnel = Tunnel(
+            KEYS[name],
+            peers,
+            self.now,
+            wall_ns=lambda: self.wall_offset_ns + self.now,
+            random_bytes=self.rng.randbytes,
+            mtu_bytes=mtu_bytes,
+            stamps=stamps,
+        )
+        node = self.nodes[name] = Node(name, tunnel, HOMES[name])
+        self.at[node.home] = node
+        return node
+
+    def restart(self, node: Node, *peers: PeerConfig) -> None:
+        """The process ends and begins anew with what it wrote down."""
+        fresh = self.add(node.name, *peers, stamps=node.tunnel.stamps())
+        node.tunnel = fresh.tunnel
+        self.nodes[node.name] = self.at[node.home] = node
+
+    def roam(self, node: Node, address: str, port: int = 4000) -> None:
+        """The node's datagrams come from elsewhere now."""
+        self.at.pop(node.home)
+        node.home = Endpoint(address_int(address).to_bytes(4, "big"), port)
+        self.at[node.home] = node
+
+    def send(self, node: Node, peer: str, *packets: bytes) -> Effects:
+        return self.carry(node, node.tunnel.send(peer, packets, self.now))
+
+    def carry(self, node: Node, effects: Effects) -> Effects:
+        """Do what a call asked for."""
+        node.packets += effects.packets
+        node.events += effects.events
+        node.unsent += effects.unsent
+        node.drops.update(effects.drops)
+        for to, datagram in effects.datagrams:
+            self.log.append(Sent(self.now / SECOND_NS - 100, node.name, kind_of(datagram), datagram, to))
+            delays = self.fate(datagram)
+            if not delays:
+                self.lost.append(datagram)
+            for delay in delays:
+                self._number += 1
+                heapq.heappush(self._wire, (self.now + delay, self._number, to, node.home, datagram))
+        return effects
+
+    def run(self, seconds: float) -> None:
+        """Let time pass: deliveries and deadlines at their own time."""
+        end = self.now + seconds_ns(seconds)
+        while True:
+            due = [deadline for node in self.nodes.values() if (deadline := node.tunnel.next_deadline()) is not None]
+            if self._wire:
+                due.append(self._wire[0][0])
+            following = min(due, default=end + 1)
+            if following > end:
+                break
+            self.now = max(self.now, following)
+            while self._wire and self._wire[0][0] <= self.now:
+                _, _, to, source, datagram = heapq.heappop(self._wire)
+                node = self.at.get(to)
+                if node is not None:
+                    self.carry(node, node.tunnel.receive([(datagram, source)], self.now))
+            for node in list(self.nodes.values()):
+                self.carry(node, node.tunnel.tick(self.now))
+                deadline = node.tunnel.next_deadline()
+                assert deadline is None or deadline > self.now
+        self.now = end
+
+    def sent(self, by: str, kind: Kind, since: float = 0.0) -> list[Sent]:
+        return [line for line in self.log if line.by == by and line.kind is kind and line.at >= since]
+
+    def keepalives(self, by: str, since: float = 0.0) -> list[Sent]:
+        return [line for line in self.sent(by, Kind.DATA, since) if len(line.datagram) == 32]
+
+    @property
+    def seconds(self) -> float:
+        return self.now / SECOND_NS - 100
+
+
+def pair(seed: int = 0, *, psk: bytes = bytes(32), keepalive_s: int = 0) -> tuple[World, Node, Node]:
+    """Alice, who knows where Bob is, and Bob, who learns it; no session yet."""
+    world = World(seed)
+    alice = world.add("alice", peer_of("bob", psk=psk, persistent_keepalive_s=keepalive_s))
+    bob = world.add("bob", peer_of("alice", known=False, psk=psk))
+    return world, alice, bob
+
+
+def connected(seed: int = 0) -> tuple[World, Node, Node]:
+    """The same with a session that Alice asked for at second 0."""
+    world, alice, bob = pair(seed)
+    world.send(alice, "bob", inner())
+    world.run(1)
+    assert bob.packets == [("alice", inner())]
+    return world, alice, bob

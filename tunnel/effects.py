@@ -1,0 +1,118 @@
+"""What goes into the tunnel from its configuration, and what comes out of a call: values, no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from wire.drop import Drop
+
+
+class Endpoint(NamedTuple):
+    """Where a peer's datagrams come from and go to.
+
+    `address`: 4 or 16 bytes in network order; `via`: the name of the peer that relays, with `address` as the relay
+    knows it; "" is direct. The tunnel compares endpoints and hands them back, nothing else.
+    """
+
+    address: bytes
+    port: int
+    via: str = ""
+
+    def packed(self) -> bytes:
+        """The address, then the port in network order: what a cookie is bound to."""
+        return self.address + self.port.to_bytes(2, "big") + self.via.encode()
+
+
+class Network(NamedTuple):
+    """A prefix of inner addresses: `network` without host bits, `length` 0 to 32 (or 128 with `version` 6)."""
+
+    network: int
+    length: int
+    version: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """One peer as the operator wrote it. A `persistent_keepalive_s` of 0 is off; a psk of zeros is none."""
+
+    name: str
+    public_key: bytes
+    allowed_ips: tuple[Network, ...] = ()
+    endpoint: Endpoint | None = None
+    psk: bytes | bytearray = field(default=bytes(32), repr=False)
+    persistent_keepalive_s: int = 0
+
+
+class Stamps(NamedTuple):
+    """What must survive a restart: the greatest TAI64N stamp that came from a peer, and the last one sent to it."""
+
+    received: bytes
+    sent: bytes
+
+
+class Happening(StrEnum):
+    """What an event tells. The values are public: log lines, metrics."""
+
+    SESSION = "session"  # a session is ready to send
+    MOVED = "moved"  # the peer's endpoint is another one now
+    GAVE_UP = "gave_up"  # a series of initiations stayed without an answer
+    STAMPED = "stamped"  # `Tunnel.stamps` has changed: time to write it down
+    ERASED = "erased"  # 540 s without a new key: all of the peer's keys are wiped
+
+
+class Event(NamedTuple):
+    """Something that the operator or another room may want to know."""
+
+    what: Happening
+    peer: str
+
+
+class Unsent(NamedTuple):
+    """An inner packet that will not leave, and why; the walk owes its sender an ICMP error where the reason says so."""
+
+    peer: str
+    packet: bytes
+    reason: Drop
+
+
+class Status(NamedTuple):
+    """One peer, for people. Times are `now` values in ns; None: never, or not known.
+
+    `has_session`: a packet would leave at once. `has_given_up`: the last series of initiations was in vain.
+    """
+
+    name: str
+    public_key: bytes
+    endpoint: Endpoint | None
+    latest_handshake: int | None
+    session_since: int | None
+    rx_bytes: int
+    tx_bytes: int
+    staged: int
+    persistent_keepalive_s: int
+    has_session: bool
+    has_given_up: bool
+
+
+class Effects:
+    """What one call asks its caller to do. `drops` counts by reason; those in `unsent` are counted there too."""
+
+    __slots__ = ("datagrams", "drops", "events", "packets", "unsent")
+
+    def __init__(self) -> None:
+        self.packets: list[tuple[str, bytes]] = []  # inner packets with the name of the peer they came from, in order
+        self.datagrams: list[tuple[Endpoint, bytes]] = []  # to send, in order
+        self.events: list[Event] = []
+        self.unsent: list[Unsent] = []
+        self.drops: dict[Drop, int] = {}
+
+    def drop(self, reason: Drop) -> None:
+        """Count one."""
+        self.drops[reason] = self.drops.get(reason, 0) + 1
+
+    def refuse(self, peer: str, packet: bytes, reason: Drop) -> None:
+        """An inner packet that will not leave."""
+        self.unsent.append(Unsent(peer, packet, reason))
+        self.drop(reason)

@@ -1,0 +1,295 @@
+"""The tunnel: what the walk sees of this room.
+
+`Tunnel.receive` takes a burst of datagrams, `send` a burst of inner packets for one peer; `tick` and `next_deadline`
+are all timers. Every call returns `Effects`. Nothing here sends, sleeps or asks for the time; `now` (ns, monotonic)
+never runs backwards. What does not authenticate is dropped in silence and counted.
+
+A burst of data is opened in three steps, so that the middle one may run on several cores: sessions are looked up and
+old counters refused; the `BurstCipher` opens all of it; windows, timers and inner sources follow in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from tunnel import tai64n
+from tunnel.allowed import AllowedIps
+from tunnel.cookies import CookieDesk, LoadGauge, SourceLimits
+from tunnel.effects import Effects, Endpoint, PeerConfig, Stamps, Status
+from tunnel.messages import DATA_HEADER, DEFAULT_MTU_BYTES, Kind, index_at, kind_of
+from tunnel.noise import LocalKeys, RemoteKeys, read_static
+from tunnel.peer import Common, Peer
+from tunnel.primitives import BurstCipher, Cipher
+from tunnel.session import Session
+from tunnel.timers import OFF
+from wire.drop import Drop
+
+_NO_STAMPS = Stamps(tai64n.NEVER, tai64n.NEVER)
+_KEEPALIVE_LIMIT_S = 65_535
+
+_Job = tuple[Session, int, bytes, Endpoint]
+
+
+class Tunnel:
+    """Our end of the tunnel and all its peers.
+
+    `private_key`: 32 bytes; `wall_ns`: the wall clock, for the stamps of initiations alone; `random_bytes(n)`: n
+    unpredictable bytes; `cipher`: what seals and opens; `stamps`: what `stamps()` said in an earlier run.
+    `ValueError` where a key, a prefix or a keepalive is impossible, or two peers are one.
+    """
+
+    __slots__ = ("_allowed", "_by_name", "_common", "_desk", "_gauge", "_limits", "_peers", "_remembered")
+
+    def __init__(
+        self,
+        private_key: bytes | bytearray,
+        peers: Iterable[PeerConfig],
+        now: int,
+        *,
+        wall_ns: Callable[[], int],
+        random_bytes: Callable[[int], bytes],
+        mtu_bytes: int = DEFAULT_MTU_BYTES,
+        cipher: BurstCipher | None = None,
+        stamps: Mapping[bytes, Stamps] | None = None,
+    ) -> None:
+        local = LocalKeys(private_key)
+        self._common = Common(local, cipher or Cipher(), random_bytes, wall_ns, mtu_bytes)
+        self._desk = CookieDesk(local.public, random_bytes)
+        self._gauge = LoadGauge()
+        self._limits = SourceLimits()
+        self._peers: dict[bytes, Peer] = {}  # by public key
+        self._by_name: dict[str, Peer] = {}
+        self._allowed = AllowedIps(())
+        self._remembered: dict[bytes, Stamps] = {}
+        for public, known in (stamps or {}).items():
+            if len(known.received) != tai64n.STAMP_BYTES or len(known.sent) != tai64n.STAMP_BYTES:
+                raise ValueError("a TAI64N stamp has 12 bytes")
+            self._remembered[public] = known
+        self.set_peers(peers, now)
+
+    # Inner packets leave
+
+    def peer_for(self, destination: int, version: int = 4) -> str | None:
+        """The peer whose `allowed_ips` are the longest around an inner destination."""
+        owners = self._allowed.owners(destination, version)
+        return owners[0] if owners else None
+
+    def send(self, peer: str, burst: Sequence[bytes], now: int) -> Effects:
+        """Seal inner packets for a peer, or keep them until it has a session; what cannot leave comes back `unsent`.
+
+        A packet longer than the MTU is sealed as it is: the walk has answered it with 3/4, or cut it, before.
+        """
+        out = Effects()
+        found = self._by_name.get(peer)
+        if found is None:
+            for packet in burst:
+                out.refuse(peer, packet, Drop.TUNNEL_NO_PEER)
+        elif burst:
+            found.send(burst, now, out)
+        return out
+
+    def call(self, peer: str, now: int) -> Effects:
+        """Ask for a session without a packet, for a peer that had given up say; nothing where that is under way."""
+        out = Effects()
+        self._by_name[peer].initiate(now, out)
+        return out
+
+    # Datagrams come
+
+    def receive(self, burst: Iterable[tuple[bytes, Endpoint]], now: int) -> Effects:
+        """Take in datagrams with their source. Whatever they hold, the outcome is a value."""
+        out = Effects()
+        sessions = self._common.indices.sessions
+        jobs: list[_Job] = []
+        for datagram, source in burst:
+            kind = kind_of(datagram)
+            if kind is Kind.DATA:
+                _, receiver, counter = DATA_HEADER.unpack_from(datagram)
+                session = sessions.get(receiver)
+                if session is None:
+                    out.drop(Drop.TUNNEL_UNKNOWN_INDEX)
+                elif session.is_over(now):
+                    out.drop(Drop.TUNNEL_EXPIRED)
+                elif not session.window.may_be_new(counter):
+                    out.drop(Drop.TUNNEL_REPLAY)
+                else:
+                    jobs.append((session, counter, datagram, source))
+            elif kind is None:
+                out.drop(Drop.TUNNEL_MALFORMED)
+            else:
+                if jobs:
+                    self._open(jobs, now, out)
+                    jobs = []
+                self._handshake(kind, datagram, source, now, out)
+        if jobs:
+            self._open(jobs, now, out)
+        return out
+
+    def _open(self, jobs: list[_Job], now: int, out: Effects) -> None:
+        """Open data messages, and settle each run of one session at once."""
+        opened = self._common.cipher.open_burst([(job[0].keys.receive, job[2]) for job in jobs])
+        packets = out.packets
+        admit = self._allowed.admit
+        at, end = 0, len(jobs)
+        while at < end:
+            session, _, _, source = jobs[at]
+            peer = session.peer
+            name = peer.config.name
+            accept = session.window.accept
+            size = 0
+            has_data = False
+            while at < end and jobs[at][0] is session:
+                _, counter, datagram, came_from = jobs[at]
+                plain = opened[at]
+                at += 1
+                if plain is None:
+                    out.drop(Drop.TUNNEL_AUTHENTICATION)
+                    continue
+                if not accept(counter):
+                    out.drop(Drop.TUNNEL_REPLAY)
+                    continue
+                source = came_from
+                size += len(datagram)
+                if not plain:
+                    continue
+                has_data = True
+                packet = admit(plain, name)
+                if isinstance(packet, Drop):
+                    out.drop(packet)
+                else:
+                    packets.append((name, packet))
+            if size:
+                peer.received(session, source, size, now, out, has_data=has_data)
+
+    def _handshake(self, kind: Kind, message: bytes, source: Endpoint, now: int, out: Effects) -> None:
+        """Everything but data: mac1 first, then what load demands, then the peer."""
+        if kind is Kind.COOKIE_REPLY:
+            self._cookie_reply(message, now, out)
+            return
+        if not self._desk.is_addressed(message):
+            out.drop(Drop.TUNNEL_MAC1)
+            return
+        if self._gauge.is_under_load(now):
+            if not self._desk.is_proven(message, source, now):
+                out.datagrams.append((source, self._desk.reply(message, source, now)))
+                out.drop(Drop.TUNNEL_COOKIE_SENT)
+                return
+            if not self._limits.allows(source, now):
+                out.drop(Drop.TUNNEL_SOURCE_LIMIT)
+                return
+        if kind is Kind.RESPONSE:
+            peer = self._common.indices.pending.get(index_at(message, 8))
+            if peer is None:
+                out.drop(Drop.TUNNEL_UNKNOWN_INDEX)
+            else:
+                peer.consume_response(message, source, now, out)
+            return
+        called = read_static(self._common.local, message)
+        if called is None:
+            out.drop(Drop.TUNNEL_HANDSHAKE)
+            return
+        peer = self._peers.get(called.static)
+        if peer is None:
+            called.wipe()
+            out.drop(Drop.TUNNEL_UNKNOWN_PEER)
+        else:
+            peer.consume_initiation(called, message, source, now, out)
+
+    def _cookie_reply(self, message: bytes, now: int, out: Effects) -> None:
+        index = index_at(message, 4)
+        session = self._common.indices.sessions.get(index)
+        peer = self._common.indices.pending.get(index) if session is None else session.peer
+        if peer is None:
+            out.drop(Drop.TUNNEL_UNKNOWN_INDEX)
+        else:
+            peer.consume_cookie(message, now, out)
+
+    # Time
+
+    def tick(self, now: int) -> Effects:
+        """Fire what is due. Afterwards `next_deadline` is later than `now`."""
+        out = Effects()
+        for peer in self._peers.values():
+            if peer.timers.earliest() <= now:
+                peer.tick(now, out)
+        return out
+
+    def next_deadline(self) -> int | None:
+        """When the earliest timer fires, in ns; None where none runs."""
+        earliest = min((peer.timers.earliest() for peer in self._peers.values()), default=OFF)
+        return None if earliest == OFF else earliest
+
+    # The operator
+
+    def set_peers(self, peers: Iterable[PeerConfig], now: int) -> Effects:
+        """Take over a configuration, or nothing of it (`ValueError`).
+
+        A peer that keeps its public and pre-shared key keeps its sessions and what waits for one, whatever its name is
+        now; a learned endpoint stays unless another one was written.
+        """
+        wanted = list(peers)
+        allowed = AllowedIps(wanted)
+        made: dict[bytes, Peer] = {}
+        fresh: dict[bytes, RemoteKeys] = {}
+        keys = {peer.public_key for peer in wanted}
+        if len({peer.name for peer in wanted}) < len(wanted) or len(keys) < len(wanted):
+            raise ValueError("two peers have the same name or public key")
+        for config in wanted:
+            if config.public_key == self._common.local.public:
+                raise ValueError("a peer has our own public key")
+            if not 0 <= config.persistent_keepalive_s <= _KEEPALIVE_LIMIT_S:
+                raise ValueError("a persistent keepalive is 0 to 65535 seconds")
+            old = self._peers.get(config.public_key)
+            if old is None or old.keys.psk != config.psk:
+                fresh[config.public_key] = RemoteKeys(self._common.local, config.public_key, config.psk)
+        out = Effects()
+        for public, old in self._peers.items():
+            self._remembered[public] = old.stamps
+            if public in fresh or public not in keys:
+                old.close(out)
+        for config in wanted:
+            public = config.public_key
+            if public in fresh:
+                stamps = self._remembered.get(public, _NO_STAMPS)
+                made[public] = Peer(config, fresh[public], self._common, stamps, now)
+            else:
+                made[public] = self._peers[public]
+                made[public].configure(config, now)
+        self._peers = made
+        self._by_name = {peer.config.name: peer for peer in made.values()}
+        self._allowed = allowed
+        return out
+
+    def set_endpoint(self, peer: str, endpoint: Endpoint, now: int) -> None:
+        """A name was resolved anew: the peer is there from now on, until it is heard from elsewhere."""
+        self._by_name[peer].move(endpoint, now)
+
+    def set_mtu(self, mtu_bytes: int) -> None:
+        """The inner MTU: padding does not go beyond it."""
+        self._common.mtu_bytes = mtu_bytes
+
+    def stamps(self) -> dict[bytes, Stamps]:
+        """What must survive a restart, by public key; it is no secret.
+
+        An event says when it changed; whoever writes it down does so before the datagrams of that call leave.
+        """
+        return self._remembered | {public: peer.stamps for public, peer in self._peers.items()}
+
+    def status(self, now: int) -> list[Status]:
+        """All peers in the order of the configuration."""
+        return [peer.status(now) for peer in self._peers.values()]
+
+    @property
+    def public_key(self) -> bytes:
+        """Ours."""
+        return self._common.local.public
+
+    def close(self) -> Effects:
+        """Wipe every key. The tunnel is of no use afterwards."""
+        out = Effects()
+        for peer in self._peers.values():
+            peer.close(out)
+        self._peers = {}
+        self._by_name = {}
+        self._common.local.wipe()
+        return out

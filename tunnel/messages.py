@@ -1,0 +1,65 @@
+"""The four messages: layouts, lengths, numbers. Little endian; a type byte and three reserved zeros come first.
+
+| message | bytes | offsets |
+|---|---|---|
+| initiation | 148 | sender 4, ephemeral 8, static 40, timestamp 88, mac1 116, mac2 132 |
+| response | 92 | sender 4, receiver 8, ephemeral 12, empty 44, mac1 60, mac2 76 |
+| cookie reply | 64 | receiver 4, nonce 8, cookie 32 |
+| data | 32 and more | receiver 4, counter 8, sealed packet 16 |
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final
+
+INITIATION_BYTES: Final = 148
+RESPONSE_BYTES: Final = 92
+COOKIE_REPLY_BYTES: Final = 64
+DATA_MINIMUM_BYTES: Final = 32
+DATAGRAM_MAXIMUM_BYTES: Final = 65_535
+MACS_BYTES: Final = 32
+INITIATION_HEAD: Final = b"\x01\0\0\0"
+RESPONSE_HEAD: Final = b"\x02\0\0\0"
+COOKIE_REPLY_HEAD: Final = b"\x03\0\0\0"
+DATA_HEAD: Final = b"\x04\0\0\0"
+
+# IPv4 20 (IPv6 40), UDP 8, header 16, tag 16: what the tunnel puts around an inner packet.
+OVERHEAD_IPV4_BYTES: Final = 60
+OVERHEAD_IPV6_BYTES: Final = 80
+DEFAULT_MTU_BYTES: Final = 1420
+
+INDEX = struct.Struct("<I")
+DATA_HEADER = struct.Struct("<IIQ")
+
+
+class Kind(IntEnum):
+    """The first byte."""
+
+    INITIATION = 1
+    RESPONSE = 2
+    COOKIE_REPLY = 3
+    DATA = 4
+
+
+_EXACT = {
+    INITIATION_HEAD: (INITIATION_BYTES, Kind.INITIATION),
+    RESPONSE_HEAD: (RESPONSE_BYTES, Kind.RESPONSE),
+    COOKIE_REPLY_HEAD: (COOKIE_REPLY_BYTES, Kind.COOKIE_REPLY),
+}
+
+
+def kind_of(datagram: bytes) -> Kind | None:
+    """What a datagram is by its first four bytes and its length; None where they fit no message."""
+    head = datagram[:4]
+    if head == DATA_HEAD:
+        return Kind.DATA if DATA_MINIMUM_BYTES <= len(datagram) <= DATAGRAM_MAXIMUM_BYTES else None
+    size, kind = _EXACT.get(head, (0, None))
+    return kind if len(datagram) == size else None
+
+
+def index_at(message: bytes, offset: int) -> int:
+    """A 32-bit index."""
+    index: int = INDEX.unpack_from(message, offset)[0]
+    return index

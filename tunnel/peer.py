@@ -1,0 +1,427 @@
+"""One peer: its sessions, its timers, and the packets that wait for a session.
+
+Three slots hold sessions. *current* is what we send under. *previous* is the one before: late packets under it are
+still taken. *next* is what we answered an initiation with: it becomes current with the first data under it, because
+only that shows that the initiator has it too. A handshake *series* is under way while `timers.retransmit` runs: an
+initiation and its repetitions, or the wait for that first data.
+
+The functions stand in the order of a peer's life: packets leave, a handshake, packets come, time passes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from tunnel import tai64n
+from tunnel.cookies import CookieJar
+from tunnel.effects import Effects, Endpoint, Event, Happening, PeerConfig, Stamps, Status
+from tunnel.messages import index_at
+from tunnel.noise import (
+    Called,
+    Initiated,
+    LocalKeys,
+    RemoteKeys,
+    SessionKeys,
+    finish,
+    initiate,
+    read_timestamp,
+    respond,
+)
+from tunnel.primitives import BurstCipher
+from tunnel.session import IndexTable, Session
+from tunnel.timers import (
+    ATTEMPTS,
+    ERASE_NS,
+    INITIATION_PAUSE_NS,
+    JITTER_NS,
+    KEEPALIVE_NS,
+    LAST_MINUTE_NS,
+    OFF,
+    REKEY_TIMEOUT_NS,
+    UNANSWERED_NS,
+    Timers,
+)
+from wire.drop import Drop
+from wire.units import SECOND_NS
+
+STAGED_PACKETS: Final = 128
+_KEEPALIVE = (b"",)
+
+
+class Common:
+    """What all peers of a tunnel share."""
+
+    __slots__ = ("cipher", "indices", "local", "mtu_bytes", "random_bytes", "wall_ns")
+
+    def __init__(
+        self,
+        local: LocalKeys,
+        cipher: BurstCipher,
+        random_bytes: Callable[[int], bytes],
+        wall_ns: Callable[[], int],
+        mtu_bytes: int,
+    ) -> None:
+        self.local = local
+        self.cipher = cipher
+        self.random_bytes = random_bytes
+        self.wall_ns = wall_ns
+        self.mtu_bytes = mtu_bytes
+        self.indices = IndexTable(random_bytes)
+
+    def jitter_ns(self) -> int:
+        """A third of a second at most, so that two ends do not keep step."""
+        return int.from_bytes(self.random_bytes(4), "little") % (JITTER_NS + 1)
+
+
+class Peer:
+    """One peer of the tunnel. `stamps`: what an earlier run knew of it."""
+
+    __slots__ = (
+        "_attempts",
+        "_common",
+        "_consumed_ns",
+        "_current",
+        "_initiated_ns",
+        "_jar",
+        "_next",
+        "_pending",
+        "_pending_index",
+        "_previous",
+        "_staged",
+        "config",
+        "endpoint",
+        "has_given_up",
+        "keys",
+        "latest_handshake",
+        "rx_bytes",
+        "stamps",
+        "timers",
+        "tx_bytes",
+    )
+
+    def __init__(self, config: PeerConfig, keys: RemoteKeys, common: Common, stamps: Stamps, now: int) -> None:
+        self._common = common
+        self._jar = CookieJar(config.public_key)
+        self._current: Session | None = None
+        self._previous: Session | None = None
+        self._next: Session | None = None
+        self._pending: Initiated | None = None
+        self._pending_index = 0
+        self._staged: deque[bytes] = deque()
+        self._attempts = 0
+        self._initiated_ns = -OFF
+        self._consumed_ns = -OFF
+        self.keys = keys
+        self.stamps = stamps
+        self.timers = Timers()
+        self.config = replace(config, endpoint=None, persistent_keepalive_s=0)
+        self.endpoint: Endpoint | None = None
+        self.has_given_up = False
+        self.latest_handshake: int | None = None
+        self.rx_bytes = 0
+        self.tx_bytes = 0
+        self.configure(config, now)
+
+    def configure(self, config: PeerConfig, now: int) -> None:
+        """Take over what the operator changed. An endpoint that was learned stays unless another one was written."""
+        if config.endpoint is not None and config.endpoint != self.config.endpoint:
+            self.endpoint = config.endpoint
+        if config.persistent_keepalive_s != self.config.persistent_keepalive_s:
+            is_on = config.persistent_keepalive_s and self.endpoint is not None
+            self.timers.persistent = now if is_on else OFF
+        self.config = replace(config, psk=b"")  # the key lives in `keys`, which can be wiped
+
+    def move(self, endpoint: Endpoint, now: int) -> None:
+        """The operator (or a name server) says where the peer is."""
+        self.endpoint = endpoint
+        if self.config.persistent_keepalive_s and self.timers.persistent == OFF:
+            self.timers.persistent = now
+
+    # Packets leave
+
+    def send(self, burst: Sequence[bytes], now: int, out: Effects) -> None:
+        """Seal a burst, or keep it until there is a session. A packet has 1 byte at least."""
+        if self.endpoint is None:
+            self._refuse(burst, Drop.TUNNEL_NO_ENDPOINT, out)
+            return
+        room = 0 if self._current is None else self._current.room(now)
+        if room >= len(burst):
+            self._emit(burst, now, out)
+            return
+        if room > 0:
+            self._emit(burst[:room], now, out)
+        self._staged.extend(burst[room:])
+        while len(self._staged) > STAGED_PACKETS:
+            out.refuse(self.config.name, self._staged.popleft(), Drop.TUNNEL_QUEUE_FULL)
+        self._ask(now, out)
+
+    def keepalive(self, now: int, out: Effects) -> None:
+        """Send an empty packet; without a session, ask for one, whose confirmation does the same."""
+        if self._current is not None and self._current.room(now) > 0:
+            self._emit(_KEEPALIVE, now, out)
+        else:
+            self._ask(now, out)
+
+    def _emit(self, packets: Sequence[bytes], now: int, out: Effects) -> None:
+        """Seal under the current session, which has room."""
+        session, endpoint = self._current, self.endpoint
+        assert session is not None
+        assert endpoint is not None
+        common = self._common
+        first = session.take(len(packets))
+        sealed = common.cipher.seal_burst(session.keys.send, session.remote, first, packets, common.mtu_bytes)
+        datagrams = out.datagrams
+        size = 0
+        for datagram in sealed:
+            datagrams.append((endpoint, datagram))
+            size += len(datagram)
+        self.tx_bytes += size
+        self._sent(now)
+        if packets is not _KEEPALIVE and self.timers.unanswered == OFF:
+            self.timers.unanswered = now + UNANSWERED_NS + common.jitter_ns()
+        if session.is_due(now):
+            self.initiate(now, out)
+
+    def _refuse(self, packets: Iterable[bytes], reason: Drop, out: Effects) -> None:
+        for packet in packets:
+            out.refuse(self.config.name, packet, reason)
+
+    def _ask(self, now: int, out: Effects) -> None:
+        """A session is wanted. One that waits for its first data may be there in a moment: give it 5 s."""
+        waiting = self._next
+        if waiting is not None and now - waiting.created_ns < REKEY_TIMEOUT_NS and self.timers.retransmit == OFF:
+            self._attempts = 0
+            self.timers.retransmit = waiting.created_ns + REKEY_TIMEOUT_NS + self._common.jitter_ns()
+            return
+        self.initiate(now, out)
+
+    # A handshake
+
+    def initiate(self, now: int, out: Effects) -> None:
+        """Begin a series of initiations, unless one is under way or nobody knows where to."""
+        if self.timers.retransmit != OFF or self.endpoint is None:
+            return
+        self._attempts = 0
+        if now - self._initiated_ns < REKEY_TIMEOUT_NS:
+            self.timers.retransmit = self._initiated_ns + REKEY_TIMEOUT_NS + self._common.jitter_ns()
+            return
+        self._send_initiation(now, out)
+
+    def _send_initiation(self, now: int, out: Effects) -> None:
+        common = self._common
+        assert self.endpoint is not None
+        self._drop_pending()
+        self.stamps = self.stamps._replace(sent=tai64n.later(common.wall_ns(), self.stamps.sent))
+        out.events.append(Event(Happening.STAMPED, self.config.name))
+        index = common.indices.draw()
+        body, self._pending = initiate(common.local, self.keys, common.random_bytes(32), self.stamps.sent, index)
+        self._pending_index = index
+        common.indices.pending[index] = self
+        self._attempts += 1
+        self._initiated_ns = now
+        self._transmit(self._jar.finish(body, now), out)
+        self._sent(now)
+        self.timers.retransmit = now + REKEY_TIMEOUT_NS + common.jitter_ns()
+
+    def consume_initiation(self, called: Called, message: bytes, source: Endpoint, now: int, out: Effects) -> None:
+        """An initiation that says it is from this peer: check the rest of it, and answer."""
+        stamp = read_timestamp(called, self.keys, message)
+        if stamp is None or stamp <= self.stamps.received or now - self._consumed_ns < INITIATION_PAUSE_NS:
+            called.wipe()
+            if stamp is None:
+                out.drop(Drop.TUNNEL_HANDSHAKE)
+            else:
+                is_old = stamp <= self.stamps.received
+                out.drop(Drop.TUNNEL_OLD_TIMESTAMP if is_old else Drop.TUNNEL_TOO_SOON)
+            return
+        common = self._common
+        index = common.indices.draw()
+        answer = respond(called, self.keys, common.random_bytes(32), index)
+        if answer is None:
+            out.drop(Drop.TUNNEL_HANDSHAKE)
+            return
+        self.stamps = self.stamps._replace(received=stamp)
+        out.events.append(Event(Happening.STAMPED, self.config.name))
+        self._consumed_ns = now
+        self._heard(source, len(message), now, out)
+        body, keys = answer
+        self._end(self._next)
+        self._next = self._begin(keys, index, called.sender, now, is_initiator=False)
+        self._transmit(self._jar.finish(body, now), out)
+        self._sent(now)
+
+    def consume_response(self, message: bytes, source: Endpoint, now: int, out: Effects) -> None:
+        """A response to our pending initiation: the session is ours at once, and its first packet confirms it."""
+        assert self._pending is not None
+        keys = finish(self._pending, self._common.local, self.keys, message)
+        if keys is None:
+            out.drop(Drop.TUNNEL_HANDSHAKE)
+            return
+        index = self._pending_index
+        self._drop_pending()
+        self._heard(source, len(message), now, out)
+        session = self._begin(keys, index, index_at(message, 4), now, is_initiator=True)
+        # Where both called at once, *next* stays: the peer may already send under what we answered it with.
+        self._retire(self._current)
+        self._current = session
+        self._ready(now, out)
+        if not self._flush(now, out):
+            self._emit(_KEEPALIVE, now, out)
+
+    def consume_cookie(self, message: bytes, now: int, out: Effects) -> None:
+        """A cookie for the next handshake message; nothing is sent for it now."""
+        if not self._jar.take(message, now):
+            out.drop(Drop.TUNNEL_COOKIE)
+
+    def _begin(self, keys: SessionKeys, local: int, remote: int, now: int, *, is_initiator: bool) -> Session:
+        session = Session(self, keys, local, remote, now, is_initiator=is_initiator)
+        self._common.indices.sessions[local] = session
+        self.timers.erase = now + ERASE_NS
+        return session
+
+    def _retire(self, session: Session | None) -> None:
+        """Make a session the previous one."""
+        self._end(self._previous)
+        self._previous = session
+
+    def _end(self, session: Session | None) -> None:
+        if session is not None:
+            del self._common.indices.sessions[session.local]
+            session.wipe()
+
+    def _drop_pending(self) -> None:
+        if self._pending is not None:
+            del self._common.indices.pending[self._pending_index]
+            self._pending.wipe()
+            self._pending = None
+
+    def _ready(self, now: int, out: Effects) -> None:
+        """The handshake is complete: the current session is a new one."""
+        self.timers.retransmit = OFF
+        self.has_given_up = False
+        self.latest_handshake = now
+        out.events.append(Event(Happening.SESSION, self.config.name))
+
+    def _flush(self, now: int, out: Effects) -> bool:
+        """Send what waited; False where nothing did."""
+        if not self._staged:
+            return False
+        packets = list(self._staged)
+        self._staged.clear()
+        self._emit(packets, now, out)
+        return True
+
+    def _transmit(self, message: bytes, out: Effects) -> None:
+        assert self.endpoint is not None
+        out.datagrams.append((self.endpoint, message))
+        self.tx_bytes += len(message)
+
+    # Packets come
+
+    def received(
+        self, session: Session, source: Endpoint, size_bytes: int, now: int, out: Effects, *, has_data: bool
+    ) -> None:
+        """Authenticated data messages came under one of our sessions, the last of them from `source`."""
+        self._heard(source, size_bytes, now, out)
+        if session is self._next:
+            self._retire(self._current)
+            self._current = session
+            self._next = None
+            self._ready(now, out)
+            self._flush(now, out)
+        current = self._current
+        if current is not None and current.is_initiator and now - current.created_ns >= LAST_MINUTE_NS:
+            self.initiate(now, out)
+        if has_data and self.timers.keepalive == OFF:
+            self.timers.keepalive = now + KEEPALIVE_NS
+
+    def _heard(self, source: Endpoint, size_bytes: int, now: int, out: Effects) -> None:
+        """Anything authenticated came: that is where the peer is."""
+        self.rx_bytes += size_bytes
+        self.timers.unanswered = OFF
+        self._restart_persistent(now)
+        if source != self.endpoint:
+            self.endpoint = source
+            out.events.append(Event(Happening.MOVED, self.config.name))
+
+    def _sent(self, now: int) -> None:
+        """Anything authenticated was sent."""
+        self.timers.keepalive = OFF
+        self._restart_persistent(now)
+
+    def _restart_persistent(self, now: int) -> None:
+        if self.config.persistent_keepalive_s:
+            self.timers.persistent = now + self.config.persistent_keepalive_s * SECOND_NS
+
+    # Time passes
+
+    def tick(self, now: int, out: Effects) -> None:
+        """Fire what is due; afterwards no deadline lies at or before `now`."""
+        timers = self.timers
+        if timers.erase <= now:
+            timers.erase = OFF
+            self.erase()
+            out.events.append(Event(Happening.ERASED, self.config.name))
+        if timers.retransmit <= now:
+            self._retransmit(now, out)
+        if timers.unanswered <= now:
+            timers.unanswered = OFF
+            self.initiate(now, out)
+        if timers.keepalive <= now:
+            timers.keepalive = OFF
+            self.keepalive(now, out)
+        if timers.persistent <= now:
+            self._restart_persistent(now)
+            self.keepalive(now, out)
+
+    def _retransmit(self, now: int, out: Effects) -> None:
+        """Repeat the initiation, or give up and flush what waits."""
+        if now - self._initiated_ns < REKEY_TIMEOUT_NS:
+            self.timers.retransmit = self._initiated_ns + REKEY_TIMEOUT_NS + self._common.jitter_ns()
+            return
+        if self._attempts < ATTEMPTS:
+            self._send_initiation(now, out)
+            return
+        self.timers.retransmit = OFF
+        self._drop_pending()
+        self.has_given_up = True
+        self._refuse(self._staged, Drop.TUNNEL_GAVE_UP, out)
+        self._staged.clear()
+        if self.timers.erase == OFF:
+            self.timers.erase = now + ERASE_NS
+        out.events.append(Event(Happening.GAVE_UP, self.config.name))
+
+    def erase(self) -> None:
+        """Wipe every key of a session and the pending ephemeral one; what waits goes on waiting for its series."""
+        self._drop_pending()
+        for session in (self._current, self._previous, self._next):
+            self._end(session)
+        self._current = self._previous = self._next = None
+
+    def close(self, out: Effects) -> None:
+        """The peer is no longer configured."""
+        self.erase()
+        self._refuse(self._staged, Drop.TUNNEL_NO_PEER, out)
+        self._staged.clear()
+        self.timers = Timers()
+        self.keys.wipe()
+
+    def status(self, now: int) -> Status:
+        """The peer, for people."""
+        current = self._current
+        return Status(
+            name=self.config.name,
+            public_key=self.config.public_key,
+            endpoint=self.endpoint,
+            latest_handshake=self.latest_handshake,
+            session_since=None if current is None else current.created_ns,
+            rx_bytes=self.rx_bytes,
+            tx_bytes=self.tx_bytes,
+            staged=len(self._staged),
+            persistent_keepalive_s=self.config.persistent_keepalive_s,
+            has_session=current is not None and current.room(now) > 0,
+            has_given_up=self.has_given_up,
+        )

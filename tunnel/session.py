@@ -1,0 +1,81 @@
+"""One pair of keys with its counters, and the table of the indices by which peers name their sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from tunnel.noise import SessionKeys
+from tunnel.replay import REJECT_AFTER_MESSAGES, ReplayWindow
+from wire.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from tunnel.peer import Peer
+
+REKEY_AFTER_MESSAGES: Final = 1 << 60
+REKEY_AFTER_NS: Final = 120 * SECOND_NS
+REJECT_AFTER_NS: Final = 180 * SECOND_NS
+
+
+class Session:
+    """Keys that a handshake gave. `peer` owns it; `local` and `remote` are the indices on the wire.
+
+    `counter` is the next one to send. It only grows, and a new handshake always means new keys: no nonce comes twice.
+    """
+
+    __slots__ = ("counter", "created_ns", "is_initiator", "keys", "local", "peer", "remote", "window")
+
+    def __init__(
+        self, peer: Peer, keys: SessionKeys, local: int, remote: int, created_ns: int, *, is_initiator: bool
+    ) -> None:
+        self.peer = peer
+        self.keys = keys
+        self.local = local
+        self.remote = remote
+        self.created_ns = created_ns
+        self.is_initiator = is_initiator
+        self.counter = 0
+        self.window = ReplayWindow()
+
+    def is_over(self, now: int) -> bool:
+        """180 s old: nothing is sent and nothing accepted any more."""
+        return now - self.created_ns >= REJECT_AFTER_NS
+
+    def room(self, now: int) -> int:
+        """How many more packets may be sent."""
+        return 0 if self.is_over(now) else REJECT_AFTER_MESSAGES - self.counter
+
+    def is_due(self, now: int) -> bool:
+        """A sender should ask for new keys: 2^60 messages, or (the initiator alone) 120 s."""
+        return self.counter >= REKEY_AFTER_MESSAGES or (self.is_initiator and now - self.created_ns >= REKEY_AFTER_NS)
+
+    def take(self, packets: int) -> int:
+        """Reserve counters for a burst; the first of them."""
+        first = self.counter
+        assert first + packets <= REJECT_AFTER_MESSAGES, "more packets than counters"
+        assert not self.keys.send.is_wiped, "a session that has ended"
+        self.counter = first + packets
+        return first
+
+    def wipe(self) -> None:
+        """Overwrite both keys."""
+        self.keys.send.wipe()
+        self.keys.receive.wipe()
+
+
+class IndexTable:
+    """The indices that we gave out: random, 32 bits, each of them once at a time."""
+
+    __slots__ = ("_random_bytes", "pending", "sessions")
+
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._random_bytes = random_bytes
+        self.sessions: dict[int, Session] = {}
+        self.pending: dict[int, Peer] = {}  # initiations that wait for their response
+
+    def draw(self) -> int:
+        """An index that is not in use."""
+        while True:
+            index = int.from_bytes(self._random_bytes(4), "little")
+            if index not in self.sessions and index not in self.pending:
+                return index
