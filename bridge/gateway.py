@@ -284,7 +284,7 @@ class Gateway:
         if isinstance(decision, Path):
             return self._carry(arrival, decision, now)
         if isinstance(decision, Answer):
-            return self._answer_echo(arrival, packet, now)
+            return self.out.answer_echo(arrival, packet, now)
         return decision
 
     # Fragments: the first one decides, the others follow it or wait for it
@@ -325,7 +325,7 @@ class Gateway:
             return self._carry(arrival, decision, now)
         whole = self.reassembly.add(arrival.fragment_key, arrival.packet, now)
         if isinstance(whole, Packet):
-            return ipv4.read_transport(whole) or self._answer_echo(arrival, whole, now)
+            return ipv4.read_transport(whole) or self.out.answer_echo(arrival, whole, now)
         if whole is None:
             self.out.held = True
             self.out.say("icmp", "part of an echo request to us: it waits for the rest")
@@ -494,7 +494,7 @@ class Gateway:
         for out in (self._tap1, self._vpn):
             if out is not None and packet.destination == out.address:
                 return self._hairpin(arrival, out, now)
-        return self._closed(arrival, now)
+        return self.out.refuse_closed(arrival, now)
 
     def _hairpin(self, arrival: Arrival, turn: Interface, now: int) -> Path | Drop:
         """RFC 4787 REQ-9: to another inside host by its outside name, and the sender shows its outside name too."""
@@ -525,34 +525,6 @@ class Gateway:
             return link
         self.out.say("alias", "hairpin to {}", (link.inside, link.inside_port))
         return near._replace(port=inside.name, interface=inside, destination=(link.inside, link.inside_port))
-
-    def _closed(self, arrival: Arrival, now: int) -> Drop | None:
-        """RFC 1122: nothing listens on the gateway's LAN address: 3/3, a reset, 3/2."""
-        packet = arrival.packet
-        if packet.protocol == ipv4.ICMP:
-            return Drop.LOCAL_SILENT
-        if not packet.is_fragment and not responder.has_valid_transport_checksum(packet):
-            return Drop.LOCAL_SILENT
-        if packet.protocol == ipv4.UDP:
-            self.out.error(arrival, errors.UNREACHABLE, errors.PORT, now)
-            return Drop.LOCAL_PORT
-        if packet.protocol != ipv4.TCP:
-            self.out.error(arrival, errors.UNREACHABLE, errors.PROTOCOL, now)
-            return Drop.LOCAL_PROTOCOL
-        if packet.is_fragment:
-            return Drop.LOCAL_PORT
-        reset = responder.reset(packet, self.out.next_identification())
-        if reset is None:
-            return Drop.LOCAL_PORT
-        self.out.answer(arrival, reset, now)
-        return None
-
-    def _answer_echo(self, arrival: Arrival, request: Packet, now: int) -> Drop | None:
-        if not responder.has_valid_transport_checksum(request):
-            return Drop.ICMP_CHECKSUM
-        self.out.say("icmp", "echo request for {}: ours, answered", request.destination)
-        self.out.answer(arrival, responder.echo_reply(request, self.out.next_identification()), now)
-        return None
 
     def _syn_unanswered(self, syn: Unanswered, now: int) -> None:
         """RFC 5382 REQ-4: six seconds without a SYN from inside: the stranger hears 3/3."""

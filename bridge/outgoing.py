@@ -17,7 +17,7 @@ from bridge.counters import Counters
 from bridge.effects import Effect, Event, Send
 from bridge.interface import Interface
 from bridge.path import Arrival
-from icmp import errors
+from icmp import errors, responder
 from wire import ethernet, ipv4, offload
 from wire.drop import Drop
 from wire.ipv4 import Packet
@@ -80,6 +80,35 @@ class Outgoing:
             return
         for fragment in ipv4.fragments_of(reply, arrival.interface.mtu_bytes):
             self.emit(arrival.port, arrival.interface, fragment, None, now)
+
+    def refuse_closed(self, arrival: Arrival, now: int) -> Drop | None:
+        """RFC 1122: nothing listens on the gateway's LAN address: 3/3, a reset, 3/2."""
+        packet = arrival.packet
+        if packet.protocol == ipv4.ICMP:
+            return Drop.LOCAL_SILENT
+        if not packet.is_fragment and not responder.has_valid_transport_checksum(packet):
+            return Drop.LOCAL_SILENT
+        if packet.protocol == ipv4.UDP:
+            self.error(arrival, errors.UNREACHABLE, errors.PORT, now)
+            return Drop.LOCAL_PORT
+        if packet.protocol != ipv4.TCP:
+            self.error(arrival, errors.UNREACHABLE, errors.PROTOCOL, now)
+            return Drop.LOCAL_PROTOCOL
+        if packet.is_fragment:
+            return Drop.LOCAL_PORT
+        reset = responder.reset(packet, self.next_identification())
+        if reset is None:
+            return Drop.LOCAL_PORT
+        self.answer(arrival, reset, now)
+        return None
+
+    def answer_echo(self, arrival: Arrival, request: Packet, now: int) -> Drop | None:
+        """RFC 1812 4.3.3.6: an echo request to one of our addresses, whole; a bad checksum meets silence."""
+        if not responder.has_valid_transport_checksum(request):
+            return Drop.ICMP_CHECKSUM
+        self.say("icmp", "echo request for {}: ours, answered", request.destination)
+        self.answer(arrival, responder.echo_reply(request, self.next_identification()), now)
+        return None
 
     def next_identification(self) -> int:
         """RFC 6864: a fresh IP identification for a packet of our own."""
