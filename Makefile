@@ -1,7 +1,6 @@
 # Plain commands, the same on a desk and in CI. Everything runs from .venv, which scripts/install makes.
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := alias arp bench bridge bridgectl flow icmp lab route tunnel wire
 MINUTES ?= 1
 
 .PHONY: install check test demo bench fuzz conformance clean
