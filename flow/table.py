@@ -22,8 +22,8 @@ _Key = tuple[str, int, tuple[int, int], tuple[int, int]]
 
 
 class Flow:
-    """One direction of one flow. `inside` and `outside` are (address, port) of the near and the far end; the end that is
-    reached by `in_port` sends. Ports are 0 where the protocol has none, the identifier for ICMP queries."""
+    """One direction of one flow. `inside` and `outside` are (address, port) of the near and the far end; the end behind
+    `in_port` sends. Ports are 0 where the protocol has none, the identifier for ICMP queries."""
 
     __slots__ = ("bytes", "in_port", "inside", "last_seen_ns", "out_port", "outside", "packets", "protocol")
 
