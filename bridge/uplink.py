@@ -24,7 +24,7 @@ from bridge.gateway import Gateway
 from bridge.loop import Loop, Timer
 from bridge.peers import HostPort, Peers
 from route.table import vpn_target
-from tunnel.effects import Effects, Endpoint, Happening, Stamps, Status
+from tunnel.effects import Datagram, Effects, Endpoint, Happening, Received, Stamps, Status
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import shared_secret
 from wire import offload as offloads
@@ -52,10 +52,10 @@ class Datagrams(Protocol):
     def fileno(self) -> int:
         """Readable while datagrams wait."""
 
-    def read_burst(self, limit: int) -> list[tuple[bytes, Endpoint]]:
+    def read_burst(self, limit: int) -> list[Received]:
         """What waits, about `limit` datagrams at most."""
 
-    def send_burst(self, datagrams: Sequence[tuple[Endpoint, bytes]]) -> Counter[Drop]:
+    def send_burst(self, datagrams: Sequence[Datagram]) -> Counter[Drop]:
         """Send in order; what was refused."""
 
 

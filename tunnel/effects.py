@@ -25,6 +25,22 @@ class Endpoint(NamedTuple):
         return self.address + self.port.to_bytes(2, "big") + self.via.encode()
 
 
+class Received(NamedTuple):
+    """A datagram that came. `ecn`: the two bits of its outer IP header (RFC 3168)."""
+
+    data: bytes
+    source: Endpoint
+    ecn: int = 0
+
+
+class Datagram(NamedTuple):
+    """A datagram to send. `tos`: the byte of its outer IP header, DSCP and ECN (RFC 2474, RFC 3168)."""
+
+    endpoint: Endpoint
+    data: bytes
+    tos: int = 0
+
+
 class Network(NamedTuple):
     """A prefix of inner addresses: `network` without host bits, `length` 0 to 32 (or 128 with `version` 6)."""
 
@@ -103,7 +119,7 @@ class Effects:
 
     def __init__(self) -> None:
         self.packets: list[tuple[str, bytes]] = []  # inner packets with the name of the peer they came from, in order
-        self.datagrams: list[tuple[Endpoint, bytes]] = []  # to send, in order
+        self.datagrams: list[Datagram] = []  # to send, in order
         self.events: list[Event] = []
         self.unsent: list[Unsent] = []
         self.drops: dict[Drop, int] = {}

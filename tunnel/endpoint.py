@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tunnel import tai64n
 from tunnel.allowed import AllowedIps
+from tunnel.control import is_control
 from tunnel.cookies import CookieDesk, LoadGauge, SourceLimits
-from tunnel.effects import Effects, Endpoint, PeerConfig, Stamps, Status
+from tunnel.ecn import HANDSHAKE_TOS, marked
+from tunnel.effects import Datagram, Effects, Endpoint, PeerConfig, Received, Stamps, Status
 from tunnel.messages import DATA_HEADER, DEFAULT_MTU_BYTES, Kind, index_at, kind_of
 from tunnel.noise import LocalKeys, RemoteKeys, read_static
 from tunnel.peer import Common, Peer
@@ -27,7 +29,7 @@ from wire.drop import Drop
 _NO_STAMPS = Stamps(tai64n.NEVER, tai64n.NEVER)
 _KEEPALIVE_LIMIT_S = 65_535
 
-_Job = tuple[Session, int, bytes, Endpoint]
+_Job = tuple[Session, int, Received]
 
 
 class Tunnel:
@@ -96,12 +98,13 @@ class Tunnel:
 
     # Datagrams come
 
-    def receive(self, burst: Iterable[tuple[bytes, Endpoint]], now: int) -> Effects:
-        """Take in datagrams with their source. Whatever they hold, the outcome is a value."""
+    def receive(self, burst: Iterable[Received], now: int) -> Effects:
+        """Take in datagrams. Whatever they hold, the outcome is a value."""
         out = Effects()
         sessions = self._common.indices.sessions
         jobs: list[_Job] = []
-        for datagram, source in burst:
+        for received in burst:
+            datagram = received.data
             kind = kind_of(datagram)
             if kind is Kind.DATA:
                 _, receiver, counter = DATA_HEADER.unpack_from(datagram)
@@ -113,33 +116,35 @@ class Tunnel:
                 elif not session.window.may_be_new(counter):
                     out.drop(Drop.TUNNEL_REPLAY)
                 else:
-                    jobs.append((session, counter, datagram, source))
+                    jobs.append((session, counter, received))
             elif kind is None:
                 out.drop(Drop.TUNNEL_MALFORMED)
             else:
                 if jobs:
                     self._open(jobs, now, out)
                     jobs = []
-                self._handshake(kind, datagram, source, now, out)
+                self._handshake(kind, datagram, received.source, now, out)
         if jobs:
             self._open(jobs, now, out)
         return out
 
     def _open(self, jobs: list[_Job], now: int, out: Effects) -> None:
         """Open data messages, and settle each run of one session at once."""
-        opened = self._common.cipher.open_burst([(job[0].keys.receive, job[2]) for job in jobs])
+        opened = self._common.cipher.open_burst([(job[0].keys.receive, job[2].data) for job in jobs])
         packets = out.packets
         admit = self._allowed.admit
         at, end = 0, len(jobs)
         while at < end:
-            session, _, _, source = jobs[at]
+            session = jobs[at][0]
+            source = jobs[at][2].source
             peer = session.peer
             name = peer.config.name
             accept = session.window.accept
+            controls: list[bytes] = []
             size = 0
             has_data = False
             while at < end and jobs[at][0] is session:
-                _, counter, datagram, came_from = jobs[at]
+                _, counter, (datagram, came_from, ecn) = jobs[at]
                 plain = opened[at]
                 at += 1
                 if plain is None:
@@ -153,13 +158,20 @@ class Tunnel:
                 if not plain:
                     continue
                 has_data = True
+                if is_control(plain):
+                    controls.append(plain)
+                    continue
                 packet = admit(plain, name)
+                if ecn and not isinstance(packet, Drop):
+                    packet = marked(packet, ecn)
                 if isinstance(packet, Drop):
                     out.drop(packet)
                 else:
                     packets.append((name, packet))
             if size:
                 peer.received(session, source, size, now, out, has_data=has_data)
+                for plain in controls:
+                    peer.control(plain, now, out)
 
     def _handshake(self, kind: Kind, message: bytes, source: Endpoint, now: int, out: Effects) -> None:
         """Everything but data: mac1 first, then what load demands, then the peer."""
@@ -171,7 +183,7 @@ class Tunnel:
             return
         if self._gauge.is_under_load(now):
             if not self._desk.is_proven(message, source, now):
-                out.datagrams.append((source, self._desk.reply(message, source, now)))
+                out.datagrams.append(Datagram(source, self._desk.reply(message, source, now), HANDSHAKE_TOS))
                 out.drop(Drop.TUNNEL_COOKIE_SENT)
                 return
             if not self._limits.allows(source, now):

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from tunnel import tai64n
+from tunnel import control, tai64n
+from tunnel.control import Control, ControlKind
 from tunnel.cookies import CookieJar
-from tunnel.effects import Effects, Endpoint, Event, Happening, PeerConfig, Stamps, Status
+from tunnel.ecn import HANDSHAKE_TOS, outer_tos
+from tunnel.effects import Datagram, Effects, Endpoint, Event, Happening, PeerConfig, Stamps, Status
 from tunnel.messages import index_at
 from tunnel.noise import (
     Called,
@@ -175,8 +177,8 @@ class Peer:
         sealed = common.cipher.seal_burst(session.keys.send, session.remote, first, packets, common.mtu_bytes)
         datagrams = out.datagrams
         size = 0
-        for datagram in sealed:
-            datagrams.append((endpoint, datagram))
+        for packet, datagram in zip(packets, sealed, strict=True):
+            datagrams.append(Datagram(endpoint, datagram, outer_tos(packet)))
             size += len(datagram)
         self.tx_bytes += size
         self._sent(now)
@@ -316,7 +318,7 @@ class Peer:
 
     def _transmit(self, message: bytes, out: Effects) -> None:
         assert self.endpoint is not None
-        out.datagrams.append((self.endpoint, message))
+        out.datagrams.append(Datagram(self.endpoint, message, HANDSHAKE_TOS))
         self.tx_bytes += len(message)
 
     # Packets come
@@ -337,6 +339,20 @@ class Peer:
             self.initiate(now, out)
         if has_data and self.timers.keepalive == OFF:
             self.timers.keepalive = now + KEEPALIVE_NS
+
+    def control(self, plain: bytes, now: int, out: Effects) -> None:
+        """A control message came under one of our sessions (`tunnel.control`)."""
+        message = control.read(plain)
+        if message is None:
+            out.drop(Drop.TUNNEL_CONTROL)
+            return
+        if message.kind is ControlKind.PROBE:
+            self.tell(Control(ControlKind.PROBED, message.number), now, out)
+
+    def tell(self, message: Control, now: int, out: Effects) -> None:
+        """Send a control message, where there is a session to send it under; else it is as if the wire had lost it."""
+        if self._current is not None and self._current.room(now) > 0:
+            self._emit((message.packed(),), now, out)
 
     def _heard(self, source: Endpoint, size_bytes: int, now: int, out: Effects) -> None:
         """Anything authenticated came: that is where the peer is."""

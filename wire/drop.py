@@ -88,6 +88,8 @@ class Drop(StrEnum):
     TUNNEL_AUTHENTICATION = "tunnel.authentication"  # a data message whose tag does not fit
     TUNNEL_INNER_MALFORMED = "tunnel.inner_malformed"  # an inner packet that is neither IPv4 nor IPv6, or cut
     TUNNEL_INNER_SOURCE = "tunnel.inner_source"  # an inner source outside the peer's allowed_ips
+    TUNNEL_CONTROL = "tunnel.control"  # a control message between nodes that is malformed or not known
+    TUNNEL_CONGESTION = "tunnel.congestion"  # RFC 6040: marked on the way, and its inner packet cannot be
     # The tunnel: inner packets that do not leave
     TUNNEL_NO_PEER = "tunnel.no_peer"  # the peer is not, or no longer, configured
     TUNNEL_NO_ENDPOINT = "tunnel.no_endpoint"  # nobody knows where the peer is until it calls

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
-from tunnel.effects import Endpoint
+from tunnel.effects import Datagram, Endpoint, Received
 from wire.drop import Drop
 
 BUFFER_BYTES = 8 << 20
@@ -69,9 +69,9 @@ class DatagramSocket:
         name: tuple[str, int] = self._socket.getsockname()
         return name[1]
 
-    def read_burst(self, limit: int) -> list[tuple[bytes, Endpoint]]:
+    def read_burst(self, limit: int) -> list[Received]:
         """What waits, the oldest first; no further piece is taken once there are `limit` datagrams."""
-        burst: list[tuple[bytes, Endpoint]] = []
+        burst: list[Received] = []
         buffers = [self._buffer]
         while len(burst) < limit:
             try:
@@ -84,9 +84,9 @@ class DatagramSocket:
                 if kind == _UDP_GRO:
                     each = _GRO_SIZE.unpack(data)[0]
             if each >= size:
-                burst.append((bytes(self._view[:size]), source))
+                burst.append(Received(bytes(self._view[:size]), source))
                 continue
-            burst += [(bytes(self._view[at : min(at + each, size)]), source) for at in range(0, size, each)]
+            burst += [Received(bytes(self._view[at : min(at + each, size)]), source) for at in range(0, size, each)]
         return burst
 
     def _endpoint(self, address: tuple[str, int]) -> Endpoint:
@@ -95,12 +95,12 @@ class DatagramSocket:
         found = self._endpoints[address] = Endpoint(socket.inet_aton(address[0]), address[1])
         return found
 
-    def send_burst(self, datagrams: Sequence[tuple[Endpoint, bytes]]) -> Counter[Drop]:
+    def send_burst(self, datagrams: Sequence[Datagram]) -> Counter[Drop]:
         """Send in order; how many the kernel refused, and why."""
         refused: Counter[Drop] = Counter()
         at, count = 0, len(datagrams)
         while at < count:
-            endpoint, first = datagrams[at]
+            endpoint, first, _ = datagrams[at]
             size, end = len(first), at + 1
             if self._segments:
                 most = min(at + min(_MOST_SEGMENTS, _LONGEST_PIECE_BYTES // size), count)
@@ -108,7 +108,7 @@ class DatagramSocket:
                     if len(datagrams[end][1]) > size:
                         break
                     end += 1
-            run = [datagram for _, datagram in datagrams[at:end]]
+            run = [datagram.data for datagram in datagrams[at:end]]
             at = end
             address = self._addresses.get(endpoint) or self._address(endpoint)
             if len(run) == 1 or not self._send_piece(run, size, address):

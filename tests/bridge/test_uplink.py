@@ -22,7 +22,7 @@ from bridge.ports.memory import MemoryPort
 from bridge.routing import routes_from
 from bridge.stamps import StampFile
 from bridge.uplink import RESOLVE_AGAIN_S, Uplink
-from tunnel.effects import Effects, Endpoint, Network, PeerConfig, Stamps
+from tunnel.effects import Datagram, Effects, Endpoint, Network, PeerConfig, Received, Stamps
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import public_key
 from wire.drop import Drop
@@ -56,25 +56,25 @@ class Wire:
     """Datagrams that left, and those that wait to be read."""
 
     def __init__(self) -> None:
-        self.sent: list[tuple[Endpoint, bytes]] = []
-        self.waiting: deque[tuple[bytes, Endpoint]] = deque()
+        self.sent: list[Datagram] = []
+        self.waiting: deque[Received] = deque()
         self.refuses = 0
         self._event = os.eventfd(0, os.EFD_NONBLOCK)
 
     def fileno(self) -> int:
         return self._event
 
-    def deliver(self, datagrams: Sequence[tuple[Endpoint, bytes]], source: Endpoint = FAR) -> None:
-        self.waiting.extend((datagram, source) for _, datagram in datagrams)
+    def deliver(self, datagrams: Sequence[Datagram], source: Endpoint = FAR) -> None:
+        self.waiting.extend(Received(datagram, source) for _, datagram, _ in datagrams)
         os.eventfd_write(self._event, 1)
 
-    def read_burst(self, limit: int) -> list[tuple[bytes, Endpoint]]:
+    def read_burst(self, limit: int) -> list[Received]:
         os.eventfd_read(self._event)
         burst = list(self.waiting)
         self.waiting.clear()
         return burst
 
-    def send_burst(self, datagrams: Sequence[tuple[Endpoint, bytes]]) -> Counter[Drop]:
+    def send_burst(self, datagrams: Sequence[Datagram]) -> Counter[Drop]:
         self.sent += datagrams[self.refuses :]
         return Counter({Drop.PORT_FULL: self.refuses}) if self.refuses else Counter()
 
@@ -114,13 +114,13 @@ class World:
         self.tun0.deliver(*map(bytes, packets), offload=offload)
         self.loop.turn(0)
 
-    def take(self) -> list[tuple[Endpoint, bytes]]:
+    def take(self) -> list[Datagram]:
         sent, self.wire.sent = self.wire.sent, []
         return sent
 
     def at_far(self) -> Effects:
         """The far end takes what we sent; its answers come to us."""
-        effects = self.far.receive([(datagram, HOME) for _, datagram in self.take()], self.now)
+        effects = self.far.receive([Received(datagram, HOME) for _, datagram, _ in self.take()], self.now)
         self.wire.deliver(effects.datagrams)
         self.loop.turn(0)
         return effects
@@ -173,7 +173,7 @@ def udp(number: int = 0, destination: str = REMOTE) -> IP:
 def test_the_first_packet_calls_waits_and_leaves_with_the_session(make: Callable[..., World]) -> None:
     world = make()
     world.send(udp())
-    assert [(endpoint, len(datagram)) for endpoint, datagram in world.wire.sent] == [(FAR, 148)]
+    assert [(endpoint, len(datagram)) for endpoint, datagram, _ in world.wire.sent] == [(FAR, 148)]
     [packet] = world.meet()
     assert (IP(packet).src, IP(packet).dst, IP(packet).ttl) == (HOST, REMOTE, 63)
 
@@ -249,7 +249,7 @@ def test_after_a_handshake_in_vain_senders_are_told_and_the_next_packet_calls_ag
     world.send(udp(1))
     [again] = world.received()
     assert again[ICMP].code == 1
-    assert [len(datagram) for _, datagram in world.wire.sent] == [148]
+    assert [len(datagram) for _, datagram, _ in world.wire.sent] == [148]
     world.meet()
     assert world.gateway.unreachable_nodes == set()
     world.send(udp(2))
@@ -274,7 +274,7 @@ def test_a_reload_leaves_sessions_of_unchanged_peers_alone(make: Callable[..., W
     world.meet()
     world.uplink.reconfigure(Peers((HK, replace(SG, endpoint=FAR)), {}), set())
     world.send(udp(1))
-    assert [datagram[0] for _, datagram in world.wire.sent] == [4]
+    assert [datagram[0] for _, datagram, _ in world.wire.sent] == [4]
     assert len(world.meet()) == 1
 
 
@@ -287,7 +287,7 @@ def test_what_the_socket_refuses_is_counted(make: Callable[..., World]) -> None:
 
 def test_junk_is_counted_and_silent(make: Callable[..., World]) -> None:
     world = make()
-    world.wire.deliver([(HOME, b"junk"), (HOME, b"\4\0\0\0" + bytes(28))])
+    world.wire.deliver([Received(HOME, b"junk"), Received(HOME, b"\4\0\0\0" + bytes(28))])
     world.loop.turn(0)
     assert world.wire.sent == []
     assert world.drops() == {Drop.TUNNEL_MALFORMED: 1, Drop.TUNNEL_UNKNOWN_INDEX: 1}
@@ -302,13 +302,13 @@ def test_a_name_is_looked_up_at_start_again_in_vain_and_after_silence(make: Call
     [_, (_, answer)] = world.asked
     answer(FAR.address)
     world.send(udp())
-    assert [endpoint for endpoint, _ in world.take()] == [FAR]
+    assert [endpoint for endpoint, _, _ in world.take()] == [FAR]
     world.wait(120)
     assert len(world.asked) == 3
     world.asked[2][1](bytes((192, 0, 2, 77)))
     world.take()
     world.send(udp())
-    assert [endpoint.address[3] for endpoint, _ in world.take()] == [77]
+    assert [endpoint.address[3] for endpoint, _, _ in world.take()] == [77]
 
 
 def test_a_persistent_keepalive_goes_out_by_the_loop_s_timers(make: Callable[..., World]) -> None:
@@ -316,7 +316,7 @@ def test_a_persistent_keepalive_goes_out_by_the_loop_s_timers(make: Callable[...
     world.loop.turn(0)
     world.meet()
     world.wait(26)
-    assert [len(datagram) for _, datagram in world.take()] == [32]
+    assert [len(datagram) for _, datagram, _ in world.take()] == [32]
 
 
 def test_peers_are_told_as_the_interface_says(make: Callable[..., World]) -> None:

@@ -11,21 +11,22 @@ pytestmark = pytest.mark.lab
 TO_AND_FRO = """
 import random, select
 from bridge.ports.datagrams import DatagramSocket
-from tunnel.effects import Endpoint
+from tunnel.effects import Datagram, Endpoint
 
 one, other = DatagramSocket(5001), DatagramSocket(5002)
 there, nowhere = Endpoint(bytes((127, 0, 0, 1)), 5002), Endpoint(bytes((203, 0, 113, 1)), 5002)
 sizes = [1000] * 150 + [500, 32, 1452, 1452, 148] + [60_000, 60_000] + [32] * 100
 sent = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]
-assert not one.send_burst([(there, datagram) for datagram in sent])
+assert not one.send_burst([Datagram(there, datagram) for datagram in sent])
 got = []
 while len(got) < len(sent) and select.select([other], [], [], 5)[0]:
     got += other.read_burst(64)
-assert [datagram for datagram, _ in got] == sent
-assert {source for _, source in got} == {Endpoint(there.address, 5001)}
+assert [datagram.data for datagram in got] == sent
+assert {datagram.source for datagram in got} == {Endpoint(there.address, 5001)}
 assert other.read_burst(64) == []
-assert dict(one.send_burst([(nowhere, b"lost"), (there, b"last"), (nowhere, b"lost")])) == {"port.down": 2}
-assert [datagram for datagram, _ in other.read_burst(64)] == [b"last"]
+lost, last = Datagram(nowhere, b"lost"), Datagram(there, b"last")
+assert dict(one.send_burst([lost, last, lost])) == {"port.down": 2}
+assert [datagram.data for datagram in other.read_burst(64)] == [b"last"]
 try:
     DatagramSocket(5001)
 except OSError:

@@ -8,7 +8,7 @@ from tunnel_world import KEYS, PUBLIC, World, connected, inner, kinds, pair, pee
 
 from tunnel import noise, tai64n
 from tunnel.cookies import SOURCES, CookieDesk, CookieJar, LoadGauge, SourceLimits
-from tunnel.effects import Endpoint
+from tunnel.effects import Endpoint, Received
 from tunnel.messages import Kind
 from wire.drop import Drop
 from wire.units import SECOND_NS
@@ -16,14 +16,14 @@ from wire.units import SECOND_NS
 SOURCE = Endpoint(b"\xc6\x33\x64\x07", 999)
 
 
-def flood(count: int, seed: int = 0) -> list[tuple[bytes, Endpoint]]:
+def flood(count: int, seed: int = 0) -> list[Received]:
     """Initiations with a right mac1 and nothing else, from spoofed addresses."""
     rng = random.Random(seed)
     jar = CookieJar(PUBLIC["bob"])
     burst = []
     for _ in range(count):
         message = jar.finish(b"\1\0\0\0" + rng.randbytes(112), 0)
-        burst.append((message, Endpoint(rng.randbytes(4), rng.randrange(1, 65_536))))
+        burst.append(Received(message, Endpoint(rng.randbytes(4), rng.randrange(1, 65_536))))
     return burst
 
 
@@ -38,7 +38,7 @@ def test_w24_flood_gets_cookies_and_leaves_no_state() -> None:
     assert len(effects.datagrams) == 5873
     assert (len(tables.sessions), len(tables.pending), len(bob.tunnel._limits._full_ns)) == before
     # No amplification, and the reply goes where the message came from.
-    for (message, source), (to, reply) in zip(burst[127:], effects.datagrams, strict=True):
+    for (message, source, _), (to, reply, _) in zip(burst[127:], effects.datagrams, strict=True):
         assert to == source
         assert len(reply) < len(message)
     world.send(alice, "bob", inner(mark=1))
@@ -64,14 +64,14 @@ def test_w24_responses_need_a_cookie_under_load_too() -> None:
     world, alice, bob = pair()
     world.nodes.pop("bob")
     initiation = world.send(alice, "bob", inner()).datagrams[0][1]
-    response = bob.tunnel.receive([(initiation, alice.home)], world.now).datagrams[0][1]
+    response = bob.tunnel.receive([Received(initiation, alice.home)], world.now).datagrams[0][1]
     gauge = alice.tunnel._gauge
     while not gauge.is_under_load(world.now):
         pass
-    effects = alice.tunnel.receive([(response, bob.home)], world.now)
+    effects = alice.tunnel.receive([Received(response, bob.home)], world.now)
     assert kinds(effects) == [Kind.COOKIE_REPLY]
     assert effects.drops == {Drop.TUNNEL_COOKIE_SENT: 1}
-    assert bob.tunnel.receive([(effects.datagrams[0][1], alice.home)], world.now).drops == {}
+    assert bob.tunnel.receive([Received(effects.datagrams[0][1], alice.home)], world.now).drops == {}
 
 
 def test_w24_proven_source_has_20_handshakes_a_second_and_5_at_once() -> None:
@@ -85,10 +85,10 @@ def test_w24_proven_source_has_20_handshakes_a_second_and_5_at_once() -> None:
     jar = CookieJar(PUBLIC["bob"])
     assert jar.take(desk.reply(jar.finish(body, now), SOURCE, now), now)
     proven = jar.finish(body, now)
-    effects = bob.tunnel.receive([(proven, SOURCE)] * 8, now)
+    effects = bob.tunnel.receive([Received(proven, SOURCE)] * 8, now)
     assert effects.drops == {Drop.TUNNEL_OLD_TIMESTAMP: 4, Drop.TUNNEL_SOURCE_LIMIT: 3}
     assert kinds(effects) == [Kind.RESPONSE]
-    elsewhere = bob.tunnel.receive([(proven, SOURCE._replace(port=1))], now)
+    elsewhere = bob.tunnel.receive([Received(proven, SOURCE._replace(port=1))], now)
     assert elsewhere.drops == {Drop.TUNNEL_COOKIE_SENT: 1}
 
 
@@ -160,10 +160,10 @@ def test_w26_cookie_is_kept_only_if_it_answers_our_last_mac1_and_resends_nothing
         (reply[:-1] + bytes([reply[-1] ^ 1]), Drop.TUNNEL_COOKIE),
         (unknown, Drop.TUNNEL_UNKNOWN_INDEX),
     ]:
-        assert alice.tunnel.receive([(wrong, bob.home)], world.now).drops == {reason: 1}
-    effects = alice.tunnel.receive([(reply, bob.home)], world.now)
+        assert alice.tunnel.receive([Received(wrong, bob.home)], world.now).drops == {reason: 1}
+    effects = alice.tunnel.receive([Received(reply, bob.home)], world.now)
     assert (effects.datagrams, effects.drops) == ([], {})
-    assert alice.tunnel.receive([(reply, bob.home)], world.now).drops == {Drop.TUNNEL_COOKIE: 1}
+    assert alice.tunnel.receive([Received(reply, bob.home)], world.now).drops == {Drop.TUNNEL_COOKIE: 1}
     assert alice.tunnel.status(world.now)[0].rx_bytes == 0
     world.nodes.pop("bob")
     world.at.pop(bob.home)
@@ -175,9 +175,9 @@ def test_w26_cookie_is_kept_only_if_it_answers_our_last_mac1_and_resends_nothing
 def test_w26_cookie_is_used_in_a_response_too() -> None:
     world, alice, bob = pair()
     first = alice.tunnel.send("bob", [inner()], world.now).datagrams[0][1]
-    response = bob.tunnel.receive([(first, alice.home)], world.now).datagrams[0][1]
+    response = bob.tunnel.receive([Received(first, alice.home)], world.now).datagrams[0][1]
     desk = CookieDesk(PUBLIC["alice"], world.rng.randbytes)
-    assert bob.tunnel.receive([(desk.reply(response, bob.home, world.now), alice.home)], world.now).drops == {}
+    assert bob.tunnel.receive([Received(desk.reply(response, bob.home, world.now), alice.home)], world.now).drops == {}
     world.run(6)
     second = world.sent("bob", Kind.RESPONSE)[-1].datagram
     assert desk.is_proven(second, bob.home, world.now)
@@ -191,7 +191,8 @@ def test_established_sessions_do_not_notice_load() -> None:
     world.run(1)
     for step in range(20):
         data = [
-            (datagram, alice.home) for _, datagram in alice.tunnel.send("bob", [inner(mark=step)], world.now).datagrams
+            Received(datagram, alice.home)
+            for _, datagram, _ in alice.tunnel.send("bob", [inner(mark=step)], world.now).datagrams
         ]
         mixed = [*flood(100, step), *data, *flood(100, step + 1000)]
         assert bob.tunnel.receive(mixed, world.now).packets == [("alice", inner(mark=step))]

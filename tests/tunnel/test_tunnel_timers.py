@@ -7,7 +7,7 @@ import itertools
 import pytest
 from tunnel_world import DELAY_NS, KEYS, World, connected, inner, kinds, pair, peer_of
 
-from tunnel.effects import Happening, Unsent
+from tunnel.effects import Happening, Received, Unsent
 from tunnel.messages import Kind
 from tunnel.primitives import Cipher, TransportKey
 from tunnel.replay import REJECT_AFTER_MESSAGES
@@ -73,9 +73,11 @@ def test_w8_old_keys_neither_send_nor_accept_after_180_s() -> None:
         bob.tunnel.send("alice", [inner(source="10.0.0.2", mark=mark)], world.now).datagrams[0][1] for mark in (1, 2)
     )
     until(world, 179.9)
-    assert alice.tunnel.receive([(early, bob.home)], world.now).packets == [("bob", inner(source="10.0.0.2", mark=1))]
+    assert alice.tunnel.receive([Received(early, bob.home)], world.now).packets == [
+        ("bob", inner(source="10.0.0.2", mark=1))
+    ]
     until(world, 180.1)
-    effects = alice.tunnel.receive([(late, bob.home)], world.now)
+    effects = alice.tunnel.receive([Received(late, bob.home)], world.now)
     assert effects.drops == {Drop.TUNNEL_EXPIRED: 1}
     assert effects.packets == []
     for node, other in ((alice, "bob"), (bob, "alice")):
@@ -295,16 +297,16 @@ def test_w15_responder_sends_under_the_old_session_until_the_new_one_is_confirme
 def test_w15_responder_without_an_old_session_queues_until_the_new_one_is_confirmed() -> None:
     world, alice, bob = pair()
     first = alice.tunnel.send("bob", [inner()], world.now)
-    answer = bob.tunnel.receive([(first.datagrams[0][1], alice.home)], world.now)
+    answer = bob.tunnel.receive([Received(first.datagrams[0][1], alice.home)], world.now)
     assert kinds(bob.tunnel.send("alice", [inner(source="10.0.0.2")], world.now)) == []
-    confirmation = alice.tunnel.receive([(answer.datagrams[0][1], bob.home)], world.now)
-    assert kinds(bob.tunnel.receive([(confirmation.datagrams[0][1], alice.home)], world.now)) == [Kind.DATA]
+    confirmation = alice.tunnel.receive([Received(answer.datagrams[0][1], bob.home)], world.now)
+    assert kinds(bob.tunnel.receive([Received(confirmation.datagrams[0][1], alice.home)], world.now)) == [Kind.DATA]
 
 
 def test_w15_responder_that_is_never_confirmed_calls_itself() -> None:
     world, alice, bob = pair()
     first = alice.tunnel.send("bob", [inner()], world.now)
-    bob.tunnel.receive([(first.datagrams[0][1], alice.home)], world.now)
+    bob.tunnel.receive([Received(first.datagrams[0][1], alice.home)], world.now)
     alice.tunnel.close()
     world.nodes.pop("alice")
     world.carry(bob, bob.tunnel.send("alice", [inner(source="10.0.0.2")], world.now))
@@ -317,11 +319,13 @@ def test_w16_initiator_confirms_with_data_or_a_keepalive_at_once(staged: int) ->
     world, alice, bob = pair()
     first = alice.tunnel.call("bob", world.now)
     alice.tunnel.send("bob", [inner(mark=mark) for mark in range(staged)], world.now)
-    answer = bob.tunnel.receive([(first.datagrams[0][1], alice.home)], world.now)
-    confirmation = alice.tunnel.receive([(answer.datagrams[0][1], bob.home)], world.now)
-    assert [len(datagram) for _, datagram in confirmation.datagrams] == ([64] * staged or [32])
+    answer = bob.tunnel.receive([Received(first.datagrams[0][1], alice.home)], world.now)
+    confirmation = alice.tunnel.receive([Received(answer.datagrams[0][1], bob.home)], world.now)
+    assert [len(datagram) for _, datagram, _ in confirmation.datagrams] == ([64] * staged or [32])
     assert not bob.tunnel.status(world.now)[0].has_session
-    effects = bob.tunnel.receive([(datagram, alice.home) for _, datagram in confirmation.datagrams], world.now)
+    effects = bob.tunnel.receive(
+        [Received(datagram, alice.home) for _, datagram, _ in confirmation.datagrams], world.now
+    )
     assert [packet for _, packet in effects.packets] == [inner(mark=mark) for mark in range(staged)]
     assert bob.tunnel.status(world.now)[0].has_session
 
@@ -334,12 +338,12 @@ def test_w17_late_packets_under_the_previous_session_are_taken_for_180_s() -> No
     world.send(alice, "bob", inner(mark=1))
     world.run(1)
     assert bob.happened(Happening.SESSION) == 2
-    effects = bob.tunnel.receive([(datagram, alice.home) for datagram in reversed(late[1:])], world.now)
+    effects = bob.tunnel.receive([Received(datagram, alice.home) for datagram in reversed(late[1:])], world.now)
     assert [packet for _, packet in effects.packets] == [inner(mark=mark) for mark in (13, 12, 11)]
     until(world, 179.9)
-    assert bob.tunnel.receive([(late[0], alice.home)], world.now).packets == [("alice", inner(mark=10))]
+    assert bob.tunnel.receive([Received(late[0], alice.home)], world.now).packets == [("alice", inner(mark=10))]
     until(world, 180.1)
-    assert bob.tunnel.receive([(late[0], alice.home)], world.now).drops == {Drop.TUNNEL_EXPIRED: 1}
+    assert bob.tunnel.receive([Received(late[0], alice.home)], world.now).drops == {Drop.TUNNEL_EXPIRED: 1}
 
 
 def test_w17_previous_session_is_still_heard_while_the_next_one_waits() -> None:
@@ -350,8 +354,8 @@ def test_w17_previous_session_is_still_heard_while_the_next_one_waits() -> None:
     until(world, 70)
     assert bob.happened(Happening.SESSION) == 2
     initiation = alice.tunnel.call("bob", world.now).datagrams[0][1]
-    assert kinds(bob.tunnel.receive([(initiation, alice.home)], world.now)) == [Kind.RESPONSE]
-    assert bob.tunnel.receive([(late, alice.home)], world.now).packets == [("alice", inner(mark=10))]
+    assert kinds(bob.tunnel.receive([Received(initiation, alice.home)], world.now)) == [Kind.RESPONSE]
+    assert bob.tunnel.receive([Received(late, alice.home)], world.now).packets == [("alice", inner(mark=10))]
 
 
 def test_w17_both_call_at_once_and_both_are_heard() -> None:
@@ -422,7 +426,9 @@ def test_w23_forged_and_replayed_and_cookie_messages_do_not_move_it() -> None:
     recorded = [line.datagram for line in world.log if line.by == "alice"]
     good = alice.tunnel.send("bob", [inner()], world.now).datagrams[0][1]
     other = alice.home._replace(port=1)
-    bob.tunnel.receive([(datagram, other) for datagram in [*recorded, good[:-1] + bytes([good[-1] ^ 1])]], world.now)
+    bob.tunnel.receive(
+        [Received(datagram, other) for datagram in [*recorded, good[:-1] + bytes([good[-1] ^ 1])]], world.now
+    )
     assert bob.tunnel.status(world.now)[0].endpoint == alice.home
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunnel_world import DELAY_NS, Fate, Node, World, connected, inner, peer_of
 
+from tunnel.effects import Received
 from tunnel.messages import Kind, kind_of
 from tunnel.primitives import Cipher, TransportKey
 from wire.drop import Drop
@@ -231,6 +232,6 @@ def test_burst_that_two_threads_seal_and_open_stays_in_order() -> None:
         node.tunnel._common.cipher = halves
     packets = [inner(200 + mark, mark=mark) for mark in range(301)]
     sealed = alice.tunnel.send("bob", packets, world.now)
-    effects = bob.tunnel.receive([(datagram, alice.home) for _, datagram in sealed.datagrams], world.now)
+    effects = bob.tunnel.receive([Received(datagram, alice.home) for _, datagram, _ in sealed.datagrams], world.now)
     assert [packet for _, packet in effects.packets] == packets
     halves.pool.shutdown()

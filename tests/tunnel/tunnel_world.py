@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from tunnel.effects import Effects, Endpoint, Event, Happening, Network, PeerConfig, Stamps, Unsent
+from tunnel.effects import Effects, Endpoint, Event, Happening, Network, PeerConfig, Received, Stamps, Unsent
 from tunnel.endpoint import Tunnel
 from tunnel.messages import Kind, kind_of
 from tunnel.primitives import public_key
@@ -42,7 +42,7 @@ def peer_of(node: str, /, *, known: bool = True, **changes: object) -> PeerConfi
 
 def kinds(effects: Effects) -> list[Kind | None]:
     """What the datagrams of a call are."""
-    return [kind_of(datagram) for _, datagram in effects.datagrams]
+    return [kind_of(datagram) for _, datagram, _ in effects.datagrams]
 
 
 @dataclass
@@ -125,7 +125,7 @@ class World:
         node.events += effects.events
         node.unsent += effects.unsent
         node.drops.update(effects.drops)
-        for to, datagram in effects.datagrams:
+        for to, datagram, _ in effects.datagrams:
             self.log.append(Sent(self.now / SECOND_NS - 100, node.name, kind_of(datagram), datagram, to))
             delays = self.fate(datagram)
             if not delays:
@@ -150,7 +150,7 @@ class World:
                 _, _, to, source, datagram = heapq.heappop(self._wire)
                 node = self.at.get(to)
                 if node is not None:
-                    self.carry(node, node.tunnel.receive([(datagram, source)], self.now))
+                    self.carry(node, node.tunnel.receive([Received(datagram, source)], self.now))
             for node in list(self.nodes.values()):
                 self.carry(node, node.tunnel.tick(self.now))
                 deadline = node.tunnel.next_deadline()
