@@ -1,7 +1,8 @@
 """The uplink: the ports `vpn` and `vpn:NODE` of the walk, joined to the encrypted tunnel and its UDP socket.
 
 What the walk sends to a node waits until the burst that it came with is walked, and is sealed and sent with the rest of
-it; a super-frame is cut into packets first. What comes is opened in bursts and walked as frames of the node's port. The
+it; a super-frame is cut into packets first. What comes is opened in bursts, merged
+into super-frames where it can be, and walked as frames of the node's port. The
 tunnel's timers are timers of the loop.
 
 A node is unreachable for the walk, which answers with ICMP 3/1, while nobody knows where it is or its last handshake
@@ -28,6 +29,7 @@ from tunnel.effects import Datagram, Effects, Endpoint, Happening, Received, Sta
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import shared_secret
 from wire import offload as offloads
+from wire.coalesce import coalesce
 from wire.drop import Drop
 from wire.offload import Offload
 from wire.units import SECOND_NS
@@ -175,7 +177,7 @@ class Uplink:
             if reason in _OWED and port is not None:
                 self._loop.carry_out(self._gateway.undelivered(port, packet, now))
         for peer, run in groupby(effects.packets, key=itemgetter(0)):
-            self._loop.walk(self._ports[peer], [(packet, None) for _, packet in run])
+            self._loop.walk(self._ports[peer], coalesce([packet for _, packet in run]))
 
     def _count(self, reason: Drop, count: int) -> None:
         self._gateway.counters.drops_by_port[_PORT, reason] += count
