@@ -7,7 +7,9 @@ RFC 1112 and RFC 2644 (group destinations). Every fault here is silent: RFC 1812
 from __future__ import annotations
 
 from bridge.interface import Interface
+from bridge.nodes import Nodes
 from bridge.path import Arrival
+from bridge.peer_prefixes import PeerPrefixes
 from wire import ipv4, offload
 from wire.drop import Drop
 from wire.ipv4 import Packet
@@ -15,17 +17,21 @@ from wire.offload import Offload
 
 
 class Admission:
-    """The rules for one set of interfaces."""
+    """The rules for one set of interfaces. `peers`: whose the inner addresses are; a reload puts another one here."""
 
-    def __init__(self, interfaces: dict[str, Interface]) -> None:
+    def __init__(self, interfaces: dict[str, Interface], peers: PeerPrefixes, nodes: Nodes) -> None:
+        self.peers = peers
+        self._nodes = nodes
         self._tap0 = interfaces.get("tap0")
         self._tun0 = interfaces.get("tun0")
+        self._vpn = interfaces.get("vpn")
         self._own = {itf.address for itf in interfaces.values() if itf.address}
         self._host = self._tun0.address if self._tun0 is not None else 0
         self._edges = {edge for itf in interfaces.values() for edge in itf.edges}
 
     def source_fault(self, arrival: Arrival) -> Drop | None:
-        """RFC 1812 5.3.7 and RFC 2827: sources that no host may have, and those that do not live behind the port."""
+        """RFC 1812 5.3.7 and RFC 2827: sources that no host may have, and those that do not live behind the port or the
+        peer."""
         source, interface = arrival.packet.source, arrival.interface
         network = source >> 24
         if network in (0, 127) or network >= 224 or source >> 16 == 0xA9FE:
@@ -40,6 +46,10 @@ class Admission:
             return Drop.IP_SPOOFED_SOURCE if self._tap0 is not None else None
         if self._tap0 is not None and self._tap0.is_on_link(source):
             return Drop.IP_SPOOFED_SOURCE
+        if interface is self._vpn:
+            peer = self._nodes.node_at(arrival.port)
+            if peer is not None and not self.peers.may_send(peer, source):
+                return Drop.TUNNEL_INNER_SOURCE
         return None
 
     def destination_fault(self, arrival: Arrival) -> Drop | None:

@@ -170,7 +170,7 @@ def _offload_lists(config: Config, report: Report) -> list[PrefixList]:
 def _node_lists(config: Config, document: Document, report: Report, purpose: Purpose) -> dict[str, PrefixList]:
     """The route folder by node, as far as there can be nodes. A folder that nobody asked for may be missing, and in a
     replay so may any."""
-    if not (document.has("vpn") or document.has("tunnel")):
+    if not any(document.has(table) for table in ("vpn", "tunnel", "peer")):
         return {}
     asked_for = config.tunnel.routes if config.tunnel else None
     folder = asked_for or document.path.parent / DEFAULT_ROUTES_FOLDER

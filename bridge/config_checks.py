@@ -153,7 +153,7 @@ def _forwards(config: Config, document: Document, report: Report) -> None:
 
 
 def _inside(config: Config, document: Document, forward: Forward, path: KeyPath, report: Report) -> None:
-    """The inside of a forward: a LAN host, or this host."""
+    """The inside of a forward: a LAN host, this host, or on tap1 what a peer's prefix holds."""
     address = IPv4Address(forward.inside.address)
     if config.tun0 and address == config.tun0.address.ip:
         return
@@ -162,8 +162,17 @@ def _inside(config: Config, document: Document, forward: Forward, path: KeyPath,
         return
     if (document.has("tap0") and not config.tap0) or (document.has("tun0") and not config.tun0):
         return  # it may lie in the subnet that could not be read
+    host = Prefix(forward.inside.address, 32)
+    of_peers = [prefix for peer in config.peer.values() for prefix in peer.allowed_ips if prefix.length]
+    if any(prefix.holds(host) for prefix in of_peers):
+        if forward.on == "vpn":
+            report.fault(
+                path, f'{address} is behind a peer, which the tunnel does not lead back to: forward on = "tap1"'
+            )
+        return
     places = [f"an address in tap0's subnet {config.tap0.address.network}"] if config.tap0 else []
     places += [f"tun0's address {config.tun0.address.ip}"] if config.tun0 else []
+    places += ["an address of a peer's allowed_ips"] if of_peers and forward.on == "tap1" else []
     right = "give " + " or ".join(places) if places else "add [tap0] or [tun0]"
     report.fault(path, f"{address} is no inside host, {right}")
 
@@ -208,24 +217,34 @@ def _without_effect(config: Config, document: Document, report: Report) -> None:
     for name, peer in config.peer.items():
         if peer.exit and not document.has("tap1"):
             report.warn(("peer", name, "exit"), "has no effect without [tap1]")
+    if not document.has("tap0"):
+        _exit_node(config, document, report)
+
+
+def _exit_node(config: Config, document: Document, report: Report) -> None:
+    """Peers of an exit node that get nowhere, or no answer."""
+    for name, peer in config.peer.items():
+        path: KeyPath = ("peer", name)
+        if not document.has("tun0") and not (peer.exit and document.has("tap1")):
+            report.warn(path, "its packets get no further than other peers, add [tun0] (or [tap1] and exit = true)")
+        is_default = config.default_node == name or (document.has("vpn", "node") and config.default_node is None)
+        is_named = any(prefix.length for prefix in peer.allowed_ips)
+        if peer.allowed_ips and not (is_named or is_default or peer.exit):
+            what = "0.0.0.0/0 routes nothing to the peer, name the prefixes behind it"
+            report.warn((*path, "allowed_ips"), what)
 
 
 def _tunnel(config: Config, document: Document, report: Report) -> None:
     """What the tunnel does not do, and what others do in its place."""
-    if document.has("peer") or document.has("tunnel"):
+    if document.has("vpn", "interface") and (document.has("peer") or document.has("tunnel")):
         table = "tunnel" if document.has("tunnel") else "peer"
-        if not document.has("vpn"):
-            report.warn((table,), "the exit role is not in this version: without [vpn] no tunnel is opened")
-        elif document.has("vpn", "interface"):
-            report.warn((table,), "no tunnel is opened: vpn.interface, which is not encrypted, takes its place")
+        report.warn((table,), "no tunnel is opened: vpn.interface, which is not encrypted, takes its place")
     if config.tunnel and config.tunnel.relay and document.has("tunnel", "relay"):
         report.warn(("tunnel", "relay"), "relaying is not in this version, nothing is passed between peers")
     for name, peer in config.peer.items():
         if peer.via is not None:
             what = "relays are not in this version: the peer cannot be reached, and is not listened to"
             report.warn(("peer", name, "via"), what)
-        if peer.exit and document.has("tap1"):
-            report.warn(("peer", name, "exit"), "the exit role is not in this version, nothing leaves by tap1")
         if peer.endpoint is not None and peer.endpoint.startswith("["):
             what = "IPv6 endpoints are not in this version: the peer is reached once it calls by IPv4"
             report.warn(("peer", name, "endpoint"), what)
@@ -234,8 +253,10 @@ def _tunnel(config: Config, document: Document, report: Report) -> None:
     named: dict[Prefix, str] = {}
     for name, peer in config.peer.items():
         for index, prefix in enumerate(peer.allowed_ips):
-            first = named.setdefault(prefix, name)
-            if prefix.length and first != name:
-                report.warn(
-                    ("peer", name, "allowed_ips", index), f"{prefix} is routed to {first}, which names it first"
-                )
+            if (
+                prefix.length or peer.exit
+            ):  # of several that may send from anywhere, answers go to the first with `exit`
+                first = named.setdefault(prefix, name)
+                if first != name:
+                    what = f"{prefix} is routed to {first}, which names it first"
+                    report.warn(("peer", name, "allowed_ips", index), what)

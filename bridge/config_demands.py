@@ -10,6 +10,7 @@ import binascii
 import grp
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from bridge.config_fields import parse_endpoint
@@ -32,6 +33,7 @@ def demand(config: Config, document: Document, report: Report) -> None:
         _peer(name, peer, document, report)
     _peers_apart(config, report)
     _ways(config, document, report)
+    _fallbacks(config, document, report)
     _programs(config, report)
     _control(config, report)
 
@@ -41,7 +43,7 @@ def _default_node(config: Config, document: Document, report: Report) -> None:
     if vpn is None:
         return
     if vpn.node is None:
-        if not document.has("vpn", "node"):
+        if not document.has("vpn", "node") and document.has("tap0"):  # an exit node needs no default node
             report.fault(("vpn",), '"node" is missing, add the name of the default node as node = "hk"')
         return
     if document.has("vpn", "interface"):
@@ -125,13 +127,33 @@ def _ways(config: Config, document: Document, report: Report) -> None:
         if not document.has("peer", peer.via):
             report.fault(path, f'"{peer.via}" is no peer, add [peer.{peer.via}] or name one that is there')
             continue
-        way = [name]
-        following: str | None = peer.via
-        while following is not None and following not in way:
-            way.append(following)
-            following = config.peer[following].via if following in config.peer else None
-        if following == name:
-            report.fault(path, f"{' via '.join([*way, name])} is a circle, one of them needs an endpoint instead")
+        if circle := _circle(name, lambda one: config.peer[one].via if one in config.peer else None):
+            report.fault(path, f"{' via '.join(circle)} is a circle, one of them needs an endpoint instead")
+
+
+def _fallbacks(config: Config, document: Document, report: Report) -> None:
+    """`fallback` names another peer, and following it never comes back."""
+    for name, peer in config.peer.items():
+        if peer.fallback is None:
+            continue
+        path: KeyPath = ("peer", name, "fallback")
+        if peer.fallback == name:
+            report.fault(path, f'"{name}" is this peer itself, name another one')
+        elif not document.has("peer", peer.fallback):
+            what = f'"{peer.fallback}" is no peer, add [peer.{peer.fallback}] or name one that is there'
+            report.fault(path, what)
+        elif circle := _circle(name, lambda one: config.peer[one].fallback if one in config.peer else None):
+            report.fault(path, f"{' falls back to '.join(circle)} is a circle, one of them needs no fallback")
+
+
+def _circle(name: str, following: Callable[[str], str | None]) -> list[str]:
+    """The names from `name` on until it comes again; empty where it never does."""
+    way = [name]
+    one = following(name)
+    while one is not None and one not in way:
+        way.append(one)
+        one = following(one)
+    return [*way, name] if one == name else []
 
 
 def _programs(config: Config, report: Report) -> None:

@@ -39,6 +39,7 @@ from bridge.prefix_files import PrefixFiles
 Purpose = Literal["run", "check", "replay"]
 
 DEFAULT_TUN_MTU = 1500
+DEFAULT_VPN_MTU = 1420  # what fits a path of 1500 bytes once it is sealed (60 bytes over IPv4, 80 over IPv6)
 DEFAULT_STATE = Path("/var/lib/tapbridge/tunnel.json")
 
 
@@ -84,7 +85,7 @@ class Tap1(Table):
 
 
 class Tun0(Table):
-    """`[tun0]`: this host's own traffic. Its MTU is `vpn.mtu` (`Config.tun0_mtu`)."""
+    """`[tun0]`: this host's own traffic. Its MTU is the tunnel's (`Config.tun0_mtu`)."""
 
     address: InterfaceAddress
     default_route: bool = False
@@ -99,7 +100,7 @@ class Vpn(Table):
     """
 
     address: Address | None = None
-    mtu: TunMtu = 1420
+    mtu: TunMtu = DEFAULT_VPN_MTU
     node: NodeName | None = None
     interface: InterfaceName | None = None
     netns: Namespace | None = None
@@ -124,7 +125,8 @@ class Tunnel(Table):
 
 
 class Peer(Table):
-    """`[peer.NAME]`. Key and endpoint are checked for `run` and `check` only, so they are text here."""
+    """`[peer.NAME]`. Key and endpoint are checked for `run` and `check` only, so they are text here. `fallback` is the
+    peer that takes new flows while this one is unreachable; `exit` lets this one's packets out by our tap1."""
 
     public_key: str | None = None
     preshared_key_file: AbsolutePath | None = None
@@ -132,6 +134,7 @@ class Peer(Table):
     persistent_keepalive: Annotated[int, Field(ge=0, le=65535)] = 0
     allowed_ips: _Prefixes = ()
     via: NodeName | None = None
+    fallback: NodeName | None = None
     exit: bool = False
 
 
@@ -227,9 +230,24 @@ class Config(Table):
         return self._prefix_files
 
     @property
+    def has_vpn(self) -> bool:
+        """True where there is an inside of the tunnel: an exit node has one without `[vpn]`."""
+        return self.vpn is not None or self.tunnel is not None or bool(self.peer)
+
+    @property
+    def vpn_mtu(self) -> int:
+        """The MTU of the tunnel's inside in bytes."""
+        return self.vpn.mtu if self.vpn else DEFAULT_VPN_MTU
+
+    @property
+    def default_node(self) -> str | None:
+        """The node that takes what nothing else names."""
+        return self.vpn.node if self.vpn else None
+
+    @property
     def tun0_mtu(self) -> int:
-        """The MTU of tun0 in bytes: the tunnel's."""
-        return self.vpn.mtu if self.vpn else DEFAULT_TUN_MTU
+        """The MTU of tun0 in bytes: the tunnel's, where there is one."""
+        return self.vpn_mtu if self.has_vpn else DEFAULT_TUN_MTU
 
     def line(self, *path: str | int) -> int:
         """The line of a table, key or item, as `line("tap0", "address")`; of the table where it is not given."""

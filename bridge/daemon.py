@@ -38,7 +38,7 @@ from bridge.ports.base import Kind, Port, PortError, PortGone
 from bridge.ports.datagrams import DatagramSocket
 from bridge.ports.link import default_device, default_gateway, open_ports
 from bridge.privileges import drop_capabilities
-from bridge.routing import routes_from
+from bridge.routing import announced_layers, routes_from
 from bridge.stamps import StampFile
 from bridge.uplink import Uplink
 from route.table import RouteTable, node_of
@@ -134,7 +134,6 @@ class Daemon:
         loaded = setup.config
         if loaded.tunnel is None or not has_tunnel(loaded):
             return None
-        assert loaded.vpn is not None
         assert loaded.tunnel.private_key_file is not None, "`run` demands a key file"
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no key in a core dump
         try:
@@ -152,7 +151,7 @@ class Daemon:
                 self.loop.clock(),
                 wall_ns=time.time_ns,
                 random_bytes=os.urandom,
-                mtu_bytes=loaded.vpn.mtu,
+                mtu_bytes=loaded.vpn_mtu,
                 stamps=kept.read(),
             )
         except ValueError as error:
@@ -352,6 +351,7 @@ class Daemon:
         refusal = _fixed_keys(self.gateway.config, setup.config)
         if refusal is not None:
             raise refusal
+        setup.routes.announce(announced_layers(setup.config, self.gateway.announced))
         return explain.moves_to(self.gateway, setup.routes, self.loop.clock())
 
     def _answer_stop(self, _arguments: Document, client: Client) -> None:
@@ -440,7 +440,7 @@ def _hook_environment(loaded: Config, gateway_before: str | None) -> dict[str, s
     if port is not None:
         environment["INTERFACE"] = port.interface
         environment["ADDRESS"] = str(port.address.ip)
-    peer = loaded.peer.get(loaded.vpn.node) if loaded.vpn is not None and loaded.vpn.node else None
+    peer = loaded.peer.get(loaded.default_node) if loaded.default_node else None
     if peer is not None and peer.endpoint:
         environment["PEER_IP"] = peer.endpoint.rpartition(":")[0].strip("[]")
     if gateway_before is not None:

@@ -12,13 +12,13 @@ from alias import quote as quotes
 from alias.quote import Quote
 from alias.table import Aliases
 from bridge.interface import Interface
-from bridge.path import Arrival, Path
+from bridge.path import Arrival, Path, Side
 from wire.drop import Drop
 from wire.ipv4 import Packet
 
 PASSED = frozenset({3, 11, 12})  # RFC 6633: no source quench; a redirect from outside is never believed
 
-SideOf = Callable[[int], Interface | None]
+SideOf = Callable[[int], Side | None]
 
 
 def error_from_inside(aliases: Aliases, arrival: Arrival, port: str, out: Interface) -> Path | Drop:
@@ -60,8 +60,7 @@ def error_from_outside(aliases: Aliases, arrival: Arrival, came_by: Interface, s
         return Drop.PORT_ABSENT
     near = (link.inside, link.inside_port)
     return Path(
-        inside.name,
-        inside,
+        *inside,
         near,
         (arrival.packet.source, 0),
         destination=(link.inside, 0),
@@ -94,8 +93,7 @@ def error_hairpin(aliases: Aliases, arrival: Arrival, turn: Interface, side_of: 
         return Drop.PORT_ABSENT
     near = (sender.inside, sender.inside_port)
     return Path(
-        inside.name,
-        inside,
+        *inside,
         (packet.source, 0),
         (sender.inside, 0),
         source=(turn.address, 0),

@@ -23,7 +23,7 @@ from bridge.interface import is_ethernet
 from bridge.outgoing import end_text, protocol_name
 from bridge.replay import Misuse, port_name
 from bridge.summary import summary
-from route.table import RouteTable
+from route.table import RouteTable, node_of
 from tunnel.effects import Status
 from wire.ethernet import IPV4_TYPE
 from wire.pcap import LINK_ETHERNET, LINK_RAW, LINKS_RAW
@@ -206,15 +206,22 @@ def route_show(gateway: Gateway, arguments: Arguments, now: int) -> Document:
 
 
 def route_get(gateway: Gateway, arguments: Arguments, now: int) -> Document:
-    """The decision for `ip`, and the line that made it."""
+    """The decision for `ip`, and the line that made it. Where it names a node that cannot be reached, `node` is the one
+    that a new flow goes to instead, null where there is none, and `why` says so."""
     address = _address(arguments)
     route = gateway.routes.get(address)
-    return _document(destination=address_text(address), prefix=route.prefix, target=route.target, source=route.source)
+    found = _document(destination=address_text(address), prefix=route.prefix, target=route.target, source=route.source)
+    node = node_of(route.target)
+    if node is not None and node in gateway.nodes.unreachable:
+        found["node"], found["why"] = gateway.nodes.standing_in(node)
+    return found
 
 
 def route_table(gateway: Gateway, arguments: Arguments, now: int) -> Document:
-    """Every prefix with its target, and the configuration file that they come from: what `route diff` starts from."""
-    return _document(config=str(gateway.config.path.absolute()), entries=gateway.routes.entries())
+    """Every prefix with its target, the configuration file that they come from, and what peers announced: what `route
+    diff` starts from."""
+    announced = {peer: [str(prefix) for prefix in prefixes] for peer, prefixes in gateway.announced.items()}
+    return _document(config=str(gateway.config.path.absolute()), entries=gateway.routes.entries(), announced=announced)
 
 
 def moves_to(gateway: Gateway, routes: RouteTable, now: int) -> Document:
@@ -364,7 +371,7 @@ def _port(gateway: Gateway, arguments: Arguments) -> str:
         if not ports:
             raise Refused(FAILED, "the configuration has no port, add [tap0] (a LAN gateway) or [tun0] (an exit node)")
         raw = [port for port in ports if not is_ethernet(gateway.config, port)]
-        return raw[0] if raw and arguments.get("link_type") in LINKS_RAW else ports[0]
+        name = raw[0] if raw and arguments.get("link_type") in LINKS_RAW else ports[0]
     try:
         return port_name(gateway.config, gateway.routes, str(name))
     except Misuse as fault:

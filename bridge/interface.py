@@ -72,7 +72,7 @@ def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:
         address = int(config.tun0.address.ip)
         edges = subnet_edges(config.tun0.address)
         found["tun0"] = Interface("tun0", is_inside=True, address=address, mtu_bytes=config.tun0_mtu, edges=edges)
-    if config.vpn is not None:
-        alias = int(config.vpn.address) if config.vpn.address is not None else 0
-        found["vpn"] = Interface("vpn", is_inside=False, address=alias, mtu_bytes=config.vpn.mtu, egress=Egress.VPN)
+    if config.has_vpn:
+        alias = int(config.vpn.address) if config.vpn is not None and config.vpn.address is not None else 0
+        found["vpn"] = Interface("vpn", is_inside=False, address=alias, mtu_bytes=config.vpn_mtu, egress=Egress.VPN)
     return found

@@ -48,12 +48,15 @@ class Trace:
 
 
 class Outgoing:
-    """Everything behind the decision. `events`: tell drops and ARP changes as effects too. `own_address` is the source
-    of errors into a tunnel that has none; errors into tun0 carry tap0's or, without a LAN, another address of ours."""
+    """Everything behind the decision. `events`: tell drops and ARP changes as effects too.
 
-    def __init__(
-        self, interfaces: dict[str, Interface], own_address: int, identification: int, *, events: bool
-    ) -> None:
+    Errors into a tunnel that has no address of ours carry tap0's, else tun0's, else tap1's; those into tun0 carry
+    tap0's or, without a LAN, another address of ours, and where we have no other they speak for the destination.
+    `path_mtus`: what is known of the way behind a port, by the port's name, in bytes; it lowers the interface's MTU,
+    and whoever finds it out writes it here.
+    """
+
+    def __init__(self, interfaces: dict[str, Interface], identification: int, *, events: bool) -> None:
         self.interfaces = interfaces
         self.counters = Counters(list(interfaces))
         self.rate_limit = errors.RateLimit(0)
@@ -62,7 +65,10 @@ class Outgoing:
         self.tracing: Trace | None = None
         self.answered = False
         self.held = False
-        self._own_address = own_address
+        self.path_mtus: dict[str, int] = {}
+        own = (interfaces[name].address for name in ("tap0", "tun0", "tap1") if name in interfaces)
+        self.own_address = next(own, 0)
+        self._host = interfaces["tun0"].address if "tun0" in interfaces else 0
         # The host would refuse a packet that claims to come from its own address, and so never hear of its mistakes.
         named = (interfaces[name].address for name in ("tap0", "tap1", "vpn", "tun0") if name in interfaces)
         self.address_for_host = next((address for address in named if address), 0)
@@ -75,10 +81,11 @@ class Outgoing:
         """Send a packet of our own back by the port that its cause came from."""
         self.answered = True
         self.counters.answered += 1
-        if len(reply.data) <= arrival.interface.mtu_bytes:
+        mtu_bytes = self.mtu_towards(arrival.port, arrival.interface)
+        if len(reply.data) <= mtu_bytes:
             self.emit(arrival.port, arrival.interface, reply, None, now)
             return
-        for fragment in ipv4.fragments_of(reply, arrival.interface.mtu_bytes):
+        for fragment in ipv4.fragments_of(reply, mtu_bytes):
             self.emit(arrival.port, arrival.interface, fragment, None, now)
 
     def refuse_closed(self, arrival: Arrival, now: int) -> Drop | None:
@@ -118,7 +125,7 @@ class Outgoing:
     def error(self, arrival: Arrival, kind: int, code: int, now: int, *, rest: int = 0) -> None:
         """Send an ICMP error about what arrived, where RFC 1812 4.3.2.7, `icmp.mute` and the rate limit let us."""
         interface, packet = arrival.interface, arrival.packet
-        source = self.address_for_host if interface.name == "tun0" else interface.address or self._own_address
+        source = self.error_source(packet) if interface.name == "tun0" else interface.address or self.own_address
         may_answer = source != 0 and errors.may_answer(packet, group=arrival.group)
         if not self.may_tell(interface, packet.source, now, may_answer=may_answer):
             self.say("icmp", "{} owed, not sent", f"{kind}/{code}")
@@ -138,6 +145,30 @@ class Outgoing:
         self.say("icmp", "{} to {}", f"{kind}/{code}", packet.source)
         self.emit(arrival.port, interface, Packet(bytearray(message), None), None, now)
 
+    def error_source(self, about: Packet) -> int:
+        """The source of an error that the host behind tun0 is to hear, 0 where there is none. Its own address it would
+        refuse: the error speaks for the destination then."""
+        return about.destination if self.address_for_host == self._host else self.address_for_host
+
+    def undelivered(self, quoted: Packet, source: int | None) -> Packet | None:
+        """Our 3/1 (RFC 1812 5.2.7.1) about a packet as it left, which did not get through; None where none is owed. It
+        has yet to find its way. `source`: whom it speaks for, None for ourselves."""
+        source = self.error_source(quoted) if source is None else source
+        if not source or not errors.may_answer(quoted, group=False):
+            return None
+        data = errors.error(
+            errors.UNREACHABLE,
+            errors.HOST,
+            quoted.data,
+            source=source,
+            destination=quoted.source,
+            identification=self.next_identification(),
+        )
+        message = ipv4.parse(data, 0, None)
+        assert isinstance(message, Packet)
+        ipv4.read_transport(message)
+        return message
+
     def may_tell(self, interface: Interface, host: int, now: int, *, may_answer: bool) -> bool:
         """Whether an ICMP error that the RFC allows may go to `host` behind `interface`: `icmp.mute` and the rate limit
         decide. It is counted, either way."""
@@ -149,6 +180,11 @@ class Outgoing:
         return allowed
 
     # Packets and frames
+
+    def mtu_towards(self, port: str, interface: Interface) -> int:
+        """The largest packet that may leave by a port, in bytes."""
+        mtu_bytes = interface.mtu_bytes
+        return min(self.path_mtus.get(port, mtu_bytes), mtu_bytes) if self.path_mtus else mtu_bytes
 
     def emit(self, port: str, out: Interface, packet: Packet, arrival: Arrival | None, now: int) -> Drop | None:
         """Put a packet on a port, on a tap to its next hop's MAC address; it waits where that is not known yet."""

@@ -11,6 +11,13 @@ from bridge.interface import Interface
 from wire.ipv4 import Packet
 
 
+class Side(NamedTuple):
+    """Where somebody is reached: the port's name and its interface. A node of the tunnel is a side of its own."""
+
+    port: str
+    interface: Interface
+
+
 class Arrival(NamedTuple):
     """A checked packet, as it came in. `packet` is never changed: errors quote it as its sender's side knows it."""
 

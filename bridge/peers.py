@@ -40,8 +40,8 @@ class Peers(NamedTuple):
 
 
 def has_tunnel(config: Config) -> bool:
-    """True where the `vpn` ports are the tunnel's: a gateway with keys, and no plain device in their place."""
-    return config.tunnel is not None and config.vpn is not None and config.vpn.interface is None
+    """True where the `vpn` ports are the tunnel's: there are keys, and no plain device in their place."""
+    return config.tunnel is not None and (config.vpn is None or config.vpn.interface is None)
 
 
 def served(config: Config) -> list[str]:

@@ -79,11 +79,16 @@ def port_name(config: Config, routes: RouteTable, text: str) -> str:
     base, colon, node = text.partition(":")
     if base not in OUTPUTS or (colon and base != "vpn"):
         raise Misuse(f"{text!r} is no port: tap0, tap1, tun0, vpn or vpn:NODE")
-    if getattr(config, base) is None:
+    if base == "vpn":
+        if not config.has_vpn:
+            raise Misuse("the configuration has no [vpn], and no tunnel without it")
+        if not colon and config.vpn is None:
+            raise Misuse("'vpn' is the default node, and without [vpn] there is none: name a node, as vpn:NODE")
+    elif getattr(config, base) is None:
         raise Misuse(f"the configuration has no [{base}]")
     if not colon:
         return text
-    if config.vpn is not None and node == config.vpn.node:
+    if node == config.default_node:
         return "vpn"
     if node not in _nodes(config, routes) and (config.peer or not is_node_name(node)):
         raise Misuse(f"{text!r}: the configuration knows no node of this name")
@@ -226,9 +231,8 @@ def _plain_frames(sent: Send, link_bytes: int) -> Iterator[bytes | bytearray]:
 
 def _nodes(config: Config, routes: RouteTable) -> set[str]:
     """The nodes beside the default one that route files or peers name."""
-    default = config.vpn.node if config.vpn is not None else None
     routed = {node for row in routes.summary() if (node := node_of(row["target"])) is not None}
-    return (routed | set(config.peer)) - {default}
+    return (routed | set(config.peer)) - {config.default_node}
 
 
 def _link_type(config: Config, port: str) -> int:

@@ -39,7 +39,7 @@ class Returns:
 
     def way_back(self, packet: Packet, now: int) -> str | None:
         """The port for a packet (or an ICMP error) from inside to a visitor; None where the table decides."""
-        ends = _ends_of(packet)
+        ends = ends_of(packet)
         known = self._ports.get(ends) if ends is not None else None
         if known is None or ends is None:
             return None
@@ -54,7 +54,8 @@ class Returns:
         self._ports = {ends: known for ends, known in self._ports.items() if is_forwarded(ends, known[0])}
 
 
-def _ends_of(packet: Packet) -> Ends | None:
+def ends_of(packet: Packet) -> Ends | None:
+    """The flow of a packet from inside, or of what an ICMP error from inside quotes; None where that is no packet."""
     if not packet.is_icmp_error:
         return packet.protocol, packet.source, packet.source_port, packet.destination, packet.destination_port
     quote = quotes.read(packet)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
+from types import MappingProxyType
 
 from bridge.config_model import Config
 from bridge.faults import ConfigError
@@ -15,9 +16,16 @@ from bridge.prefix_files import read_prefix_file, reason
 from route.lists import Prefix, PrefixList
 from route.table import LOCAL, TAP0, TAP1, TUN0, UNREACHABLE, Layer, RouteTable, vpn_target
 
+Announced = Mapping[str, Sequence[Prefix]]
+"""The prefixes that peers announced at run time, by peer; only what their configuration lets them announce."""
+
 
 def routes_from(
-    config: Config, *, offload: Sequence[Path] | None = None, nodes: Mapping[str, Path] | None = None
+    config: Config,
+    *,
+    offload: Sequence[Path] | None = None,
+    nodes: Mapping[str, Path] | None = None,
+    announced: Announced = MappingProxyType({}),
 ) -> RouteTable:
     """The table of a configuration, with its prefix files as they were when it was read.
 
@@ -27,7 +35,7 @@ def routes_from(
     lists = config.prefix_files.offload if offload is None else _read(offload)
     changed = nodes or {}
     route_files = config.prefix_files.nodes | dict(zip(changed, _read(list(changed.values())), strict=True))
-    default = vpn_target(config.vpn.node) if config.vpn and config.vpn.node else UNREACHABLE
+    default = vpn_target(config.default_node) if config.default_node else UNREACHABLE
     return RouteTable(
         connected=_connected(config, default),
         route_files=[_listed(_node(config, node), prefixes) for node, prefixes in sorted(route_files.items())],
@@ -37,10 +45,21 @@ def routes_from(
             _written(config, _node(config, name), ("peer", name, "allowed_ips"), peer.allowed_ips, shortest=1)
             for name, peer in config.peer.items()
         ],
+        announced=announced_layers(config, announced),
         offload=[_listed(TAP1, prefixes) for prefixes in lists] if config.tap1 else [],
         default=default,
         edges=_edges(config),
     )
+
+
+def announced_layers(config: Config, announced: Announced) -> list[Layer]:
+    """What peers announced, for `RouteTable.announce`: in the order of the configuration, without peers that it does
+    not have."""
+    return [
+        Layer(_node(config, name), f"announced by {name}", [(*prefix, 0) for prefix in announced[name]])
+        for name in config.peer
+        if name in announced
+    ]
 
 
 def _read(files: Sequence[Path]) -> list[PrefixList]:
@@ -60,7 +79,7 @@ def _read(files: Sequence[Path]) -> list[PrefixList]:
 
 def _node(config: Config, name: str) -> str:
     """The target of a node, as far as there is a tunnel at all."""
-    return vpn_target(name) if config.vpn or config.tunnel else UNREACHABLE
+    return vpn_target(name) if config.has_vpn else UNREACHABLE
 
 
 def _connected(config: Config, default: str) -> list[Layer]:

@@ -7,12 +7,13 @@ table and its flows, and forwards on.
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bridge.config import Config, ConfigError
 from bridge.control_client import Document
 from bridge.explain import moves
-from bridge.routing import routes_from
+from bridge.routing import Announced, routes_from
 from bridgectl.faults import BadConfiguration
 from bridgectl.offline import load_config, load_routes
 from route.lists import parse_prefix
@@ -29,9 +30,11 @@ def moves_of_configuration(path: Path, files: tuple[Path, ...]) -> Document:
 def moves_of_daemon(path: Path, files: tuple[Path, ...], table: Document, flows: list[dict[str, Any]]) -> Document:
     """Against the table that the daemon uses now, which may be older than its files, and with its flows."""
     ends = (((flow["protocol"], flow["inside"], flow["outside"]), flow["outside"]) for flow in flows)
-    return moves(
-        _table_of(table), _with(load_config(path), files), ((flow, _address(outside)) for flow, outside in ends)
-    )
+    announced = {
+        peer: [parse_prefix(text) for text in prefixes] for peer, prefixes in table.get("announced", {}).items()
+    }
+    after = _with(load_config(path), files, announced)
+    return moves(_table_of(table), after, ((flow, _address(outside)) for flow, outside in ends))
 
 
 def _address(end: str) -> int:
@@ -47,7 +50,7 @@ def _table_of(document: Document) -> RouteTable:
     return RouteTable(connected=[Layer(target, "", entries) for target, entries in by_target.items()])
 
 
-def _with(config: Config, files: tuple[Path, ...]) -> RouteTable:
+def _with(config: Config, files: tuple[Path, ...], announced: Announced = MappingProxyType({})) -> RouteTable:
     """The configuration's table with `files` in the place of the lists that they stand for."""
     nodes = {file.name: file for file in files if file.name in config.prefix_files.nodes.keys() | config.peer.keys()}
     left = [file for file in files if file not in nodes.values()]
@@ -63,7 +66,7 @@ def _with(config: Config, files: tuple[Path, ...]) -> RouteTable:
     else:
         own = [changed.get(index, path) for index, path in enumerate(config.offload.prefixes)]
     try:
-        return routes_from(config, offload=own, nodes=nodes)
+        return routes_from(config, offload=own, nodes=nodes, announced=announced)
     except ConfigError as fault:
         raise BadConfiguration(fault.faults) from fault
 

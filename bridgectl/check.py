@@ -31,7 +31,11 @@ def _checked(options: Options) -> Document:
     return {
         "version": 1,
         "config": str(options.config_path),
-        "ports": [_port(config, name) for name in ("tap0", "tap1", "tun0", "vpn") if getattr(config, name) is not None],
+        "ports": [
+            *(_port(config, name) for name in ("tap0", "tap1", "tun0") if getattr(config, name) is not None),
+            *([_tunnel(config)] if config.has_vpn else []),
+        ],
+        "peers": [_peer(name, peer) for name, peer in config.peer.items()],
         "forwards": [_forward(forward) for forward in config.alias.forward],
         "targets": list(routes.summary()),
         "socket": str(options.socket or config.control.socket),
@@ -44,14 +48,39 @@ def _port(config: Any, name: str) -> Document:
     ethernet = name == "tap0" or (name == "tap1" and port.kind == "tap")
     return {
         "port": name,
-        "kind": "inside of the tunnel" if name == "vpn" else "tap" if ethernet else "tun",
+        "kind": "tap" if ethernet else "tun",
         "interface": port.interface,
-        "address": str(port.address) if port.address is not None else None,
+        "address": str(port.address),
         "mac": port.mac.hex(":") if ethernet else None,
         "mtu": config.tun0_mtu if name == "tun0" else port.mtu,
-        "next_hop": _text(getattr(port, "gateway", None)) or (port.node if name == "vpn" else None),
+        "next_hop": _text(getattr(port, "gateway", None)),
         "bridge": getattr(port, "bridge", None),
         "netns": port.netns,
+    }
+
+
+def _tunnel(config: Any) -> Document:
+    vpn = config.vpn  # an exit node has none
+    return {
+        "port": "vpn",
+        "kind": "inside of the tunnel",
+        "interface": vpn.interface if vpn else None,
+        "address": _text(vpn.address) if vpn else None,
+        "mac": None,
+        "mtu": config.vpn_mtu,
+        "next_hop": config.default_node,
+        "bridge": None,
+        "netns": vpn.netns if vpn else None,
+    }
+
+
+def _peer(name: str, peer: Any) -> Document:
+    return {
+        "peer": name,
+        "endpoint": peer.endpoint,
+        "allowed_ips": [str(prefix) for prefix in peer.allowed_ips],
+        "fallback": peer.fallback,
+        "exit": peer.exit,
     }
 
 
@@ -75,6 +104,20 @@ def _plan(document: Document) -> Iterator[Shown]:
     keys = ("port", "kind", "interface", "address", "mac", "mtu", "next_hop", "bridge", "netns")
     headings = [f">{key.upper()}" if key == "mtu" else key.replace("_", " ").upper() for key in keys]
     yield Table(headings, [[port[key] for key in keys] for port in document["ports"]])
+    if document["peers"]:
+        yield Table(
+            ("PEER", "ENDPOINT", "ALLOWED IPS", "FALLBACK", "LEAVES BY"),
+            [
+                (
+                    peer["peer"],
+                    peer["endpoint"],
+                    ", ".join(peer["allowed_ips"]),
+                    peer["fallback"],
+                    "tap1" if peer["exit"] else None,
+                )
+                for peer in document["peers"]
+            ],
+        )
     if document["forwards"]:
         yield Table(
             ("FORWARD ON", "PROTO", ">OUTSIDE PORT", "INSIDE"),

@@ -48,6 +48,8 @@ def get(options: Options, ip: str) -> None:
 
 def _decision(document: Document) -> Iterator[Shown]:
     yield f"{document['destination']} -> {document['target']}  by {document['prefix']}  ({document['source']})"
+    if "why" in document:
+        yield document["why"]
 
 
 @command.command()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from route.intervals import prefix_of
 from route.plain import PlainLookup
 
 try:
@@ -18,17 +19,37 @@ Lookup = Callable[[int], str]
 BEST: Engine = "plain" if PyTricia is None else "pytricia"
 
 
-def lookup_of(values: Mapping[int, str], engine: Engine = BEST) -> Lookup:
-    """A function from an address (32-bit integer) to the value of the longest prefix that holds it.
+class Prefixes(NamedTuple):
+    """`lookup`: from an address (32-bit integer) to the value of the longest prefix that holds it. `change`: takes
+    other values for some keys, None for those that are gone; the function stays the same one."""
 
-    `values`: by key (see `route.intervals`); `EVERYTHING` must be among them, so every look-up has an answer.
-    """
+    lookup: Lookup
+    change: Callable[[Mapping[int, str | None]], None]
+
+
+def prefixes_of(values: Mapping[int, str], engine: Engine = BEST) -> Prefixes:
+    """`values`: by key (see `route.intervals`); `EVERYTHING` must be among them, so every look-up has an answer."""
     if engine == "plain":
-        return PlainLookup(values)
+        plain = PlainLookup(values)
+        return Prefixes(plain, plain.change)
     trie = PyTricia(32)
     insert = trie.insert
     for key, value in values.items():
         insert(key >> 6, key & 63, value)
     trie.freeze()
-    lookup: Lookup = trie.get
-    return lookup
+
+    def change(changed: Mapping[int, str | None]) -> None:
+        trie.thaw()
+        for key, value in changed.items():
+            if value is None:
+                trie.delete(str(prefix_of(key)))
+            else:
+                insert(key >> 6, key & 63, value)
+        trie.freeze()
+
+    return Prefixes(trie.get, change)
+
+
+def lookup_of(values: Mapping[int, str], engine: Engine = BEST) -> Lookup:
+    """The look-up alone, for values that never change."""
+    return prefixes_of(values, engine).lookup

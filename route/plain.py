@@ -15,13 +15,26 @@ class PlainLookup:
     """The value of the longest prefix that holds an address. `values`: by key (see `route.intervals`), `EVERYTHING`
     among them."""
 
-    __slots__ = ("_starts", "_values")
+    __slots__ = ("_by_key", "_starts", "_values")
 
     def __init__(self, values: Mapping[int, str]) -> None:
+        self._by_key = dict(values)
+        self._cut()
+
+    def change(self, values: Mapping[int, str | None]) -> None:
+        """Take other values for some prefixes, None for those that are gone; everything is cut anew."""
+        for key, value in values.items():
+            if value is None:
+                del self._by_key[key]
+            else:
+                self._by_key[key] = value
+        self._cut()
+
+    def _cut(self) -> None:
         self._starts: list[int] = []
         self._values: list[str] = []
-        for interval in intervals(values):
-            value = values[interval.key]
+        for interval in intervals(self._by_key):
+            value = self._by_key[interval.key]
             if not self._values or self._values[-1] != value:
                 self._starts.append(interval.start)
                 self._values.append(value)

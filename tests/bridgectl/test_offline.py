@@ -316,7 +316,7 @@ def test_a_packet_cannot_come_in_where_there_is_no_port_at_all(run: Run, folder:
 def test_a_packet_comes_in_from_a_node_that_the_configuration_knows(run: Run, folder: Path) -> None:
     words = ("trace", "-j", "-c", "gateway.toml", "icmp", "9.9.9.9", "192.168.192.210", "--port")
     with (folder / "gateway.toml").open("a") as file:
-        file.write("[tunnel]\n[peer.jp]\n")
+        file.write('[tunnel]\n[peer.jp]\nallowed_ips = ["0.0.0.0/0"]\n')
     for node, port in (("hk", "vpn"), ("sg", "vpn:sg"), ("jp", "vpn:jp")):
         assert [out["port"] for out in document(run(*words, f"vpn:{node}"))["out"]] == [port]
     run(*words, "vpn:us", code=2)

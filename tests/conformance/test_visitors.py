@@ -83,6 +83,6 @@ def test_the_memory_of_visitors_is_bounded(make: MakeScenario) -> None:
     s = make("O", FORWARDS)
     for visitor in range(4200):
         s.inject("O", tcp((f"8.8.{visitor >> 8}.{visitor & 255}", 9), (ADDRESS_O, 8080), "S"))
-    assert len(s.gateway.returns) == 4096
+    assert len(s.gateway.decision.returns) == 4096
     assert only(s.inject("L", tcp((A, 80), ("8.8.0.5", 9), "SA", ack=1))).port == "V"
     assert only(s.inject("L", tcp((A, 80), ("8.8.16.5", 9), "SA", ack=1))).port == "O"
