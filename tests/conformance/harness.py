@@ -108,7 +108,7 @@ class Out:
 class Scenario:
     """A gateway with the checklist's addresses. `egress`: "O" or "V", where E and F are reached. `toml` is appended to
     the configuration; `replace` are (old, new) texts changed in it before; `files` are further files beside it, by
-    their path."""
+    their path. `configuration` stands in for the usual one."""
 
     def __init__(
         self,
@@ -119,7 +119,9 @@ class Scenario:
         seed: int = 0,
         offload: str = "203.0.113.0/24\n198.51.100.0/24\n",
         files: Mapping[str, str] = MappingProxyType({}),
+        configuration: str = CONFIGURATION,
     ) -> None:
+        self.configuration = configuration
         self.egress = egress
         self.X = ADDRESS_O if egress == "O" else ADDRESS_V
         self.seed = seed
@@ -143,7 +145,7 @@ class Scenario:
 
     def write(self, toml: str = "", replace: tuple[tuple[str, str], ...] = ()) -> None:
         """Write the configuration file (again)."""
-        text = CONFIGURATION + toml
+        text = self.configuration + toml
         for old, new in replace:
             assert old in text, old
             text = text.replace(old, new)
