@@ -92,6 +92,15 @@ def test_a_plain_device_behind_vpn_needs_no_tunnel(folder: Path) -> None:
             WHOLE + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nvia = "hk"\n',
             ["12: peer.hk.via: hk via de via hk is a circle", "15: peer.de.via: de via hk via de is a circle"],
         ),
+        (WHOLE + 'fallback = "de"\n', ['12: peer.hk.fallback: "de" is no peer, add [peer.de]']),
+        (WHOLE + 'fallback = "hk"\n', ['12: peer.hk.fallback: "hk" is this peer itself']),
+        (
+            WHOLE + f'fallback = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nfallback = "hk"\n',
+            [
+                "12: peer.hk.fallback: hk falls back to de falls back to hk is a circle",
+                "15: peer.de.fallback: de falls back to hk falls back to de is a circle",
+            ],
+        ),
         (WHOLE + f'[peer.de]\npublic_key = "{KEY_A}"\n', ["13: peer.de.public_key: this is the key of hk too"]),
         (WHOLE + '[hooks]\nup = "./gone.sh"\n', ["13: hooks.up: "]),
         (WHOLE + '[hooks]\ndown = "private.key"\n', ["13: hooks.down: "]),
@@ -121,6 +130,37 @@ def test_relays_that_lead_into_a_circle_elsewhere_are_told_at_the_circle(folder:
         "peer.de.via",
         "peer.us.via",
     ]
+
+
+def test_fallbacks_may_follow_each_other_as_long_as_they_end(folder: Path) -> None:
+    key = base64.b64encode(bytes(32)).decode()
+    text = (
+        WHOLE
+        + f'fallback = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nfallback = "us"\n[peer.us]\npublic_key = "{key}"\n'
+    )
+    assert faults_of(folder, text) == []
+    assert [fault.split(": ")[1] for fault in faults_of(folder, text + 'fallback = "de"\n')] == [
+        "peer.de.fallback",
+        "peer.us.fallback",
+    ]
+
+
+EXIT = f"""[tun0]
+address = "10.8.0.1/24"
+[tunnel]
+private_key_file = "private.key"
+[peer.home]
+public_key = "{KEY_A}"
+allowed_ips = ["10.8.0.2/32"]
+"""
+
+
+def test_an_exit_node_needs_no_vpn_and_no_default_node(folder: Path) -> None:
+    config = checked(folder, EXIT)
+    assert config.warnings == []
+    assert (config.has_vpn, config.vpn_mtu, config.tun0_mtu, config.default_node) == (True, 1420, 1420, None)
+    with_mtu = checked(folder, EXIT + "[vpn]\nmtu = 1380\n")
+    assert (with_mtu.warnings, with_mtu.tun0_mtu) == ([], 1380)
 
 
 def test_a_private_key_that_others_may_read_is_refused(folder: Path) -> None:

@@ -306,6 +306,24 @@ def test_a_fault_is_one_line_whatever_the_value_holds() -> None:
     assert fault.isprintable()
 
 
+def test_a_forward_on_tap1_may_lead_to_what_is_behind_a_peer() -> None:
+    peer = '[peer.a]\nallowed_ips = ["10.8.0.0/24", "0.0.0.0/0"]\n'
+    assert faults_of(BASE + peer + forward(inside="10.8.0.7:80")) == []
+    [fault] = faults_of(BASE + peer + forward(on="vpn", inside="10.8.0.7:80"))
+    assert "10.8.0.7 is behind a peer" in fault
+    [fault] = faults_of(BASE + peer + forward(inside="10.9.0.7:80"))
+    assert "10.9.0.7 is no inside host" in fault
+    assert "or an address of a peer's allowed_ips" in fault
+    assert len(faults_of(BASE + forward(inside="10.8.0.7:80"))) == 1
+
+
+def test_an_exit_node_is_nothing_to_warn_of() -> None:
+    text = '[tun0]\naddress = "10.9.0.1/24"\n[tunnel]\n[peer.a]\nallowed_ips = ["10.9.0.2/32"]\n'
+    assert warnings_of(text) == []
+    tap1 = '[tap1]\naddress = "192.168.1.2/24"\ngateway = "192.168.1.1"\n'
+    assert warnings_of(tap1 + '[peer.a]\nallowed_ips = ["10.9.0.2/32"]\nexit = true\n') == []
+
+
 def test_other_namespaces_may_repeat_device_names() -> None:
     assert faults_of(changed("[tap1]", 'netns = "lan"\ninterface = "eth0"\n[tap1]\ninterface = "eth0"')) == []
 
@@ -326,6 +344,19 @@ def test_other_namespaces_may_repeat_device_names() -> None:
             BASE + '[peer.a]\nallowed_ips = ["9.0.0.0/8"]\n[peer.b]\nallowed_ips = ["9.0.0.0/8"]\n',
             14,
             "9.0.0.0/8 is routed to a, which names it first",
+        ),
+        (
+            BASE
+            + '[peer.a]\nexit = true\nallowed_ips = ["0.0.0.0/0"]\n'
+            + '[peer.b]\nexit = true\nallowed_ips = ["0.0.0.0/0"]\n',
+            16,
+            "0.0.0.0/0 is routed to a, which names it first",
+        ),
+        ('[tun0]\naddress = "10.9.0.1/24"\n[peer.a]\nallowed_ips = ["0.0.0.0/0"]\n', 4, "routes nothing to the peer"),
+        (
+            '[tap1]\naddress = "192.168.1.2/24"\ngateway = "192.168.1.1"\n[peer.a]\nallowed_ips = ["9.0.0.0/8"]\n',
+            4,
+            "its packets get no further than other peers, add [tun0]",
         ),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 
 from bridge.config import Config, ConfigError, Purpose, load
 from bridge.routing import routes_from
+from route.lists import parse_prefix
 from route.table import Route, RouteTable
 from wire.units import address_int
 
@@ -255,3 +256,12 @@ def test_a_real_offload_list_is_read(shared: Path) -> None:
     assert at(table, "8.8.8.8").target == "vpn:hk"
     [tap1] = [total for total in table.summary() if total["target"] == "tap1"]
     assert tap1["addresses"] > 280_000_000
+
+
+def test_announced_prefixes_are_a_layer_behind_allowed_ips() -> None:
+    config = loaded('[tun0]\naddress = "10.9.0.1/24"\n[tunnel]\n[peer.home]\nallowed_ips = ["10.8.0.0/24"]\n[peer.b]\n')
+    said = {"b": [parse_prefix("10.8.0.0/24"), parse_prefix("10.8.0.0/25")], "gone": [parse_prefix("9.0.0.0/8")]}
+    table = routes_from(config, announced=said)
+    assert at(table, "10.8.0.200").target == "vpn:home"
+    assert at(table, "10.8.0.1") == ("10.8.0.0/25", "vpn:b", "announced by b")
+    assert at(table, "9.9.9.9").target == "unreachable"

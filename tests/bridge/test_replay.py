@@ -353,6 +353,40 @@ def test_a_port_that_the_configuration_lacks_is_a_misuse(bench: Bench) -> None:
         replay.port_name(bench.config, routes_from(bench.config), "tap1")
 
 
+EXIT = """
+[tun0]
+address = "10.8.0.1/24"
+[peer.alice]
+allowed_ips = ["10.8.0.2/32"]
+[peer.bob]
+allowed_ips = ["10.8.0.3/32"]
+"""
+
+
+def test_an_exit_node_has_a_capture_for_each_of_its_peers(bench: Bench) -> None:
+    bench.configure(EXIT)
+    bench.capture(
+        "vpn:alice", [(0, IP(src="10.8.0.2", dst="8.8.8.8") / QUERY), (1, IP(src="10.8.0.2", dst="10.8.0.3") / QUERY)]
+    )
+    bench.capture("tun0", [(2, IP(src="8.8.8.8", dst="10.8.0.2") / ANSWER)])
+    bench.run()
+    assert [(IP(frame).src, IP(frame).dst) for _, frame in bench.sent("tun0")] == [("10.8.0.2", "8.8.8.8")]
+    assert [(IP(frame).src, IP(frame).dst) for _, frame in bench.sent("vpn-bob")] == [("10.8.0.2", "10.8.0.3")]
+    assert [(IP(frame).src, IP(frame).dst) for _, frame in bench.sent("vpn-alice")] == [("8.8.8.8", "10.8.0.2")]
+    assert bench.sent("vpn") == []
+
+
+def test_without_a_default_node_the_bare_word_vpn_is_a_misuse(bench: Bench) -> None:
+    bench.configure(EXIT)
+    with pytest.raises(Misuse, match="name a node, as vpn:NODE"):
+        replay.port_name(bench.config, routes_from(bench.config), "vpn")
+    bench.configure(EXIT + "[vpn]\n")
+    assert replay.port_name(bench.config, routes_from(bench.config), "vpn") == "vpn"
+    bench.configure('[tun0]\naddress = "10.8.0.1/24"\n')
+    with pytest.raises(Misuse, match="no tunnel"):
+        replay.port_name(bench.config, routes_from(bench.config), "vpn:alice")
+
+
 def test_tap1_of_kind_tun_carries_raw_ip(bench: Bench) -> None:
     text = CONFIGURATION.replace(f'mac = "{MAC_TAP1}"', 'kind = "tun"').replace(
         f'[tap1.arp]\n"{ROUTER}" = "{MAC_ROUTER}"', ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -259,6 +260,55 @@ def test_route_diff_names_the_faults_of_the_changed_list(run: Run, folder: Path)
         .startswith("other.txt:2:")
     )
     run("route", "diff", "nowhere.txt", "-c", "gateway.toml", code=4)
+
+
+EXIT = """
+[tun0]
+address = "10.8.0.1/24"
+[tunnel]
+private_key_file = "private.key"
+state_file = "tunnel.json"
+[peer.alice]
+public_key = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="
+allowed_ips = ["10.8.0.2/32"]
+fallback = "bob"
+[peer.bob]
+public_key = "AgIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="
+allowed_ips = ["10.8.0.3/32"]
+exit = true
+"""
+
+
+def test_check_shows_the_tunnel_of_an_exit_node_and_its_peers(run: Run, folder: Path) -> None:
+    (folder / "route" / "sg").unlink()
+    with open(os.open(folder / "private.key", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+        file.write(base64.b64encode(bytes(range(32))).decode())
+    (folder / "gateway.toml").write_text(EXIT)
+    said = document(run("check", "-j", "-c", "gateway.toml"))
+    assert [(port["port"], port["mtu"], port["next_hop"]) for port in said["ports"]] == [
+        ("tun0", 1420, None),
+        ("vpn", 1420, None),
+    ]
+    assert [(peer["peer"], peer["fallback"], peer["exit"]) for peer in said["peers"]] == [
+        ("alice", "bob", False),
+        ("bob", None, True),
+    ]
+    (warning,) = said["warnings"]
+    assert "exit: has no effect without [tap1]" in warning
+    assert "alice" in run("check", "-c", "gateway.toml").stdout
+
+
+def test_an_exit_node_is_traced_from_its_peers(run: Run, folder: Path) -> None:
+    (folder / "gateway.toml").write_text(EXIT)
+    words = ("trace", "-j", "-c", "gateway.toml", "icmp")
+    told = document(run(*words, "10.8.0.2", "8.8.8.8", "--port", "vpn:alice"))
+    assert [out["port"] for out in told["out"]] == ["tun0"]
+    assert document(run(*words, "8.8.8.8", "10.8.0.2"))["out"][0]["port"] == "vpn:alice", "from tun0, the first port"
+    assert document(run(*words, "10.8.0.3", "8.8.8.8", "--port", "vpn:alice"))["drop"] == "tunnel.inner_source"
+    assert "name a node" in run(*words, "10.8.0.3", "8.8.8.8", "--port", "vpn", code=2).stderr
+    (folder / "gateway.toml").write_text(EXIT[EXIT.index("[tunnel]") :])
+    assert "name a node" in run(*words, "10.8.0.3", "8.8.8.8", code=2).stderr
+    assert document(run("route", "get", "10.8.0.2", "-j", "-c", "gateway.toml"))["target"] == "vpn:alice"
 
 
 # Traces
