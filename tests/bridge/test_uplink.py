@@ -360,3 +360,26 @@ def test_stamps_survive_and_what_cannot_be_read_or_written_stops_nothing(
     hopeless.write(stamps)
     hopeless.write(stamps)
     assert len([record for record in caplog.records if "until it can be written" in record.message]) == 1
+
+
+def test_while_a_node_is_silent_its_fallback_takes_new_flows_and_it_is_called_still(make: Callable[..., World]) -> None:
+    far_end = Endpoint(bytes((192, 0, 2, 3)), 51820)
+    world = make(HK, replace(SG, endpoint=far_end, allowed_ips=(Network(0, 0),)))
+    text = CONFIGURATION.replace("[peer.hk]\n", '[peer.hk]\nfallback = "sg"\n').replace("9.9.9.0/24", "0.0.0.0/0")
+    config = read(text, Path("gateway.toml"), "replay")
+    world.gateway.reconfigure(config, routes_from(config), world.now)
+    world.send(udp())
+    world.wait(120)
+    assert world.gateway.unreachable_nodes == {"hk"}
+    assert [packet[ICMP].code for packet in world.received()] == [1], "it waited for hk"
+    world.take()
+    world.send(udp())
+    assert {sent[0] for sent in world.wire.sent} == {FAR, far_end}, "sg is asked, and hk again"
+    assert world.received() == []
+    world.wire.sent = [sent for sent in world.wire.sent if sent[0] == FAR]
+    world.at_far()
+    assert world.gateway.unreachable_nodes == set()
+    world.take()
+    world.send(udp(1))
+    assert {sent[0] for sent in world.take()} == {FAR}, "a new flow is hk's"
+    assert len(world.gateway.nodes) == 1, "the first one stays"
