@@ -92,6 +92,7 @@ def read_setup(path: Path) -> Setup:
     loaded = config.load(path, "run")
     routes = routes_from(loaded)
     nodes = {node for total in routes.summary() if (node := node_of(total["target"])) is not None}
+    nodes |= {peer.fallback for peer in loaded.peer.values() if peer.fallback is not None}
     if loaded.vpn is not None and loaded.vpn.interface is not None and loaded.vpn.node is not None:
         nodes.discard(loaded.vpn.node)
     return Setup(loaded, routes, nodes.difference(served(loaded)), peers_from(loaded))

@@ -25,7 +25,7 @@ from bridge.peer_prefixes import peer_prefixes_from
 from bridge.returns import Ends, Returns
 from bridge.routing import Announced, announced_layers
 from icmp import errors, responder
-from route.table import RouteTable, is_private, node_of, vpn_target
+from route.table import RouteTable, is_private, node_of
 from wire import ipv4
 from wire.drop import Drop
 from wire.ipv4 import Packet
@@ -99,7 +99,7 @@ class Decision:
             local = self._to_own(arrival, now)
             if not isinstance(local, Interface):
                 return local
-            return self._plain(arrival, Side(local.name, local), now)
+            return self._plain(arrival, local.name, local, now)
         if packet.ttl <= 1:
             return self._expired(arrival, now)
         target = self.routes.target(destination)
@@ -114,20 +114,19 @@ class Decision:
         out = self._interfaces.get(target.partition(":")[0])
         if out is None:
             return Drop.PORT_ABSENT
-        port = self._reachable(arrival, target, now)
+        node = node_of(target)
+        port = target if node is None else self._reachable(arrival, node, now)
         if isinstance(port, Drop):
             return port
-        if out is self._tun0 and came_by is self._tun0:
-            return Drop.ROUTE_REFLECTED
-        if came_by is self._tun0 and not self.openings.may_borrow(out, packet.source):
-            return Drop.ROUTE_NOT_FROM_OUTSIDE
-        return self._leave(arrival, Side(port, out), now)
+        if came_by is self._tun0:
+            if out is self._tun0:
+                return Drop.ROUTE_REFLECTED
+            if not self.openings.may_borrow(out, packet.source):
+                return Drop.ROUTE_NOT_FROM_OUTSIDE
+        return self._leave(arrival, port, out, now)
 
-    def _reachable(self, arrival: Arrival, target: str, now: int) -> str | Drop:
-        """The port for a target. Where it names a node, of the one that can be reached: itself or what stands in."""
-        node = node_of(target)
-        if node is None:
-            return target
+    def _reachable(self, arrival: Arrival, node: str, now: int) -> str | Drop:
+        """The port of a node that can be reached: this one, or what stands in for it."""
         chosen = self.nodes.choose(node, arrival.packet, now)
         if chosen is None:
             self._out.say("tunnel", "{} is unreachable", node)
@@ -138,11 +137,11 @@ class Decision:
             self._out.say("tunnel", "{} {}: {} takes it", node, why, chosen)
         return self.nodes.port(chosen)
 
-    def _leave(self, arrival: Arrival, side: Side, now: int) -> Path | Drop:
+    def _leave(self, arrival: Arrival, port: str, out: Interface, now: int) -> Path | Drop:
         """By an egress: under its alias where one is due."""
-        if not self.openings.is_aliased(side.interface, arrival.packet):
-            return self._plain(arrival, side, now)
-        return self._fit(arrival, side, now) or self._alias(arrival, *side, now)
+        if not self.openings.is_aliased(out, arrival.packet):
+            return self._plain(arrival, port, out, now)
+        return self._fit(arrival, port, out, now) or self._alias(arrival, port, out, now)
 
     def _alias(self, arrival: Arrival, port: str, out: Interface, now: int) -> Path | Drop:
         packet, egress = arrival.packet, out.egress
@@ -170,8 +169,10 @@ class Decision:
         packet, came_by = arrival.packet, arrival.interface
         if packet.destination == came_by.address:
             return self._to_alias_address(arrival, came_by, now)
-        if self.openings.may_leave(arrival) and (
-            self.openings.is_exit(arrival) or self.returns.way_back(packet, now) == "tap1"
+        if (
+            self.openings.anybody_leaves
+            and self.openings.may_leave(arrival)
+            and (self.openings.is_exit(arrival) or self.returns.way_back(packet, now) == "tap1")
         ):
             return self._exit(arrival, now)
         inside = self.openings.inside_of(arrival)
@@ -183,17 +184,17 @@ class Decision:
     def _in_the_open(self, arrival: Arrival, inside: Side, now: int) -> Path | Drop:
         """From outside to an inside address: to a peer as far as it can be reached, and never back where it came
         from."""
-        node = self.nodes.node_at(inside.port)
-        if inside.port == arrival.port:
+        port, out = inside
+        if out is self._vpn and port != arrival.port:
+            node = self.nodes.node_at(port)
+            assert node is not None, "a peer has a name"
+            reachable = self._reachable(arrival, node, now)
+            if isinstance(reachable, Drop):
+                return reachable
+            port = reachable
+        if port == arrival.port:
             return Drop.ROUTE_REFLECTED
-        if node is not None:
-            port = self._reachable(arrival, vpn_target(node), now)
-            if isinstance(port, Drop):
-                return port
-            if port == arrival.port:
-                return Drop.ROUTE_REFLECTED
-            inside = inside._replace(port=port)
-        return self._plain(arrival, inside, now)
+        return self._plain(arrival, port, out, now)
 
     def _exit(self, arrival: Arrival, now: int) -> Path | Answer | Drop:
         """A peer's packet leaves by tap1, or is for tap1's address: as one from inside, but nodes and lists do not
@@ -208,7 +209,7 @@ class Decision:
         if is_private(packet.destination) and self.routes.target(packet.destination) != out.name:
             self._out.error(arrival, errors.UNREACHABLE, errors.NET, now)
             return Drop.ROUTE_UNREACHABLE
-        return self._leave(arrival, Side(out.name, out), now)
+        return self._leave(arrival, out.name, out, now)
 
     def _to_alias_address(self, arrival: Arrival, came_by: Interface, now: int) -> Path | Answer | Drop | None:
         """A packet from outside to the address that inside hosts borrow: echo, error, link or silence."""
@@ -236,7 +237,7 @@ class Decision:
             return Drop.PORT_ABSENT
         if inside.port == arrival.port:
             return Drop.ROUTE_REFLECTED
-        drop = self._fit(arrival, inside, now)
+        drop = self._fit(arrival, *inside, now)
         if drop is not None:
             return drop
         near, far = (link.inside, link.inside_port), (packet.source, packet.source_port)
@@ -265,12 +266,12 @@ class Decision:
         link = None if egress is None else self._aliases.peek_outbound(egress, protocol, inside, inside_port, remote)
         return link is not None and link.is_static
 
-    def _plain(self, arrival: Arrival, side: Side, now: int) -> Path | Drop:
+    def _plain(self, arrival: Arrival, port: str, out: Interface, now: int) -> Path | Drop:
         """A path without any rewriting but the TTL."""
         packet = arrival.packet
         ends = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
-        near, far = ends if arrival.interface.is_inside or side.interface is self._tap1 else ends[::-1]
-        return self._onward(arrival, Path(*side, near, far), now)
+        near, far = ends if arrival.interface.is_inside or out is self._tap1 else ends[::-1]
+        return self._onward(arrival, Path(port, out, near, far), now)
 
     def _onward(self, arrival: Arrival, path: Path | Drop, now: int) -> Path | Drop:
         """The path, if there is one and the packet has hops left and fits: true of an ICMP error like of any other."""
@@ -278,17 +279,16 @@ class Decision:
             return path
         if arrival.packet.ttl <= 1:
             return self._expired(arrival, now)
-        return self._fit(arrival, Side(path.port, path.interface), now) or path
+        return self._fit(arrival, path.port, path.interface, now) or path
 
     def _expired(self, arrival: Arrival, now: int) -> Drop:
         self._out.error(arrival, errors.TIME_EXCEEDED, 0, now)
         return Drop.IP_TTL
 
-    def _fit(self, arrival: Arrival, side: Side, now: int) -> Drop | None:
+    def _fit(self, arrival: Arrival, port: str, out: Interface, now: int) -> Drop | None:
         """RFC 1191: a packet with DF that is too big for its egress is refused with the right MTU."""
         packet = arrival.packet
-        mtu_bytes = self._out.mtu_towards(*side)
-        if not packet.dont_fragment or wire_bytes(packet) <= mtu_bytes:
+        if not packet.dont_fragment or wire_bytes(packet) <= (mtu_bytes := self._out.mtu_towards(port, out)):
             return None
         self._out.error(arrival, errors.UNREACHABLE, errors.FRAGMENTATION_NEEDED, now, rest=mtu_bytes)
         return Drop.IP_TOO_BIG
@@ -323,7 +323,7 @@ class Decision:
         inside = self.openings.side_of(known.inside)
         if inside is None:
             return Drop.PORT_ABSENT
-        drop = self._fit(arrival, inside, now)
+        drop = self._fit(arrival, *inside, now)
         if drop is not None:
             return drop
         near = self._alias(arrival, turn.name, turn, now)

@@ -353,7 +353,7 @@ class Gateway:
     def _carry(self, arrival: Arrival, path: Path, now: int) -> Drop | None:
         """Rewrite a copy of the packet as its path says, fit it to the egress, and send it to its next hop."""
         received, out = arrival.packet, path.interface
-        mtu_bytes = self.mtu_towards(path.port, out)
+        mtu_bytes = self.out.mtu_towards(path.port, out)
         if received.offset_bytes:  # what the decision checked for the first fragment, without an error (RFC 1122 3.2.2)
             if received.ttl <= 1:
                 return Drop.IP_TTL
@@ -380,7 +380,7 @@ class Gateway:
         if identification is not None and identification != received.identification:
             ipv4.set_identification(packet, identification)
         if packet.protocol == ipv4.TCP and not packet.offset_bytes:
-            tcp.clamp_mss(packet, min(self.mtu_towards(arrival.port, arrival.interface), mtu_bytes) - 40)
+            tcp.clamp_mss(packet, min(self.out.mtu_towards(arrival.port, arrival.interface), mtu_bytes) - 40)
         self.flows.saw(
             arrival.interface.name,
             path.port,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from bridge.config_model import Alias, Config
 from bridge.returns import Ends, ends_of
-from route.table import vpn_target
+from route.table import node_of, vpn_target
 from wire import ipv4
 from wire.ipv4 import Packet
 from wire.units import seconds_ns
@@ -67,8 +67,9 @@ class Nodes:
 
     def node_at(self, port: str) -> str | None:
         """The node behind a port's name; None where there is none (`vpn` without a default node, other ports)."""
-        base, colon, node = port.partition(":")
-        return (node if colon else self.default) if base == _PORT else None
+        if port == _PORT:
+            return self.default
+        return node_of(port)
 
     # Choosing
 

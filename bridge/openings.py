@@ -48,6 +48,7 @@ class Openings:
         self._tap1 = interfaces.get("tap1")
         self._tun0 = interfaces.get("tun0")
         self._vpn = interfaces.get("vpn")
+        self._at_tap0, self._at_tun0 = _side(self._tap0), _side(self._tun0)
         self._own = {itf.address for itf in interfaces.values() if itf.address}
         self._host = self._tun0.address if self._tun0 is not None else 0
 
@@ -80,14 +81,14 @@ class Openings:
         """Where the inside end of a link is: the host's own links go to tun0, those of a LAN host to the LAN, a peer's
         to the peer; the rest belongs to whoever has no boundaries, the LAN first."""
         if inside == self._host:
-            return _side(self._tun0)
+            return self._at_tun0
         if self._tap0 is not None and self._tap0.is_on_link(inside):
-            return _side(self._tap0)
+            return self._at_tap0
         if self._vpn is not None:
             peer = self.peers.owner(inside) or self.peers.exit_behind(inside)
             if peer is not None:
                 return Side(self._nodes.port(peer), self._vpn)
-        return _side(self._tap0 or self._tun0)
+        return self._at_tap0 or self._at_tun0
 
     # From outside
 
@@ -98,16 +99,16 @@ class Openings:
         packet, came_by = arrival.packet, arrival.interface
         destination = packet.destination
         if destination in self._own:
-            inside = self._tun0 if destination == self._host else None
+            inside = self._at_tun0 if destination == self._host else None
         elif self._tap0 is not None and self._tap0.is_on_link(destination):
-            inside = self._tap0
+            inside = self._at_tap0
         else:
             return self._beyond(arrival)
         if inside is None:
             return None
-        if came_by is self._vpn and (inside is self._tun0 or not came_by.address):
-            return _side(inside)
-        return _side(inside) if self._is_exchanged_openly(arrival) else None
+        if came_by is self._vpn and (inside is self._at_tun0 or not came_by.address):
+            return inside
+        return inside if self._is_exchanged_openly(arrival) else None
 
     def _beyond(self, arrival: Arrival) -> Side | None:
         """The same for an address that is neither ours nor a LAN host's."""
@@ -119,7 +120,12 @@ class Openings:
             return at_owner if self.peers.has_exit(owner) and self._is_exchanged_openly(arrival) else None
         if self._tap0 is not None:
             return None
-        return at_owner or (None if self.is_exit(arrival) else _side(self._tun0))
+        return at_owner or (None if self.is_exit(arrival) else self._at_tun0)
+
+    @property
+    def anybody_leaves(self) -> bool:
+        """False where `may_leave` is of no peer."""
+        return self._tap1 is not None and (self.peers.has_exits or bool(self.forwarded))
 
     def may_leave(self, arrival: Arrival) -> bool:
         """True where a packet of a peer may leave by tap1, or ask at tap1's address: the peer has `exit`, or is one

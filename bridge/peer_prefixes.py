@@ -25,6 +25,7 @@ class PeerPrefixes:
         self._allowed = {peer: tuple(prefixes) for peer, prefixes in allowed.items()}
         self._everywhere = tuple(peer for peer, held in self._allowed.items() if any(not one.length for one in held))
         self._exits = frozenset(exits)
+        self.has_exits = bool(self._exits)
         self.announced: Announced = {}
         self._narrow = AllowedIps(())
         self.announce({})

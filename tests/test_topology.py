@@ -1,4 +1,4 @@
-"""topology.md is checked: the table of the four flows and the example run through the gateway as they are written."""
+"""topology.md is checked: the tables of flows and the example run through the gateway as they are written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance import exit_node
 from tests.conformance.harness import ARP, IP, UDP, Ether, Out, Scenario
 
 TEXT = (Path(__file__).resolve().parent.parent / "topology.md").read_text()
@@ -30,13 +31,26 @@ def ends(cell: str) -> tuple[str, str]:
 
 
 def port(cell: str) -> str:
-    return PORT_LETTERS[cell.rsplit(" on ", 1)[1].strip()]
+    name = cell.rsplit(" on ", 1)[1].strip()
+    return PORT_LETTERS.get(name, name)
 
 
 @pytest.mark.parametrize("row", rows("## The four flows"), ids=lambda row: row[0])
 def test_each_flow_of_the_table_passes_as_it_is_written(tmp_path: Path, row: list[str]) -> None:
     _, request, beyond, reply, back = row
     s = Scenario(tmp_path, "O", replace=REPLACE, offload="114.114.114.0/24\n")
+    source, destination = ends(request)
+    (out,) = s.inject(port(request), IP(src=source, dst=destination) / UDP(sport=4000, dport=53))
+    assert (out.port, (out.ip.src, out.ip.dst)) == (port(beyond), ends(beyond))
+    source, destination = ends(reply)
+    (out,) = s.inject(port(beyond), IP(src=source, dst=destination) / UDP(sport=53, dport=out.ip[UDP].sport))
+    assert (out.port, (out.ip.src, out.ip.dst)) == (port(back), ends(back))
+
+
+@pytest.mark.parametrize("row", rows("## The exit role"), ids=lambda row: row[0])
+def test_each_flow_of_the_exit_role_passes_as_it_is_written(tmp_path: Path, row: list[str]) -> None:
+    _, request, beyond, reply, back = row
+    s = Scenario(tmp_path, "O", configuration=exit_node.CONFIGURATION)
     source, destination = ends(request)
     (out,) = s.inject(port(request), IP(src=source, dst=destination) / UDP(sport=4000, dport=53))
     assert (out.port, (out.ip.src, out.ip.dst)) == (port(beyond), ends(beyond))

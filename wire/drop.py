@@ -70,7 +70,9 @@ class Drop(StrEnum):
     # Routing
     ROUTE_UNREACHABLE = "route.unreachable"  # no route, or a private range: answered with 3/0
     ROUTE_NO_TUNNEL = "route.no_tunnel"  # the node has no session (no endpoint, or the handshake gave up): 3/1
-    ROUTE_NOT_FROM_OUTSIDE = "route.not_from_outside"  # from tap1 or the tunnel, to what is not open to it: silence
+    ROUTE_NOT_FROM_OUTSIDE = (
+        "route.not_from_outside"  # from tap1, the tunnel or in a peer's name, to what is not open: silence
+    )
     ROUTE_REFLECTED = "route.reflected"  # it would leave by the port it came in by
     # The tunnel: from outside (all of it in silence)
     TUNNEL_MALFORMED = "tunnel.malformed"  # no message has this type, these reserved bytes and this length
