@@ -128,7 +128,7 @@ class RouteTable:
     def announce(self, layers: Sequence[Layer]) -> None:
         """Put these layers in the place of what was announced before; they stand behind `allowed_ips`, before the
         private ranges. 0.0.0.0/0 says nothing here. What it costs goes by the number of announced prefixes (with
-        pytricia and 10,000 others beside them: below 1 ms for a hundred)."""
+        pytricia and 10,000 others beside them: about 1 ms for a hundred)."""
         wanted: dict[int, _Decision] = {}
         for layer in layers:
             _add(wanted, layer, without_effect=_NEVER_BY_OCTET)
