@@ -61,11 +61,9 @@ def import_(source: Path, config: Path, lan: IPv4Interface | None, force: bool) 
     """
     from bridge import config as configuration  # noqa: PLC0415 - pydantic, not for `bridgectl --help`
     from bridge.faults import ConfigError  # noqa: PLC0415 - the same
-    from bridge.privileges import forbid_core_dumps  # noqa: PLC0415 - the same
     from bridge.wgquick import read  # noqa: PLC0415 - the same
     from bridge.wgquick_import import imported  # noqa: PLC0415 - the same
 
-    forbid_core_dumps()
     name = "stdin" if str(source) == "-" else str(source)
     try:
         made = imported(read(_bytes(source), name), name, lan)
@@ -108,10 +106,8 @@ def export(
     """
     from bridge import wgquick_export  # noqa: PLC0415 - pydantic, not for `bridgectl --help`
     from bridge.faults import ConfigError  # noqa: PLC0415 - the same
-    from bridge.privileges import forbid_core_dumps  # noqa: PLC0415 - the same
     from bridgectl.offline import load_config  # noqa: PLC0415 - the same
 
-    forbid_core_dumps()
     if peer is not None and for_peer is not None:
         raise click.UsageError("--peer and --for-peer are for two different files")
     if endpoint is not None and for_peer is None:

@@ -93,7 +93,8 @@ def test_all_faults_are_told_at_once_with_their_lines() -> None:
     told = faults(
         f"Address = 1.2.3.4\n[Interface]\nPrivateKey = {SECRET[:-4]}\nPrivateKey = {SECRET}\nAddress = 300.1.1.1/24\n"
         "ListenPort = 70000\nMTU = big\nTable = a b\nSaveConfig = maybe\nFwMark = -1\nEndpoint = a:1\nMTU\n"
-        "[Peer]\nAllowedIPs = 10.0.0.0/33\nEndpoint = 1.2.3.4\nPersistentKeepalive = 65536\n[Interface]\n[What]\nx = 1\n"
+        "[Peer]\nAllowedIPs = 10.0.0.0/33\nEndpoint = 1.2.3.4\nPersistentKeepalive = 65536\n"
+        "[Interface]\n[What]\nx = 1\n"
         f"[Peer]\nPublicKey = {key(1)}\n[Peer]\nPublicKey = {key(1)}\nEndpoint =\n"
     )
     assert [int(fault.split(":")[1]) for fault in told] == [
