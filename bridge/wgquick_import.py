@@ -16,9 +16,10 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
+from bridge.config_fields import parse_endpoint
 from bridge.config_model import DEFAULT_TUN_MTU
 from bridge.document import dotted
 from bridge.faults import ConfigError
@@ -112,7 +113,7 @@ def imported(source: WgQuick, name: str, lan: IPv4Interface | None = None) -> Im
         why = f"it is vpn.mtu that says it, and there is no [vpn]: tun0 has {DEFAULT_TUN_MTU} bytes"
         writer.leave(source.lines["MTU"], f"MTU = {source.mtu}", why)
     if lan is None and routes_wanted and not takes_all:
-        _routes(writer, mine, allowed)
+        _routes(writer, mine, peers, allowed)
     _tunnel(writer)
     for peer_name, peer in peers.items():
         _peer(writer, peer_name, peer, allowed[peer_name], is_everything=takes_all and peer_name == node)
@@ -236,18 +237,30 @@ def _vpn(writer: _Writer, node: str, alias: IPv4Interface | None, line: int) -> 
     writer.put(f'node = "{node}"', line)
 
 
-def _routes(writer: _Writer, mine: IPv4Interface, allowed: dict[str, list[IPv4Network]]) -> None:
+def _routes(
+    writer: _Writer, mine: IPv4Interface, peers: dict[str, WgPeer], allowed: dict[str, list[IPv4Network]]
+) -> None:
     """What wg-quick does by itself: this machine's routes to the peers' networks."""
     wanted = sorted({prefix for prefixes in allowed.values() for prefix in prefixes if prefix != EVERYTHING})
     wanted = [prefix for prefix in wanted if not prefix.subnet_of(mine.network)]
     if not wanted:
         return
+    for name, peer in peers.items():
+        host, _ = parse_endpoint(peer.endpoint or "") or ("", 0)
+        around = [prefix for prefix in wanted if _is_address(host) and IPv4Address(host) in prefix]
+        if around:
+            what = f"the endpoint of {name} lies in {around[0]}, whose route leads into the tunnel"
+            writer.tell(peer.lines["Endpoint"], f"{what}: give {host} a route of its own, or take it out of AllowedIPs")
     script = "#!/bin/sh\n# The kernel's routes into the tunnel; they are gone with the device.\nset -e\n"
     script += "".join(f'ip route replace {prefix} dev "$INTERFACE"\n' for prefix in wanted)
     writer.files[UP_HOOK] = (script.encode(), 0o755)
     writer.put("")
     writer.put("[hooks]")
     writer.put(f"up = {_MARK}{UP_HOOK}{_MARK}                          # the routes that wg-quick makes of AllowedIPs")
+
+
+def _is_address(host: str) -> bool:
+    return host.count(".") == 3 and host.replace(".", "").isdigit()
 
 
 def _tunnel(writer: _Writer) -> None:

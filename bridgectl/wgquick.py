@@ -160,6 +160,9 @@ def _bytes(source: Path) -> bytes:
         try:
             with source.open("rb") as file:
                 data = file.read(_LONGEST_FILE_BYTES + 1)
+                mode = os.fstat(file.fileno()).st_mode
+                if stat.S_ISREG(mode) and mode & 0o077:
+                    click.echo(f"{source}:1: others may read the keys in this file: chmod 0600, or remove it", err=True)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise BadConfiguration([f"{source}:1: {why}, name a file of wg-quick"]) from None
@@ -178,7 +181,8 @@ def _folder(path: Path) -> Iterator[None]:
         yield
     except BaseException:
         if made:
-            path.rmdir()
+            with suppress(OSError):
+                path.rmdir()
         raise
 
 

@@ -22,6 +22,7 @@ from wire.drop import Drop
 
 
 def test_some_thousand_hostile_messages_break_nothing_and_reach_every_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W27, W4: silence for whatever does not authenticate, in every state."""
     drops: Counter[Drop] = Counter()
     receive = Tunnel.receive
 

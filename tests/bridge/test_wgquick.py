@@ -250,6 +250,16 @@ def test_a_client_of_some_networks_gets_their_routes_by_a_hook() -> None:
     assert "up.sh" not in made(HEAD + "Table = off\n" + peer(1, "10.9.0.0/16", "Endpoint = a:1")).files
 
 
+def test_an_endpoint_that_its_own_route_would_swallow_is_told() -> None:
+    def notices(allowed: str, endpoint: str) -> list[str]:
+        return made(HEAD + peer(1, allowed, f"Endpoint = {endpoint}")).notices
+
+    (told,) = notices("192.0.0.0/3, 10.0.0.0/8", "203.0.113.1:51820")
+    assert told.startswith("wg0.conf:7: the endpoint of peer1 lies in 192.0.0.0/3")
+    assert notices("10.0.0.0/8", "203.0.113.1:51820") == notices("192.0.0.0/3", "a.example:1") == []
+    assert notices("0.0.0.0/0", "203.0.113.1:51820") == []
+
+
 def test_a_server_is_an_exit_node() -> None:
     text = HEAD + "ListenPort = 51820\nMTU = 1380\n# alice\n" + peer(1, "10.7.0.3/32") + peer(2, "10.7.0.4/32")
     found = made(text)

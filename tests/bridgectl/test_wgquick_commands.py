@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,21 @@ def test_what_check_would_refuse_is_not_written_and_named_by_the_line_it_came_fr
     wg0.write_text("[Interface]\nPrivateKey = x\n[Peer]\n")
     assert len(run("import", "wg0.conf", "-c", "new/gateway.toml", code=4).stderr.splitlines()) == 2
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_file_that_others_may_read_and_standard_input(run: Run, wg0: Path, folder: Path) -> None:
+    wg0.chmod(0o644)
+    assert "wg0.conf:1: others may read the keys" in run("import", "wg0.conf", "-c", "a/gateway.toml").stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "bridgectl", "import", "-", "-c", "b/gateway.toml"],
+        input=CLIENT + "What = 1\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+    assert (done.returncode, done.stderr.partition(" is ")[0]) == (4, 'stdin:18: "What"')
 
 
 def test_a_file_that_cannot_be_read_or_is_too_long_is_a_fault(run: Run, folder: Path) -> None:

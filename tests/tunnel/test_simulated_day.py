@@ -228,6 +228,7 @@ def live(seed: int) -> tuple[Day, Node, Node]:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_day_loses_nothing_but_what_the_wire_lost_and_repeats_nothing(seed: int) -> None:
+    """W20, W5: no counter comes twice under one key, and stamps that survive restarts keep handshakes going."""
     day, alice, bob = live(seed)
     refused = Counter(unsent.packet for node in (alice, bob) for unsent in node.unsent)
     ends: Counter[str] = Counter()
