@@ -44,7 +44,7 @@ def exported(config: Config, only: str | None = None) -> Exported:
     """The file that makes this machine the same WireGuard peer; `only`: with this one of its peers."""
     assert config.tunnel is not None
     assert config.tunnel.private_key_file is not None, "`check` demands a key file"
-    lines = [f"# Made from {config.path} by `bridgectl export`.", "[Interface]"]
+    lines = [f"# Made from {_printable(config.path)} by `bridgectl export`.", "[Interface]"]
     lines.append(f"PrivateKey = {_key_text(config.tunnel.private_key_file)}")
     lines += _settings("Address", [str(config.tun0.address)] if config.tun0 else [])
     lines += _settings("Address", [f"{config.vpn.address}/32"] if config.vpn and config.vpn.address else [])
@@ -80,7 +80,7 @@ def for_peer(config: Config, name: str, endpoint: str | None) -> Exported:
     assert config.tunnel is not None
     assert config.tunnel.private_key_file is not None, "`check` demands a key file"
     peer = config.peer[name]
-    lines = [f"# Made from {config.path} by `bridgectl export --for-peer {name}`."]
+    lines = [f"# Made from {_printable(config.path)} by `bridgectl export --for-peer {name}`."]
     lines += ["[Interface]", f"# PrivateKey = the one that belongs to {peer.public_key}"]
     hosts = [str(prefix) for prefix in peer.allowed_ips if prefix.length == 32]
     lines += _settings("Address", hosts)
@@ -108,6 +108,11 @@ def for_peer(config: Config, name: str, endpoint: str | None) -> Exported:
     return Exported("".join(f"{line}\n" for line in lines), tuple(notices))
 
 
+def _printable(path: Path) -> str:
+    """A name in a comment: whatever it holds, it stays on its line."""
+    return "".join(c if c.isprintable() else "?" for c in str(path))
+
+
 def _settings(key: str, values: list[str]) -> list[str]:
     return [f"{key} = {', '.join(values)}"] if values else []
 
@@ -129,15 +134,18 @@ def _takes_everything(peer: Peer) -> bool:
 
 
 def _without_private(config: Config, name: str, prefixes: list[Prefix]) -> list[Prefix]:
-    """Beside 0.0.0.0/0 WireGuard needs no private ranges, unless another peer's prefix lies between."""
-    if not _takes_everything(config.peer[name]):
-        return prefixes
-    others = [prefix for other, peer in config.peer.items() if other != name for prefix in peer.allowed_ips]
-    return [
-        prefix
-        for prefix in prefixes
-        if prefix not in PRIVATE or any(other.length and other.holds(prefix) for other in others)
-    ]
+    """WireGuard needs no private range beside a shorter prefix of the same peer, unless another peer's lies between."""
+    kept = []
+    for prefix in prefixes:
+        around = [
+            (other.length, peer != name, peer)
+            for peer, known in config.peer.items()
+            for other in known.allowed_ips
+            if other != prefix and other.holds(prefix)
+        ]
+        if prefix not in PRIVATE or not around or max(around)[2] != name:
+            kept.append(prefix)
+    return kept
 
 
 def _behind_us(config: Config) -> Iterator[str]:

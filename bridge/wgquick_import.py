@@ -116,7 +116,7 @@ def imported(source: WgQuick, name: str, lan: IPv4Interface | None = None) -> Im
         _routes(writer, mine, peers, allowed)
     _tunnel(writer)
     for peer_name, peer in peers.items():
-        _peer(writer, peer_name, peer, allowed[peer_name], is_everything=takes_all and peer_name == node)
+        _peer(writer, peer_name, peer, allowed)
     _others(writer)
     return writer.done()
 
@@ -274,7 +274,7 @@ def _tunnel(writer: _Writer) -> None:
         writer.put(f"listen_port = {source.listen_port}", source.lines["ListenPort"])
 
 
-def _peer(writer: _Writer, name: str, peer: WgPeer, prefixes: list[IPv4Network], *, is_everything: bool) -> None:
+def _peer(writer: _Writer, name: str, peer: WgPeer, allowed: dict[str, list[IPv4Network]]) -> None:
     line = peer.lines[""]
     writer.put("")
     writer.put(f"[{dotted(('peer', name))}]", line)
@@ -287,8 +287,8 @@ def _peer(writer: _Writer, name: str, peer: WgPeer, prefixes: list[IPv4Network],
     if peer.persistent_keepalive_s:
         writer.put(f"persistent_keepalive = {peer.persistent_keepalive_s}", peer.lines["PersistentKeepalive"])
     line = peer.lines.get("AllowedIPs", line)
-    written = ", ".join(f'"{prefix}"' for prefix in prefixes)
-    private = _unnamed_private(writer.source.peers, prefixes) if is_everything else []
+    written = ", ".join(f'"{prefix}"' for prefix in allowed[name])
+    private = _implied_private(name, allowed)
     if not private:
         writer.put(f"allowed_ips = [{written}]", line)
         return
@@ -299,15 +299,15 @@ def _peer(writer: _Writer, name: str, peer: WgPeer, prefixes: list[IPv4Network],
     writer.put("]", line)
 
 
-def _unnamed_private(peers: tuple[WgPeer, ...], own: list[IPv4Network]) -> list[IPv4Network]:
-    """The private ranges that WireGuard sends to the peer which takes everything, and our table would not."""
-    others = {
-        prefix
-        for peer in peers
-        for prefix in peer.allowed_ips
-        if isinstance(prefix, IPv4Network) and prefix not in own and prefix.prefixlen > 0
-    }
-    return [one for one in _PRIVATE if one not in own and not any(one.subnet_of(other) for other in others)]
+def _implied_private(name: str, allowed: dict[str, list[IPv4Network]]) -> list[IPv4Network]:
+    """The private ranges that WireGuard sends to a peer for a shorter prefix of it, and our table would not."""
+    found = []
+    for one in _PRIVATE:
+        around = [(prefix, peer) for peer, prefixes in allowed.items() for prefix in prefixes if one.subnet_of(prefix)]
+        longest, peer = max(around, key=lambda held: held[0].prefixlen, default=(one, ""))
+        if peer == name and longest != one:
+            found.append(one)
+    return found
 
 
 def _others(writer: _Writer) -> None:

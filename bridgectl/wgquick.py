@@ -64,7 +64,7 @@ def import_(source: Path, config: Path, lan: IPv4Interface | None, force: bool) 
     from bridge.wgquick import read  # noqa: PLC0415 - the same
     from bridge.wgquick_import import imported  # noqa: PLC0415 - the same
 
-    name = "stdin" if str(source) == "-" else str(source)
+    name = "stdin" if str(source) == "-" else "".join(c if c.isprintable() else "?" for c in str(source))
     try:
         made = imported(read(_bytes(source), name), name, lan)
     except ConfigError as error:

@@ -280,6 +280,17 @@ def test_of_two_peers_with_one_prefix_the_later_has_it() -> None:
     assert len(found.notices) == 2
 
 
+def test_private_ranges_go_where_wireguard_sends_them() -> None:
+    def allowed(*peers: str) -> list[list[str]]:
+        text = HEAD + "".join(peer(number, prefixes) for number, prefixes in enumerate(peers, start=1))
+        return [found["allowed_ips"] for found in tables(text)["peer"].values()]
+
+    assert allowed("8.0.0.0/5") == [["8.0.0.0/5", "10.0.0.0/8"]]
+    assert allowed("10.0.0.0/8", "10.0.0.0/7") == [["10.0.0.0/8"], ["10.0.0.0/7"]]
+    assert allowed("8.0.0.0/5", "10.0.0.0/7") == [["8.0.0.0/5"], ["10.0.0.0/7", "10.0.0.0/8"]]
+    assert allowed("10.1.0.0/16, 192.0.0.0/2") == [["10.1.0.0/16", "192.0.0.0/2", "192.168.0.0/16"]]
+
+
 def test_what_has_no_counterpart_is_told_with_its_line() -> None:
     text = HEAD + (
         "Address = fd00::2/64, 10.8.0.2/24\nDNS = 1.1.1.1, lan\nPreUp = a\nPostUp = b\nPreDown = c\nPostDown = d\n"

@@ -123,6 +123,24 @@ def test_there_and_back_it_says_the_same(run: Run, wg0: Path, folder: Path, text
     assert first == second
 
 
+def test_private_ranges_that_were_added_are_taken_out_again(run: Run, wg0: Path, folder: Path) -> None:
+    for first, second in (("8.0.0.0/5", "10.0.0.0/7"), ("0.0.0.0/0", "10.0.0.0/8"), ("128.0.0.0/1, 0.0.0.0/1", "")):
+        wg0.write_text(CLIENT.replace("10.9.0.0/16, 192.0.2.7/32", second).replace("0.0.0.0/0", first))
+        run("import", "wg0.conf", "-c", "new/gateway.toml", "--force")
+        run("export", "-c", "new/gateway.toml", "-o", "back.conf", "--force")
+        text = (folder / "back.conf").read_bytes()
+        assert [peer.allowed_ips for peer in read(text, "x").peers] == [
+            peer.allowed_ips for peer in read(wg0.read_bytes(), "x").peers
+        ]
+
+
+def test_a_name_of_a_file_stays_on_its_line(run: Run, wg0: Path, folder: Path) -> None:
+    strange = wg0.rename(folder / "wg0\n[tun0].conf")
+    run("import", strange.name, "-c", "a\n[tun0].toml")
+    run("export", "-c", "a\n[tun0].toml", "-o", "back.conf")
+    assert facts(read((folder / "back.conf").read_bytes(), "x")) == facts(read(CLIENT.encode(), "x"))
+
+
 def test_a_lan_gateway_goes_back_as_the_host_that_its_lan_was(run: Run, wg0: Path, folder: Path) -> None:
     run("import", "wg0.conf", "-c", "new/gateway.toml", "--lan", "192.168.200.2/24")
     assert str(load(folder / "new" / "gateway.toml", "check").vpn.address) == "10.7.0.2"  # type: ignore[union-attr]
