@@ -137,24 +137,27 @@ def _without_private(config: Config, name: str, prefixes: list[Prefix]) -> list[
     """WireGuard needs no private range beside a shorter prefix of the same peer, unless another peer's lies between."""
     kept = []
     for prefix in prefixes:
+        if prefix not in PRIVATE:
+            kept.append(prefix)
+            continue
         around = [
             (other.length, peer != name, peer)
             for peer, known in config.peer.items()
             for other in known.allowed_ips
             if other != prefix and other.holds(prefix)
         ]
-        if prefix not in PRIVATE or not around or max(around)[2] != name:
+        if not around or max(around)[2] != name:
             kept.append(prefix)
     return kept
 
 
 def _behind_us(config: Config) -> Iterator[str]:
-    if config.vpn is None:
+    if config.tap0 is None and (config.vpn is None or config.vpn.node is None):
         yield str(_EVERYTHING)
         return
     if config.tun0 is not None:
         yield f"{config.tun0.address.ip}/32"
-    if config.vpn.address is not None:
+    if config.vpn is not None and config.vpn.address is not None:
         yield f"{config.vpn.address}/32"
     elif config.tap0 is not None:
         yield str(IPv4Network(config.tap0.address.network))

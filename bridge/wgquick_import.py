@@ -115,8 +115,9 @@ def imported(source: WgQuick, name: str, lan: IPv4Interface | None = None) -> Im
     if lan is None and routes_wanted and not takes_all:
         _routes(writer, mine, peers, allowed)
     _tunnel(writer)
+    private = _implied_private(allowed)
     for peer_name, peer in peers.items():
-        _peer(writer, peer_name, peer, allowed)
+        _peer(writer, peer_name, peer, allowed[peer_name], private.get(peer_name, []))
     _others(writer)
     return writer.done()
 
@@ -144,7 +145,7 @@ def _demand(source: WgQuick, name: str) -> None:
 
 def _named(peers: tuple[WgPeer, ...]) -> dict[str, WgPeer]:
     """By the names of their comments; those without one, or with another's, are numbered."""
-    wanted = [peer.name for peer in peers]
+    wanted = {peer.name for peer in peers}
     named: dict[str, WgPeer] = {}
     number = 0
     for peer in peers:
@@ -274,7 +275,7 @@ def _tunnel(writer: _Writer) -> None:
         writer.put(f"listen_port = {source.listen_port}", source.lines["ListenPort"])
 
 
-def _peer(writer: _Writer, name: str, peer: WgPeer, allowed: dict[str, list[IPv4Network]]) -> None:
+def _peer(writer: _Writer, name: str, peer: WgPeer, prefixes: list[IPv4Network], private: list[IPv4Network]) -> None:
     line = peer.lines[""]
     writer.put("")
     writer.put(f"[{dotted(('peer', name))}]", line)
@@ -287,8 +288,7 @@ def _peer(writer: _Writer, name: str, peer: WgPeer, allowed: dict[str, list[IPv4
     if peer.persistent_keepalive_s:
         writer.put(f"persistent_keepalive = {peer.persistent_keepalive_s}", peer.lines["PersistentKeepalive"])
     line = peer.lines.get("AllowedIPs", line)
-    written = ", ".join(f'"{prefix}"' for prefix in allowed[name])
-    private = _implied_private(name, allowed)
+    written = ", ".join(f'"{prefix}"' for prefix in prefixes)
     if not private:
         writer.put(f"allowed_ips = [{written}]", line)
         return
@@ -299,15 +299,15 @@ def _peer(writer: _Writer, name: str, peer: WgPeer, allowed: dict[str, list[IPv4
     writer.put("]", line)
 
 
-def _implied_private(name: str, allowed: dict[str, list[IPv4Network]]) -> list[IPv4Network]:
-    """The private ranges that WireGuard sends to a peer for a shorter prefix of it, and our table would not."""
-    found = []
+def _implied_private(allowed: dict[str, list[IPv4Network]]) -> dict[str, list[IPv4Network]]:
+    """By peer, the private ranges that WireGuard sends to it for a shorter prefix, and our table would not."""
+    implied: dict[str, list[IPv4Network]] = {}
     for one in _PRIVATE:
-        around = [(prefix, peer) for peer, prefixes in allowed.items() for prefix in prefixes if one.subnet_of(prefix)]
-        longest, peer = max(around, key=lambda held: held[0].prefixlen, default=(one, ""))
-        if peer == name and longest != one:
-            found.append(one)
-    return found
+        around = [(prefix, name) for name, prefixes in allowed.items() for prefix in prefixes if one.subnet_of(prefix)]
+        longest, name = max(around, key=lambda held: held[0].prefixlen, default=(one, ""))
+        if longest != one:
+            implied.setdefault(name, []).append(one)
+    return implied
 
 
 def _others(writer: _Writer) -> None:
