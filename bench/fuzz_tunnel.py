@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench.hostile import Broken, Failure, mutated
+from tunnel.control import Control, ControlKind
 from tunnel.cookies import CookieJar
 from tunnel.effects import Effects, Endpoint, Network, PeerConfig, Received
 from tunnel.endpoint import Tunnel
@@ -40,6 +41,7 @@ STRANGERS_HOME = Endpoint(b"\xcb\0\x71\x07", 4000)
 INPUTS_A_ROUND = 150
 HISTORY = 64
 FLOOD = 300
+BETRAYALS = 40
 
 # What of a message a sender must have authenticated. The rest is anybody's: sender indices, mac1, mac2.
 AUTHENTIC: dict[Kind, slice] = {
@@ -306,6 +308,29 @@ def renewed(round_: Round) -> Iterator[list[bytes]]:
     expect(len(round_.we_hear(*late).packets) == 1, "so do those of the old one")
 
 
+def betrayed(round_: Round) -> Iterator[list[bytes]]:
+    """The peer itself is hostile: what it seals is any bytes, spoiled packets and control messages among them."""
+    round_.join()
+    rng = round_.rng
+    for _ in range(BETRAYALS):
+        kind = rng.choice(list(ControlKind))
+        control = Control(kind, rng.getrandbits(32), rng.randbytes(rng.choice((0, 1, 5, 50, 1400)))).packed()
+        plain = mutated(rng.choice((packet(0), packet(0), control, control, rng.randbytes(40))), rng) or b"\0"
+        for datagram in round_.theirs.send("peer", [plain], round_.now).datagrams:
+            round_.history.append(datagram.data)
+            effects = round_.ours.receive([Received(datagram.data, THEIR_HOME, rng.randrange(4))], round_.now)
+            if len(effects.packets) > 1 or any(len(inner) > len(plain) + 15 for _, inner in effects.packets):
+                raise Failure(f"more came out than went in: {plain.hex()}")
+            if any(inner[0] >> 4 != 4 for _, inner in effects.packets):
+                raise Failure(f"no packet of IPv4: {plain.hex()}")
+            if sum(len(answer.data) for answer in effects.datagrams) > len(datagram.data):
+                raise Failure(f"an answer larger than the question: {plain.hex()}")
+        round_.check_bounds()
+    late = round_.they_say()
+    yield late
+    expect(len(round_.we_hear(*late).packets) == 1, "honest packets of it arrive")
+
+
 def expired(round_: Round) -> Iterator[list[bytes]]:
     """The session is over, its keys are still there."""
     round_.join()
@@ -350,7 +375,7 @@ def load(round_: Round) -> Iterator[list[bytes]]:
     expect(len(round_.we_hear(*late).packets) == 1, "sessions do not care for load")
 
 
-STAGES: tuple[Stage, ...] = (idle, pending, unconfirmed, up, renewed, expired, erased, cookie, load)
+STAGES: tuple[Stage, ...] = (idle, pending, unconfirmed, up, renewed, betrayed, expired, erased, cookie, load)
 
 
 def run(seconds: float, seed: int, most: int = 1 << 62, cipher: BurstCipher | None = None) -> int:
@@ -359,9 +384,9 @@ def run(seconds: float, seed: int, most: int = 1 << 62, cipher: BurstCipher | No
     end = time.monotonic() + seconds
     history: list[bytes] = []
     number = 0
-    message = b""
     while number < most:
         stage = rng.choice(STAGES)
+        message = b""
         try:
             round_ = Round(rng, history, cipher)
             honest = stage(round_)
@@ -378,7 +403,7 @@ def run(seconds: float, seed: int, most: int = 1 << 62, cipher: BurstCipher | No
                 raise AssertionError("a stage yields once")
             round_.check_bounds()
         except Exception as error:  # whatever it is, the message that did it is told
-            raise Broken(f"input {number}, stage {stage.__name__}: {message.hex() or 'honest'}") from error
+            raise Broken(f"input {number}, stage {stage.__name__}: {message.hex() or 'an honest one'}") from error
         if time.monotonic() > end:
             break
     return number
