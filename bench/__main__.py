@@ -29,7 +29,7 @@ from alias.types import AliasSettings, Egress
 from arp import packet as arp_packet
 from arp.port import ArpPort
 from arp.responder import STRANGERS_PER_SECOND
-from bench.fuzz import CONFIGURATION
+from bench.fuzz_frames import CONFIGURATION
 from bridge.config import load
 from bridge.gateway import Gateway
 from bridge.routing import routes_from

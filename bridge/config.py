@@ -20,7 +20,7 @@ from bridge.config_demands import demand
 from bridge.config_fields import is_node_name
 from bridge.config_model import Config, Purpose
 from bridge.document import Document, Report
-from bridge.faults import ConfigError
+from bridge.faults import ConfigError, without_keys
 from bridge.prefix_files import PrefixFiles, node_files, read_prefix_file, reason, warnings_of
 from bridge.toml_lines import KeyPath
 from route.lists import PrefixList
@@ -113,7 +113,7 @@ def _told(path: KeyPath, details: ErrorDetails) -> str:
         return f"unknown key, {_known_keys(path)}"
     if kind == "missing":
         return f'"{key}" is missing, add it as {key} = {_EXAMPLES[key]}'
-    shown = f"{_toml(details['input']):.40}"
+    shown = f"{without_keys(_toml(details['input'])):.40}"
     if kind in _KINDS:
         return f"{shown} is of another type, give {_KINDS[kind]}"
     if kind == "greater_than_equal":

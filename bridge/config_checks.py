@@ -236,9 +236,12 @@ def _exit_node(config: Config, document: Document, report: Report) -> None:
 
 def _tunnel(config: Config, document: Document, report: Report) -> None:
     """What the tunnel does not do, and what others do in its place."""
-    if document.has("vpn", "interface") and (document.has("peer") or document.has("tunnel")):
+    if document.has("peer") or document.has("tunnel"):
         table = "tunnel" if document.has("tunnel") else "peer"
-        report.warn((table,), "no tunnel is opened: vpn.interface, which is not encrypted, takes its place")
+        if document.has("vpn", "interface"):
+            report.warn((table,), "no tunnel is opened: vpn.interface, which is not encrypted, takes its place")
+        elif document.has("tap0") and not document.has("vpn"):
+            report.warn((table,), "no tunnel is opened on a LAN gateway without [vpn], add it with its node")
     if config.tunnel and config.tunnel.relay and document.has("tunnel", "relay"):
         report.warn(("tunnel", "relay"), "relaying is not in this version, nothing is passed between peers")
     for name, peer in config.peer.items():

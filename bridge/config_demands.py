@@ -64,9 +64,19 @@ def _own_key(config: Config, document: Document, report: Report) -> None:
             right = "name the file that `bridgectl genkey` wrote"
             report.fault(("tunnel",), f'"private_key_file" is missing, {right}')
     else:
-        _key_file(("tunnel", "private_key_file"), config.tunnel.private_key_file, report, demands_mode=True)
+        path = ("tunnel", "private_key_file")
+        if not _is_key_itself(path, document, report):
+            _key_file(path, config.tunnel.private_key_file, report, demands_mode=True)
     if config.tunnel.name and document.has("peer", config.tunnel.name):
         report.fault(("tunnel", "name"), f'"{config.tunnel.name}" is a peer\'s name too, give this node its own')
+
+
+def _is_key_itself(path: tuple[str, ...], document: Document, report: Report) -> bool:
+    """A key where the name of its file belongs is told without repeating it."""
+    if not _is_key(str(document.written(*path))):
+        return False
+    report.fault(path, "this is a key itself, put it into a file with mode 0600 and give the file's name")
+    return True
 
 
 def _key_file(path: KeyPath, file: Path, report: Report, *, demands_mode: bool) -> None:
@@ -94,15 +104,16 @@ def _is_key(text: str) -> bool:
 
 
 def _peer(name: str, peer: Peer, document: Document, report: Report) -> None:
-    path: KeyPath = ("peer", name)
+    path = ("peer", name)
     if peer.public_key is None:
         if not document.has("peer", name, "public_key"):
             report.fault(path, '"public_key" is missing, add what `bridgectl pubkey` prints at the peer')
     elif not _is_key(peer.public_key):
-        what = f'"{peer.public_key}" is no key, it is {_KEY_BYTES} bytes in base64 as `bridgectl pubkey` prints them'
+        what = f"this is no key, it is {_KEY_BYTES} bytes in base64 as `bridgectl pubkey` prints them"
         report.fault((*path, "public_key"), what)
-    if peer.preshared_key_file is not None:
-        _key_file((*path, "preshared_key_file"), peer.preshared_key_file, report, demands_mode=False)
+    own = (*path, "preshared_key_file")
+    if peer.preshared_key_file is not None and not _is_key_itself(own, document, report):
+        _key_file(own, peer.preshared_key_file, report, demands_mode=False)
     if peer.endpoint is not None and parse_endpoint(peer.endpoint) is None:
         what = f'"{peer.endpoint}" is no host and port, give them as "203.0.113.10:51820"'
         report.fault((*path, "endpoint"), what)

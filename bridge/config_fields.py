@@ -13,6 +13,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
+from bridge.faults import without_keys
 from route.lists import Prefix, parse_prefix
 from wire.units import address_int, mac_bytes
 
@@ -36,7 +37,7 @@ class HostPort(NamedTuple):
 
 def _string(value: object, example: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f'{value!r:.40} is no string, give one as "{example}"')
+        raise ValueError(f'{without_keys(repr(value)):.40} is no string, give one as "{example}"')
     return value
 
 

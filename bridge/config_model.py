@@ -231,8 +231,8 @@ class Config(Table):
 
     @property
     def has_vpn(self) -> bool:
-        """True where there is an inside of the tunnel: an exit node has one without `[vpn]`."""
-        return self.vpn is not None or self.tunnel is not None or bool(self.peer)
+        """True where there is an inside of the tunnel: an exit node, which has no LAN, has one without `[vpn]`."""
+        return self.vpn is not None or (self.tap0 is None and (self.tunnel is not None or bool(self.peer)))
 
     @property
     def vpn_mtu(self) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import resource
 import signal
 import sys
 import threading
@@ -37,7 +36,7 @@ from bridge.peers import Peers, has_tunnel, peers_from, read_key, served
 from bridge.ports.base import Kind, Port, PortError, PortGone
 from bridge.ports.datagrams import DatagramSocket
 from bridge.ports.link import default_device, default_gateway, open_ports
-from bridge.privileges import drop_capabilities
+from bridge.privileges import drop_capabilities, forbid_core_dumps
 from bridge.routing import announced_layers, routes_from
 from bridge.stamps import StampFile
 from bridge.uplink import Uplink
@@ -64,6 +63,7 @@ class Refused(Exception):
 def run(config_path: Path, socket_path: Path | None = None) -> int:
     """Be the gateway until a signal; the exit code. `socket_path` stands in for `control.socket`."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    forbid_core_dumps()  # before the first key is read
     try:
         setup = read_setup(config_path)
     except ConfigError as error:
@@ -136,7 +136,6 @@ class Daemon:
         if loaded.tunnel is None or not has_tunnel(loaded):
             return None
         assert loaded.tunnel.private_key_file is not None, "`run` demands a key file"
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no key in a core dump
         try:
             takes_over = loaded.tun0 is not None and loaded.tun0.default_route
             datagrams = DatagramSocket(loaded.tunnel.listen_port, device if takes_over else None)

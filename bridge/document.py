@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bridge.faults import ConfigError
+from bridge.faults import ConfigError, without_keys
 from bridge.toml_lines import BARE_KEY, KeyLines, KeyPath
 
 
@@ -125,7 +125,7 @@ class Report:
     def _placed(self, path: KeyPath, what: str) -> tuple[int, str]:
         line = self._document.line(path)
         key = dotted(self._document.as_written(path))
-        return line, f"{self._document.path}:{line}: {key + ': ' if key else ''}{what}"
+        return line, f"{self._document.path}:{line}: {without_keys(key + ': ' if key else '')}{without_keys(what)}"
 
 
 def dotted(path: KeyPath) -> str:

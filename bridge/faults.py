@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+# 32 bytes in base64, as `wg` writes them, or in hex; a path may have swallowed some digits, and a message may be cut.
+_KEY = re.compile(r"[A-Za-z0-9+/]{40,43}=|[0-9A-Fa-f]{48,64}")
 
 
 class ConfigError(Exception):
     """The configuration cannot be used. `faults`: one `FILE:LINE: what is wrong, what is right` each, a line each
-    whatever the files hold: characters that do not print are shown as question marks."""
+    whatever the files hold: characters that do not print are shown as question marks, and keys not at all."""
 
     def __init__(self, faults: Iterable[str]) -> None:
-        self.faults = ["".join(c if c.isprintable() else "?" for c in fault) for fault in faults]
+        self.faults = ["".join(c if c.isprintable() else "?" for c in without_keys(fault)) for fault in faults]
         super().__init__("\n".join(self.faults))
+
+
+def without_keys(text: str) -> str:
+    """A message without what looks like a key: one that was pasted into the wrong place must not get into a log."""
+    return _KEY.sub("(a key)", text)

@@ -41,7 +41,7 @@ class Peers(NamedTuple):
 
 def has_tunnel(config: Config) -> bool:
     """True where the `vpn` ports are the tunnel's: there are keys, and no plain device in their place."""
-    return config.tunnel is not None and (config.vpn is None or config.vpn.interface is None)
+    return config.tunnel is not None and config.has_vpn and (config.vpn is None or config.vpn.interface is None)
 
 
 def served(config: Config) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import struct
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
@@ -44,6 +46,17 @@ def drop_capabilities(kept: int = KEPT) -> None:
         effective, permitted = held[3 * word] & keep, held[3 * word + 1] & keep
         held[3 * word : 3 * word + 3] = [effective, permitted, 0]
     _check(_LIBC.capset(header, held))
+
+
+def forbid_core_dumps() -> None:
+    """Keep this process's memory, and that of the children it forks, out of core dumps and away from debuggers.
+
+    The limit alone does not do it: where core_pattern is a pipe the kernel does not look at it (core(5)). A process
+    that is not dumpable cannot be traced either, not even by its own user, and its files in /proc belong to root; what
+    it executes is an ordinary process again.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def die_with_parent() -> None:

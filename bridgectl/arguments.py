@@ -36,6 +36,12 @@ VALUED = frozenset(
         "--linger",
         "--seed",
         "--megabytes",
+        "--lan",
+        "-o",
+        "--output",
+        "--peer",
+        "--for-peer",
+        "--endpoint",
     }
 )
 WATCH = "--watch"

@@ -28,6 +28,8 @@ COMMANDS: dict[str, str] = {
     "replay": "bridgectl.replay",
     "top": "bridgectl.top",
     "demo": "bridgectl.demo",
+    "import": "bridgectl.wgquick:import_",
+    "export": "bridgectl.wgquick:export",
     "genkey": "bridgectl.keys:genkey",
     "pubkey": "bridgectl.keys:pubkey",
     "completion": "bridgectl.completion",

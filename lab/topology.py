@@ -130,9 +130,11 @@ class Lab:
         self.config_path.write_text(configuration)
         (self.folder / "offload.txt").write_text(offload_list)
 
-    def start_gateway(self, more: Mapping[str, str] | None = None) -> Process:
-        """Start the real daemon, wait until it answers, and give the exit its route back."""
-        words = [sys.executable, "-m", "bridgectl", "run", "-c", str(self.config_path)]
+    def start_gateway(self, more: Mapping[str, str] | None = None, program: str | None = None) -> Process:
+        """Start the real daemon, wait until it answers, and give the exit its route back. `program`: Python that runs
+        it in another way than `bridgectl run`, with the configuration as its argument."""
+        run = ["-m", "bridgectl", "run", "-c"] if program is None else ["-c", program]
+        words = [sys.executable, *run, str(self.config_path)]
         self.gateway = self.namespaces["gw"].start(*words, more=more)
         self._stack.callback(self.gateway.stop)
         self._await_answer(self.gateway)

@@ -177,24 +177,14 @@ def test_allowed_ips_narrower_than_everything_are_routed_to_their_peer() -> None
     assert at(table, "8.8.8.8") == ("0.0.0.0/0", "vpn:hk", "vpn.node")
 
 
-def test_without_any_tunnel_nothing_goes_to_a_node() -> None:
+def test_without_vpn_a_lan_gateway_has_no_tunnel() -> None:
     write("route/de", "8.8.8.0/24\n")
     text = GATEWAY.replace('[vpn]\naddress = "192.168.192.210"\nnode = "hk"\n', "")
-    table = routes(text)
+    table = routes(text + '[peer.de]\nallowed_ips = ["10.8.0.0/24"]\n')
     for address in ("8.8.8.8", "9.9.9.9", "114.114.115.115", "192.168.192.5", "10.8.0.1"):
         assert at(table, address).target == "unreachable", address
     assert at(table, "114.114.114.114").target == "tap1"
     assert at(table, "9.9.9.9") == ("0.0.0.0/0", "unreachable", "built-in")
-
-
-def test_without_vpn_there_is_no_default_node_but_peers_are_reached() -> None:
-    write("route/de", "8.8.8.0/24\n")
-    text = GATEWAY.replace('[vpn]\naddress = "192.168.192.210"\nnode = "hk"\n', "")
-    table = routes(text + '[peer.de]\nallowed_ips = ["10.8.0.0/24"]\n')
-    for address in ("8.8.8.8", "10.8.0.1"):
-        assert at(table, address).target == "vpn:de"
-    for address in ("9.9.9.9", "192.168.192.5"):
-        assert at(table, address).target == "unreachable"
 
 
 def test_an_exit_node_reaches_its_peers_networks() -> None:

@@ -208,20 +208,6 @@ def test_a_reload_adds_and_removes_peers_and_leaves_sessions_alone(wired: Lab, f
     assert int(far.shown("transfer").split("\t")[0]) > received
 
 
-def test_no_key_but_the_public_ones_is_told_anywhere(wired: Lab, far: FarEnd) -> None:
-    far.start(psk=True)
-    gateway = run(wired, far.configuration(psk=True))
-    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
-    words = ("-m", "bridgectl", "peers", "--socket", str(wired.socket_path))
-    table = wired.namespaces["gw"].python(*words)
-    assert far.far.public in table
-    told = table + wired.namespaces["gw"].python(*words, "-j") + (wired.folder / "tunnel.json").read_text()
-    assert wired.stop_gateway() == 0
-    told += gateway.errors()
-    for secret in (far.ours.text, far.psk.text):
-        assert secret.rstrip("=") not in told
-
-
 def test_a_port_that_is_taken_and_a_state_file_that_cannot_be_written_are_told(wired: Lab, far: FarEnd) -> None:
     far.start()
     (wired.folder / "nothing").write_text("")

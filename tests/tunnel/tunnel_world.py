@@ -108,6 +108,7 @@ class World:
         """The process ends and begins anew with what it wrote down."""
         fresh = self.add(node.name, *peers, stamps=node.tunnel.stamps())
         node.tunnel = fresh.tunnel
+        self.at.pop(fresh.home)
         self.nodes[node.name] = self.at[node.home] = node
 
     def roam(self, node: Node, address: str, port: int = 4000) -> None:
@@ -135,6 +136,12 @@ class World:
                 heapq.heappush(self._wire, (self.now + delay, self._number, to, node.home, datagram))
         return effects
 
+    def deliver(self, to: Endpoint, source: Endpoint, datagram: bytes) -> None:
+        """A datagram reaches an address, where somebody is or not."""
+        node = self.at.get(to)
+        if node is not None:
+            self.carry(node, node.tunnel.receive([Received(datagram, source)], self.now))
+
     def run(self, seconds: float) -> None:
         """Let time pass: deliveries and deadlines at their own time."""
         end = self.now + seconds_ns(seconds)
@@ -148,9 +155,7 @@ class World:
             self.now = max(self.now, following)
             while self._wire and self._wire[0][0] <= self.now:
                 _, _, to, source, datagram = heapq.heappop(self._wire)
-                node = self.at.get(to)
-                if node is not None:
-                    self.carry(node, node.tunnel.receive([Received(datagram, source)], self.now))
+                self.deliver(to, source, datagram)
             for node in list(self.nodes.values()):
                 self.carry(node, node.tunnel.tick(self.now))
                 deadline = node.tunnel.next_deadline()
