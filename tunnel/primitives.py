@@ -180,14 +180,16 @@ def _opened(function: Any, key: bytearray, nonce: bytes, sealed: bytes, associat
 
 
 class TransportKey:
-    """A key of one direction, 32 bytes that `wipe` overwrites. `pointer` is what C code takes."""
+    """A key of one direction, 32 bytes that `wipe` overwrites. `pointer` is what cffi takes, `address` where it lies:
+    compiled code reads it there, and holds on to the key meanwhile."""
 
-    __slots__ = ("_secret", "pointer")
+    __slots__ = ("_secret", "address", "pointer")
 
     def __init__(self, secret: bytearray) -> None:
         _expect(secret, KEY_BYTES)
         self._secret = secret
-        self.pointer: Any = ffi.from_buffer(_BUFFER, secret)
+        self.pointer: Any = ffi.from_buffer(_BUFFER, secret)  # while it lives, nobody can resize the bytearray
+        self.address = int(ffi.cast("uintptr_t", self.pointer))
 
     def wipe(self) -> None:
         """Overwrite the key; it opens and seals nothing afterwards that a peer would know."""

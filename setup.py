@@ -1,0 +1,13 @@
+"""What is compiled; everything else about the build stands in pyproject.toml.
+
+`optional`: where there is no C compiler or no Python.h, the plain twins serve and the installation goes on.
+WITHOUT_COMPILER=1 in the environment leaves the compiled part out also where it could be built.
+"""
+
+import os
+
+from setuptools import Extension, setup
+
+COMPILED = [Extension("tunnel.burst", ["tunnel/burst.pyx"], optional=True)]
+
+setup(ext_modules=[] if os.environ.get("WITHOUT_COMPILER") else COMPILED)
