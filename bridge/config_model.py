@@ -122,6 +122,7 @@ class Tunnel(Table):
     relay: bool = True
     routes: PathAsWritten | None = None
     state_file: AbsolutePath = DEFAULT_STATE
+    threads: Annotated[int, Field(ge=1, le=64)] | None = None
 
 
 class Peer(Table):

@@ -25,6 +25,7 @@ from bridge.capture_stream import capture
 from bridge.config import Config, ConfigError
 from bridge.control import Client, ControlServer, Handler
 from bridge.control_client import ControlError, Document
+from bridge.cores import Cores, open_cores
 from bridge.devices import changed_for_good, plans_from
 from bridge.gateway import Gateway
 from bridge.hooks import Hook
@@ -120,6 +121,7 @@ class Daemon:
             self.loop, {signal.SIGHUP: self._hang_up, signal.SIGTERM: self._stop, signal.SIGINT: self._stop}
         )
         stack.callback(signals.close)
+        self._cores: Cores | None = None
         self.uplink = self._open_uplink(setup, device_before, stack)
         self.ports = open_ports(plans_from(loaded))
         for port in self.ports.values():
@@ -142,6 +144,8 @@ class Daemon:
         except OSError as error:
             raise Refused(f"UDP port {loaded.tunnel.listen_port} cannot be had: {error.strerror}") from error
         stack.callback(datagrams.close)
+        self._cores = open_cores(loaded.tunnel.threads)
+        stack.callback(self._cores.close)
         kept = StampFile(loaded.tunnel.state_file)
         key = read_key(loaded.tunnel.private_key_file)
         try:
@@ -152,6 +156,7 @@ class Daemon:
                 wall_ns=time.time_ns,
                 random_bytes=os.urandom,
                 mtu_bytes=loaded.vpn_mtu,
+                cipher=self._cores,
                 stamps=kept.read(),
             )
         except ValueError as error:
@@ -306,6 +311,7 @@ class Daemon:
         handlers["reload"] = self._answer_reload
         handlers["capture"] = self._capture
         handlers["peers"] = self._answer_peers
+        handlers["stats"] = self._answer_stats
         handlers["stop"] = self._answer_stop
         return handlers
 
@@ -333,6 +339,11 @@ class Daemon:
     def _answer_peers(self, _arguments: Document, client: Client) -> None:
         statuses = self.uplink.status() if self.uplink is not None else []
         client.answer(explain.peers(self.gateway.config, statuses, self.loop.clock()))
+
+    def _answer_stats(self, arguments: Document, client: Client) -> None:
+        document = explain.stats(self.gateway, arguments, self.loop.clock())
+        document["fast_path"] |= explain.sealing(self._cores)
+        client.answer(document)
 
     def _answer_reload(self, arguments: Document, client: Client) -> None:
         if arguments.get("dry_run"):

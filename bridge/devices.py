@@ -54,7 +54,7 @@ _FIXED = {
     "tap1": ("kind", "address", "gateway", "mac", "mtu", "bridge", "netns", "interface"),
     "tun0": ("address", "default_route", "netns", "interface"),
     "vpn": ("address", "mtu", "interface", "netns"),
-    "tunnel": ("private_key_file", "listen_port", "state_file"),
+    "tunnel": ("private_key_file", "listen_port", "state_file", "threads"),
     "control": ("socket", "group", "metrics"),
     "hooks": ("up", "down"),
 }

@@ -11,7 +11,7 @@ which are to be carried out; `trace` changes the gateway that it walks through, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alias.types import Link
 from arp.effects import Entry
@@ -28,6 +28,9 @@ from tunnel.effects import Status
 from wire.ethernet import IPV4_TYPE
 from wire.pcap import LINK_ETHERNET, LINK_RAW, LINKS_RAW
 from wire.units import SECOND_NS, address_int, address_text, mac_bytes, mac_text, prefix_mask
+
+if TYPE_CHECKING:
+    from bridge.cores import Cores
 
 Arguments = Mapping[str, Any]
 VERSION = 1
@@ -316,8 +319,13 @@ def stats(gateway: Gateway, arguments: Arguments, now: int) -> Document:
         ethertypes={f"0x{number:04x}": count for number, count in sorted(counters.ethertypes.items())},
         icmp={"errors": counters.icmp_errors, "suppressed": counters.icmp_errors_suppressed},
         answered=counters.answered,
-        fast_path={"compiled": False, "flows": len(gateway.flows)},
+        fast_path={"compiled": False, "flows": len(gateway.flows), **sealing(None)},
     )
+
+
+def sealing(cores: Cores | None) -> Document:
+    """What seals and opens for the tunnel, `compiled` or `plain`, and on how many threads; null and 0 without one."""
+    return {"cipher": cores.kind, "threads": cores.threads} if cores is not None else {"cipher": None, "threads": 0}
 
 
 def _drops_by_port(gateway: Gateway) -> dict[str, dict[str, int]]:

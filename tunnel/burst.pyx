@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=True, wraparound=False, embedsignature=False
+# cython: language_level=3, boundscheck=True, wraparound=False
 """The compiled twin of `tunnel.primitives.Cipher`: the same bytes, without the interpreter's lock while it works.
 
 Why it is compiled: a call of libsodium from Python costs half as long again as the sealing itself, and what has to take
@@ -136,12 +136,12 @@ cdef class CompiledCipher:
         self._begin(count)
         try:
             for at in range(count):
-                key, data = <tuple?>held[at]
+                key, data = held[at]
                 datagram = <bytes?>data
                 size = len(datagram)
                 if not HEADER_BYTES + TAG_BYTES <= size <= HEADER_BYTES + PLAIN_BYTES + TAG_BYTES:
                     raise ValueError(f"a data message of {size} bytes")
-                if key is not last:
+                if secret == NULL or key is not last:
                     secret = _secret(key)
                     last = key
                 plain = PyBytes_FromStringAndSize(NULL, size - HEADER_BYTES - TAG_BYTES)
