@@ -2,7 +2,7 @@
 
 In one process, without devices: the rooms' own costs. Every figure is the median of several rounds with its spread;
 what ran beside it on the machine is not known, so compare figures of one run only. Not measured here: the kernel's
-share, which dominates on real devices, and the tunnel.
+share, which dominates on real devices, and the tunnel but for its sealing and opening.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import gc
 import json
 import random
 import resource
-import statistics
 import sys
 import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +27,8 @@ from alias.types import AliasSettings, Egress
 from arp import packet as arp_packet
 from arp.port import ArpPort
 from arp.responder import STRANGERS_PER_SECOND
+from bench import sealing
+from bench.figure import Figure, summary
 from bench.fuzz_frames import CONFIGURATION
 from bridge.config import load
 from bridge.gateway import Gateway
@@ -44,23 +44,13 @@ REMOTE = address_int("203.0.113.5")
 ETHERNET = bytes.fromhex("02000000c80202aa0000000a0800")
 
 
-class Figure(NamedTuple):
-    """One measured value: median, lowest and highest of the rounds."""
-
-    name: str
-    unit: str
-    median: float
-    low: float
-    high: float
-
-
 def measured(name: str, unit: str, rounds: int, once: Callable[[], float]) -> Figure:
     """Run `once` for each round and summarise what it returns."""
     values = []
     for _ in range(rounds):
         gc.collect()
         values.append(once())
-    return Figure(name, unit, statistics.median(values), min(values), max(values))
+    return summary(name, unit, values)
 
 
 def udp(source_port: int, payload: bytes = b"x" * 18) -> bytes:
@@ -176,6 +166,7 @@ def figures(rounds: int) -> list[Figure]:
             return now / (1 << 20)
 
         found.append(measured("64,512 UDP links with their indexes", "MiB", 1, link_memory))
+    found += sealing.figures(rounds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found.append(Figure("this process at its largest, all of the above", "MiB", peak, peak, peak))
     return found

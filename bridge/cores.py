@@ -18,12 +18,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from tunnel.primitives import BurstCipher, Cipher, TransportKey
+from tunnel.primitives import Cipher, TransportKey
 
 try:
     from tunnel.burst import CompiledCipher
-except ImportError:  # nothing was compiled here
-    CompiledCipher = None  # type: ignore[assignment, misc] - a stub cannot say that the module may be missing
+except ImportError:
+    CompiledCipher = None  # type: ignore[assignment,misc]  # a stub cannot say that a module may be missing
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ class Cores:
     gives up (capabilities are a thread's own).
     """
 
-    def __init__(self, cipher: BurstCipher, kind: Literal["compiled", "plain"], threads: int = 1) -> None:
-        self.kind = kind
+    def __init__(self, cipher: Cipher | CompiledCipher, threads: int = 1) -> None:
+        self.kind: Literal["compiled", "plain"] = "plain" if isinstance(cipher, Cipher) else "compiled"
         self.threads = threads
         self._cipher = cipher
         self._helpers: list[threading.Thread] = []
@@ -63,8 +63,7 @@ class Cores:
 
     def _make_helpers(self) -> None:
         self._is_waiting = False
-        assert CompiledCipher is not None
-        assert isinstance(self._cipher, CompiledCipher)
+        assert not isinstance(self._cipher, Cipher), "the plain cipher has one thread"
         for number in range(1, self.threads):
             helper = threading.Thread(target=self._cipher.help, name=f"seal {number}", daemon=True)
             try:
@@ -81,7 +80,7 @@ class Cores:
         helpers, self._helpers = self._helpers, []
         if not helpers:
             return
-        assert isinstance(self._cipher, CompiledCipher)
+        assert not isinstance(self._cipher, Cipher)
         self._cipher.release()
         for helper in helpers:
             helper.join(STOP_S)
@@ -93,7 +92,7 @@ def open_cores(threads: int | None = None, environment: Mapping[str, str] = os.e
     wanted = environment.get("TAPBRIDGE_FAST") != "0"
     if CompiledCipher is not None and wanted:
         count = len(os.sched_getaffinity(0)) if threads is None else threads
-        return Cores(CompiledCipher(), "compiled", min(count, MOST_THREADS))
+        return Cores(CompiledCipher(), min(count, MOST_THREADS))
     if wanted:
         log.warning("the compiled cipher was not built here (gcc, Python.h): the tunnel seals in plain Python, slower")
-    return Cores(Cipher(), "plain")
+    return Cores(Cipher())

@@ -37,7 +37,7 @@ from bridge.peers import Peers, has_tunnel, peers_from, read_key, served
 from bridge.ports.base import Kind, Port, PortError, PortGone
 from bridge.ports.datagrams import DatagramSocket
 from bridge.ports.link import default_device, default_gateway, open_ports
-from bridge.privileges import drop_capabilities, forbid_core_dumps
+from bridge.privileges import drop_capabilities, forbid_core_dumps, keep_freed_memory
 from bridge.routing import announced_layers, routes_from
 from bridge.stamps import StampFile
 from bridge.uplink import Uplink
@@ -71,6 +71,7 @@ def run(config_path: Path, socket_path: Path | None = None) -> int:
         sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
         return BAD_CONFIGURATION
     try:
+        keep_freed_memory()
         with ExitStack() as stack:
             return Daemon(config_path, setup, socket_path or setup.config.control.socket, stack).serve()
     except (AlreadyRunning, PortError, Refused) as error:

@@ -1,4 +1,5 @@
-"""Giving up what a running gateway no longer needs, and small process attributes (capabilities(7), prctl(2))."""
+"""Giving up what a running gateway no longer needs, and small process attributes (capabilities(7), prctl(2),
+mallopt(3))."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_M_TRIM_THRESHOLD = -1
+_KEPT_BYTES = 8 << 20
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
@@ -62,6 +65,16 @@ def forbid_core_dumps() -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends, so that no descriptor outlives a killed gateway."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def keep_freed_memory() -> None:
+    """Do not give memory at the heap's end back to the kernel until it is 8 MiB.
+
+    A burst is some 100 KB to 2 MB that live for a moment. glibc gives back from 128 KiB on, and each burst would have
+    its pages made and zeroed anew, which costs as much as half of the sealing. Other C libraries are left as they are.
+    """
+    with suppress(AttributeError):
+        _LIBC.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from lab.flows import FLOWS, HOST_TO_VPN, LAN_TO_VPN, observe
 from lab.process import Process
 from lab.topology import OUTER_EXIT, TAP0, TUNNELLED, Lab
 from lab.wireguard import FAR_PORT, FarEnd, demand_wireguard
+from tests.compiled import compiled_cipher
 from tests.laboratory import needing_the_kernel
 
 pytestmark = pytest.mark.lab
 
 DEADLINE_S = 30.0
+STOP_S = 2.0
 THROUGH_THE_TUNNEL = pytest.mark.parametrize("flow", [LAN_TO_VPN, HOST_TO_VPN], ids=lambda flow: flow.name)
 
 
@@ -82,6 +85,23 @@ def test_we_call_and_everything_passes_both_ways(wired: Lab, far: FarEnd, psk: b
     assert told["latest_handshake_s"] < DEADLINE_S
     assert told["state"] == "up"
     assert min(told["rx_bytes"], told["tx_bytes"]) > 40_000_000
+
+
+@pytest.mark.parametrize("forced", [True, False], ids=["plain", "what there is"])
+def test_it_carries_the_same_with_either_cipher_and_says_which_is_in_use(wired: Lab, far: FarEnd, forced: bool) -> None:
+    far.start()
+    wired.configure(far.configuration().replace("[tunnel]", "[tunnel]\nthreads = 3"))
+    gateway = wired.start_gateway({"TAPBRIDGE_FAST": "0" if forced else "1"})
+    assert_it_carries_everything(wired)
+    if not forced:
+        compiled_cipher()
+    used = wired.ask("stats")["fast_path"]
+    assert (used["cipher"], used["threads"]) == (("plain", 1) if forced else ("compiled", 3))
+    names = [path.read_text() for path in Path(f"/proc/{gateway.pid}/task").glob("*/comm")]
+    assert len(names) == used["threads"]
+    before = time.monotonic()
+    assert wired.stop_gateway() == 0
+    assert time.monotonic() - before < STOP_S
 
 
 @pytest.mark.parametrize("psk", [False, True], ids=["without PSK", "with PSK"])

@@ -1,4 +1,4 @@
-"""The compiled cipher against the plain one: the same bytes, the same verdicts, the same errors, alone and with help."""
+"""The compiled cipher against the plain one: the same bytes, verdicts and errors, alone and with help."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_helpers_that_are_released_in_the_midst_of_bursts_leave_at_once() -> Non
 
 
 def test_a_forked_child_has_no_helpers_and_works_alone() -> None:
-    """In a process of its own: a fork of a process with threads is what the daemon does, not what a test runner should."""
+    """In a process of its own: to fork with threads is what the daemon does, not what a test runner should."""
     compiled_cipher()
     code = """
 import os, sys, threading
