@@ -7,7 +7,7 @@ MINUTES ?= 1
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml scripts/install
+$(VENV)/.installed: pyproject.toml setup.py $(wildcard */*.pyx) scripts/install
 	scripts/install $(VENV)
 
 check: install
@@ -32,4 +32,5 @@ conformance: install
 	$(BIN)/python -m bench.conformance
 
 clean:
+	rm -f tunnel/*.c tunnel/*.so
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
