@@ -34,9 +34,7 @@ def tree(tmp_path: Path) -> Path:
 def wheel_of(tree: Path, **environment: str) -> Path:
     """What `pip install .` would install."""
     words = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", "made"]
-    subprocess.run(
-        [sys.executable, *words, "."], cwd=tree, env={**clean(), **environment}, check=True, timeout=BUILD_S
-    )
+    subprocess.run([sys.executable, *words, "."], cwd=tree, env={**clean(), **environment}, check=True, timeout=BUILD_S)
     (wheel,) = (tree / "made").glob("*.whl")
     return wheel
 
@@ -95,7 +93,9 @@ def test_the_compiled_part_may_be_left_out_on_purpose(tree: Path, tmp_path: Path
 
 def test_the_source_distribution_can_be_compiled(tree: Path) -> None:
     code = "from setuptools.build_meta import build_sdist; print(build_sdist('made'))"
-    subprocess.run([sys.executable, "-c", code], cwd=tree, env=clean(), check=True, timeout=BUILD_S, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=tree, env=clean(), check=True, timeout=BUILD_S, capture_output=True
+    )
     (archive,) = (tree / "made").glob("*.tar.gz")
     with tarfile.open(archive) as made:
         names = {name.partition("/")[2] for name in made.getnames()}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tunnel_world import connected, inner
 
 from tests.compiled import compiled_cipher
+from tunnel.effects import Received
 from tunnel.primitives import BurstCipher, Cipher, TransportKey
 
 PLAIN = Cipher()
@@ -238,5 +239,6 @@ def test_a_tunnel_with_the_compiled_cipher_speaks_with_one_that_has_the_plain(co
     for sender, receiver in ((alice, bob), (bob, alice)):
         packets = [inner(20 + mark * 4, mark=mark) for mark in range(300)]
         sealed = sender.tunnel.send(receiver.name, packets, world.now)
-        effects = receiver.tunnel.receive([(datagram, sender.home) for _, datagram in sealed.datagrams], world.now)
+        burst = [Received(datagram.data, sender.home) for datagram in sealed.datagrams]
+        effects = receiver.tunnel.receive(burst, world.now)
         assert [packet for _, packet in effects.packets] == packets
