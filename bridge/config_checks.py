@@ -248,9 +248,6 @@ def _tunnel(config: Config, document: Document, report: Report) -> None:
         if peer.via is not None:
             what = "relays are not in this version: the peer cannot be reached, and is not listened to"
             report.warn(("peer", name, "via"), what)
-        if peer.endpoint is not None and peer.endpoint.startswith("["):
-            what = "IPv6 endpoints are not in this version: the peer is reached once it calls by IPv4"
-            report.warn(("peer", name, "endpoint"), what)
         if not document.has("peer", name, "allowed_ips"):
             report.warn(("peer", name), 'nothing is taken from the peer, add allowed_ips = ["0.0.0.0/0"] or less')
     named: dict[Prefix, str] = {}

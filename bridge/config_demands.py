@@ -115,8 +115,16 @@ def _peer(name: str, peer: Peer, document: Document, report: Report) -> None:
     if peer.preshared_key_file is not None and not _is_key_itself(own, document, report):
         _key_file(own, peer.preshared_key_file, report, demands_mode=False)
     if peer.endpoint is not None and parse_endpoint(peer.endpoint) is None:
-        what = f'"{peer.endpoint}" is no host and port, give them as "203.0.113.10:51820"'
-        report.fault((*path, "endpoint"), what)
+        report.fault((*path, "endpoint"), _endpoint_fault(peer.endpoint))
+
+
+def _endpoint_fault(text: str) -> str:
+    inside = text.rpartition(":")[0].strip("[]").lower()
+    if inside.startswith("fe80:"):
+        return f'"{text}" is link-local, which names no device; give the global address, or let the peer call'
+    if inside.startswith("::ffff:"):
+        return f'"{text}" is IPv4 in disguise, write the IPv4 address'
+    return f'"{text}" is no host and port, give them as "203.0.113.10:51820" or "[2001:db8::1]:51820"'
 
 
 def _peers_apart(config: Config, report: Report) -> None:

@@ -7,7 +7,7 @@ Every parser takes any object, since TOML may hold any type under any key.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -168,7 +168,10 @@ def parse_endpoint(text: str) -> tuple[str, int] | None:
     if port is None:
         return None
     if host.startswith("[") and host.endswith("]"):
-        return (host[1:-1], port) if re.fullmatch(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*", host[1:-1]) else None
+        try:
+            return (host[1:-1], port) if may_be_a_peer(IPv6Address(host[1:-1])) else None
+        except ValueError:
+            return None
     if re.fullmatch(r"[0-9.]+", host):  # it must be an address then: no top-level domain is a number
         try:
             address_int(host)
@@ -176,6 +179,12 @@ def parse_endpoint(text: str) -> tuple[str, int] | None:
             return None
         return host, port
     return (host, port) if len(host) <= 253 and _HOST_NAME.fullmatch(host) else None
+
+
+def may_be_a_peer(address: IPv6Address) -> bool:
+    """Whether a peer can be at an address: not without its device (link-local), nor as IPv4 in disguise."""
+    wrong = (address.is_link_local, address.is_multicast, address.is_unspecified, address.ipv4_mapped is not None)
+    return not any(wrong) and address.scope_id is None
 
 
 InterfaceAddress = Annotated[IPv4Interface, BeforeValidator(_interface_address)]

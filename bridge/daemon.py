@@ -36,7 +36,7 @@ from bridge.notify import notify, reloading
 from bridge.peers import Peers, has_tunnel, peers_from, read_key, served
 from bridge.ports.base import Kind, Port, PortError, PortGone
 from bridge.ports.datagrams import DatagramSocket
-from bridge.ports.link import default_device, default_gateway, open_ports
+from bridge.ports.link import default_gateway, open_ports
 from bridge.privileges import drop_capabilities, forbid_core_dumps, keep_freed_memory
 from bridge.routing import announced_layers, routes_from
 from bridge.stamps import StampFile
@@ -44,6 +44,7 @@ from bridge.uplink import Uplink
 from route.table import RouteTable, node_of
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import wipe
+from wire.drop import Drop
 from wire.units import SECOND_NS
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class Daemon:
         self._reload_clients: list[Client] = []  # who waits for the next one
         _warn(setup)
         _claim(socket_path, stack)
-        gateway_before, device_before = default_gateway(), default_device()
+        gateway_before = default_gateway()
         self.gateway = Gateway(loaded, setup.routes, random.SystemRandom())
         self.gateway.unreachable_nodes = setup.unreached
         self.loop = Loop(self.gateway, on_gone=self._port_gone)
@@ -123,7 +124,7 @@ class Daemon:
         )
         stack.callback(signals.close)
         self._cores: Cores | None = None
-        self.uplink = self._open_uplink(setup, device_before, stack)
+        self.uplink = self._open_uplink(setup, stack)
         self.ports = open_ports(plans_from(loaded))
         for port in self.ports.values():
             stack.callback(port.close)
@@ -133,15 +134,15 @@ class Daemon:
         self._serve_people(loaded, socket_path, stack)
         drop_capabilities()
 
-    def _open_uplink(self, setup: Setup, device: int | None, stack: ExitStack) -> Uplink | None:
-        """The tunnel, where one is configured. `device`: of the default route, which tun0 may be about to take over."""
+    def _open_uplink(self, setup: Setup, stack: ExitStack) -> Uplink | None:
+        """The tunnel, where one is configured."""
         loaded = setup.config
         if loaded.tunnel is None or not has_tunnel(loaded):
             return None
         assert loaded.tunnel.private_key_file is not None, "`run` demands a key file"
         try:
-            takes_over = loaded.tun0 is not None and loaded.tun0.default_route
-            datagrams = DatagramSocket(loaded.tunnel.listen_port, device if takes_over else None)
+            inward = loaded.tun0.interface if loaded.tun0 is not None and loaded.tun0.netns is None else None
+            datagrams = DatagramSocket(loaded.tunnel.listen_port, avoid=inward, count=self._count_outer)
         except OSError as error:
             raise Refused(f"UDP port {loaded.tunnel.listen_port} cannot be had: {error.strerror}") from error
         stack.callback(datagrams.close)
@@ -164,7 +165,7 @@ class Daemon:
             raise Refused(f"the tunnel cannot be opened: {error}") from error
         finally:
             wipe(key)
-        resolver = Resolver(self.loop)
+        resolver = Resolver(self.loop, with_ipv6=datagrams.has_ipv6)
         stack.callback(resolver.close)
         uplink = Uplink(
             self.loop,
@@ -178,6 +179,9 @@ class Daemon:
         )
         stack.callback(uplink.close)
         return uplink
+
+    def _count_outer(self, reason: Drop, number: int) -> None:
+        self.gateway.counters.drops_by_port["vpn", reason] += number
 
     def _hooks(self, loaded: Config, stack: ExitStack) -> tuple[Hook | None, Hook | None]:
         up, down = loaded.hooks.up, loaded.hooks.down

@@ -21,6 +21,7 @@ from bridge.effects import Effect
 from bridge.gateway import Gateway
 from bridge.interface import is_ethernet
 from bridge.outgoing import end_text, protocol_name
+from bridge.peers import endpoint_text
 from bridge.replay import Misuse, port_name
 from bridge.summary import summary
 from route.table import RouteTable, node_of
@@ -270,7 +271,7 @@ def _peer(name: str, peer: Peer, status: Status | None, now: int) -> Document:
     return {
         "name": name,
         "public_key": peer.public_key,
-        "endpoint": None if endpoint is None else end_text(int.from_bytes(endpoint.address, "big"), endpoint.port),
+        "endpoint": None if endpoint is None else endpoint_text(endpoint),
         "via": peer.via,
         "allowed_ips": [str(prefix) for prefix in peer.allowed_ips],
         "latest_handshake_s": _since(status.latest_handshake, now) if status is not None else None,

@@ -5,26 +5,32 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from bridge.loop import Loop
+from bridge.peers import address_of
 
-Answer = Callable[[bytes | None], None]
+Answer = Callable[[Sequence[bytes]], None]
+"""Takes addresses of 4 or 16 bytes, the best first (RFC 6724, as the system orders them); none where there is none."""
 
 
 class Resolver:
-    """One look-up at a time for a host; the answer comes in the loop. Look-ups under way do not delay the end."""
+    """One look-up at a time for a host; the answer comes in the loop. Look-ups under way do not delay the end.
 
-    def __init__(self, loop: Loop) -> None:
+    `with_ipv6`: whether addresses of IPv6 are of any use.
+    """
+
+    def __init__(self, loop: Loop, *, with_ipv6: bool = True) -> None:
         self._loop = loop
+        self._family = socket.AF_UNSPEC if with_ipv6 else socket.AF_INET
         self._asked: dict[str, list[Answer]] = {}
-        self._answered: list[tuple[str, bytes | None]] = []
+        self._answered: list[tuple[str, list[bytes]]] = []
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         loop.add(self._event, self._tell)
 
     def resolve(self, host: str, answer: Answer) -> None:
-        """Call `answer` with an IPv4 address, four bytes, or None where there is none."""
+        """Call `answer` with what the system's resolver finds."""
         waiting = self._asked.setdefault(host, [])
         waiting.append(answer)
         if len(waiting) == 1:
@@ -32,11 +38,11 @@ class Resolver:
 
     def _look_up(self, host: str) -> None:
         try:
-            found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_DGRAM)
-            address = socket.inet_aton(str(found[0][4][0]))
-        except (OSError, UnicodeError, IndexError):
-            address = None
-        self._answered.append((host, address))
+            found = [entry[4] for entry in socket.getaddrinfo(host, None, self._family, socket.SOCK_DGRAM)]
+        except (OSError, UnicodeError):
+            found = []
+        addresses = [packed for where in found if (packed := address_of(str(where[0]))) is not None]
+        self._answered.append((host, list(dict.fromkeys(addresses))))
         try:
             os.eventfd_write(self._event, 1)
         except OSError:
@@ -45,9 +51,9 @@ class Resolver:
     def _tell(self, _events: int) -> None:
         os.eventfd_read(self._event)
         while self._answered:
-            host, address = self._answered.pop(0)
+            host, addresses = self._answered.pop(0)
             for answer in self._asked.pop(host, ()):
-                answer(address)
+                answer(addresses)
 
     def close(self) -> None:
         """Answers that are still to come find nobody."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import socket
 from collections.abc import Iterable
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import NamedTuple
 
-from bridge.config_fields import parse_endpoint
+from bridge.config_fields import may_be_a_peer, parse_endpoint
 from bridge.config_model import Config
 from bridge.faults import ConfigError
 from bridge.prefix_files import reason
@@ -58,7 +59,7 @@ def peers_from(config: Config) -> Peers:
         assert peer.public_key is not None, "`run` demands a public key"
         endpoint: Endpoint | None = None
         where = parse_endpoint(peer.endpoint) if peer.endpoint else None
-        if where is not None and ":" not in where[0]:
+        if where is not None:
             address = address_of(where[0])
             if address is None:
                 names[name] = where
@@ -78,11 +79,24 @@ def peers_from(config: Config) -> Peers:
 
 
 def address_of(host: str) -> bytes | None:
-    """The four bytes of a dotted address; None for a name."""
-    try:
-        return socket.inet_pton(socket.AF_INET, host)
-    except OSError:
-        return None
+    """The 4 or 16 bytes of an address that a peer can be at; None for a name, and for what is no peer's address.
+
+    That is: IPv6 that stands for IPv4, or names no device although it means nothing without one.
+    """
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            packed = socket.inet_pton(family, host)
+        except OSError:
+            continue
+        return packed if family == socket.AF_INET or may_be_a_peer(IPv6Address(packed)) else None
+    return None
+
+
+def endpoint_text(endpoint: Endpoint) -> str:
+    """`203.0.113.10:51820` or `[2001:db8::1]:51820`."""
+    if len(endpoint.address) == 4:
+        return f"{socket.inet_ntop(socket.AF_INET, endpoint.address)}:{endpoint.port}"
+    return f"[{socket.inet_ntop(socket.AF_INET6, endpoint.address)}]:{endpoint.port}"
 
 
 def read_key(path: Path) -> bytearray:

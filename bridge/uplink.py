@@ -23,9 +23,10 @@ from typing import Protocol
 
 from bridge.gateway import Gateway
 from bridge.loop import Loop, Timer
+from bridge.names import Answer
 from bridge.peers import HostPort, Peers
 from route.table import vpn_target
-from tunnel.effects import Datagram, Effects, Endpoint, Happening, Received, Stamps, Status
+from tunnel.effects import Datagram, Effects, Endpoint, Happening, Received, Stamps, Status, TooBig
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import shared_secret
 from wire import offload as offloads
@@ -52,16 +53,19 @@ class Datagrams(Protocol):
     """What the uplink needs of `bridge.ports.datagrams.DatagramSocket`."""
 
     def fileno(self) -> int:
-        """Readable while datagrams wait."""
+        """Readable while datagrams or signals wait."""
 
     def read_burst(self, limit: int) -> list[Received]:
         """What waits, about `limit` datagrams at most."""
+
+    def read_signals(self) -> list[TooBig]:
+        """What came about datagrams that did not fit, up to the last `read_burst`."""
 
     def send_burst(self, datagrams: Sequence[Datagram]) -> Counter[Drop]:
         """Send in order; what was refused."""
 
 
-Resolve = Callable[[str, Callable[[bytes | None], None]], None]
+Resolve = Callable[[str, Answer], None]
 
 
 class Uplink:
@@ -137,6 +141,9 @@ class Uplink:
     def _receive(self, _events: int) -> None:
         now = self._loop.clock()
         self._settle(self.tunnel.receive(self._datagrams.read_burst(BURST_DATAGRAMS), now), now)
+        signals = self._datagrams.read_signals()
+        if signals:
+            self._settle(self.tunnel.path_signals(signals, now), now)
         self.flush()
         self._arm()
 
@@ -204,18 +211,21 @@ class Uplink:
             self._looking.add(peer)
             self._resolve(named[0], partial(self._found, peer, named))
 
-    def _found(self, peer: str, named: HostPort, address: bytes | None) -> None:
+    def _found(self, peer: str, named: HostPort, addresses: Sequence[bytes]) -> None:
+        """The first address, in the order of the resolver; after a handshake in vain the one behind that in use."""
         self._looking.discard(peer)
         if self._names.get(peer) != named:  # a reload came in between
             self._look_up(peer)
             return
         now = self._loop.clock()
-        if address is None:
-            log.warning("the name %s of %s has no IPv4 address at present", named[0], peer)
-            if any(status.name == peer and status.endpoint is None for status in self.tunnel.status(now)):
+        known = next((status.endpoint for status in self.tunnel.status(now) if status.name == peer), None)
+        if not addresses:
+            log.warning("the name %s of %s has no address at present", named[0], peer)
+            if known is None:
                 self._loop.call_later(RESOLVE_AGAIN_S, partial(self._look_up, peer))
             return
-        self.tunnel.set_endpoint(peer, Endpoint(address, named[1]), now)
+        in_use = addresses.index(known.address) if known is not None and known.address in addresses else -1
+        self.tunnel.set_endpoint(peer, Endpoint(addresses[(in_use + 1) % len(addresses)], named[1]), now)
         self._judge(now)
         self._arm()
 

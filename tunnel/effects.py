@@ -13,7 +13,8 @@ class Endpoint(NamedTuple):
     """Where a peer's datagrams come from and go to.
 
     `address`: 4 or 16 bytes in network order; `via`: the name of the peer that relays, with `address` as the relay
-    knows it; "" is direct. The tunnel compares endpoints and hands them back, nothing else.
+    knows it; "" is direct. The tunnel compares endpoints and hands back the very one that came with a peer's latest
+    authentic datagram, nothing else.
     """
 
     address: bytes
@@ -39,6 +40,19 @@ class Datagram(NamedTuple):
     endpoint: Endpoint
     data: bytes
     tos: int = 0
+
+
+class TooBig(NamedTuple):
+    """Something that we sent did not fit: what an ICMP error, or our own kernel, says about it.
+
+    `endpoint`: where it was going; `mtu_bytes`: of the outer IP packet, 0 where it was not said; `quoted`: our UDP
+    payload as far as the router quoted it; `origin`: the router's address, b"" is our own kernel.
+    """
+
+    endpoint: Endpoint
+    mtu_bytes: int
+    quoted: bytes
+    origin: bytes
 
 
 class Network(NamedTuple):

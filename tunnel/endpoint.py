@@ -17,7 +17,7 @@ from tunnel.allowed import AllowedIps
 from tunnel.control import is_control
 from tunnel.cookies import CookieDesk, LoadGauge, SourceLimits
 from tunnel.ecn import HANDSHAKE_TOS, marked
-from tunnel.effects import Datagram, Effects, Endpoint, PeerConfig, Received, Stamps, Status
+from tunnel.effects import Datagram, Effects, Endpoint, PeerConfig, Received, Stamps, Status, TooBig
 from tunnel.messages import DATA_HEADER, DEFAULT_MTU_BYTES, Kind, index_at, kind_of
 from tunnel.noise import LocalKeys, RemoteKeys, read_static
 from tunnel.peer import Common, Peer
@@ -215,6 +215,10 @@ class Tunnel:
             out.drop(Drop.TUNNEL_UNKNOWN_INDEX)
         else:
             peer.consume_cookie(message, now, out)
+
+    def path_signals(self, signals: Iterable[TooBig], now: int) -> Effects:
+        """Take in that datagrams of ours were too big for their path. Nothing is believed yet."""
+        return Effects()
 
     # Time
 

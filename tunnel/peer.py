@@ -362,6 +362,7 @@ class Peer:
         if source != self.endpoint:
             self.endpoint = source
             out.events.append(Event(Happening.MOVED, self.config.name))
+        self.endpoint = source  # equal, but perhaps not the same: whoever made it may know more of it, our own side say
 
     def _sent(self, now: int) -> None:
         """Anything authenticated was sent."""

@@ -92,6 +92,7 @@ class Drop(StrEnum):
     TUNNEL_INNER_SOURCE = "tunnel.inner_source"  # an inner source outside the peer's allowed_ips
     TUNNEL_CONTROL = "tunnel.control"  # a control message between nodes that is malformed or not known
     TUNNEL_CONGESTION = "tunnel.congestion"  # RFC 6040: marked on the way, and its inner packet cannot be
+    TUNNEL_OUTER_ICMP = "tunnel.outer_icmp"  # an ICMP error about a datagram of ours, not about its size: not heeded
     # The tunnel: inner packets that do not leave
     TUNNEL_NO_PEER = "tunnel.no_peer"  # the peer is not, or no longer, configured
     TUNNEL_NO_ENDPOINT = "tunnel.no_endpoint"  # nobody knows where the peer is until it calls
@@ -108,6 +109,7 @@ class Drop(StrEnum):
     PORT_ABSENT = "port.absent"  # the configuration has no such port
     PORT_FULL = "port.full"  # the kernel's queue of the device is full
     PORT_DOWN = "port.down"  # the device is down
+    PORT_TOO_LONG = "port.too_long"  # a sealed packet is longer than the device that it leaves by takes
     PORT_MALFORMED = "port.malformed"  # the virtio header contradicts the frame
     # Ourselves
     WALK_FAULT = "walk.fault"  # a bug of ours: the walk failed on the frame, the log has it

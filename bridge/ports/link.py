@@ -88,16 +88,6 @@ def default_gateway() -> str | None:
     return min((hop for hop in hops if hop[1]), default=(0, None))[1]
 
 
-def default_device() -> int | None:
-    """The index of the device of that default route."""
-    with _netlink() as ip:
-        ways = [
-            (route.get_attr("RTA_PRIORITY") or 0, route.get_attr("RTA_OIF"))
-            for route in ip.get_default_routes(family=2)
-        ]
-    return min((way for way in ways if way[1]), default=(0, None))[1]
-
-
 def _obstacles(plan: DevicePlan) -> Iterator[str]:
     """What is already known to stand in the way, before anything is touched."""
     try:

@@ -85,6 +85,21 @@ def test_a_plain_device_behind_vpn_needs_no_tunnel(folder: Path) -> None:
         (WHOLE.replace(KEY_A, KEY_A[4:]), ["10: peer.hk.public_key: "]),
         (WHOLE.replace(KEY_A, "ä"), ["10: peer.hk.public_key: "]),
         (WHOLE.replace(":51820", ""), ['11: peer.hk.endpoint: "203.0.113.10" is no host and port']),
+        (
+            WHOLE.replace("203.0.113.10", "[fe80::1]"),
+            ['11: peer.hk.endpoint: "[fe80::1]:51820" is link-local, which names no device'],
+        ),
+        (
+            WHOLE.replace("203.0.113.10", "[fe80::1%eth0]"),
+            ['11: peer.hk.endpoint: "[fe80::1%eth0]:51820" is link-local, which names no device'],
+        ),
+        (
+            WHOLE.replace("203.0.113.10", "[::ffff:203.0.113.10]"),
+            ['11: peer.hk.endpoint: "[::ffff:203.0.113.10]:51820" is IPv4 in disguise'],
+        ),
+        (WHOLE.replace("203.0.113.10", "[2001:db8:::1]"), ["11: peer.hk.endpoint: "]),
+        (WHOLE.replace("203.0.113.10", "[ff02::1]"), ["11: peer.hk.endpoint: "]),
+        (WHOLE.replace("203.0.113.10", "[2001:db8::1]"), []),
         (WHOLE + 'preshared_key_file = "gone.psk"\n', ["12: peer.hk.preshared_key_file: "]),
         (WHOLE + 'via = "relay"\n', ['12: peer.hk.via: "relay" is no peer']),
         (WHOLE + 'via = "hk"\n', ["12: peer.hk.via: hk via hk is a circle"]),

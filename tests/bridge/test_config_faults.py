@@ -335,7 +335,6 @@ def test_other_namespaces_may_repeat_device_names() -> None:
         (BASE + 'interface = "vpn0"\n[tunnel]\n', 12, "no tunnel is opened: vpn.interface"),
         (BASE + "[tunnel]\nrelay = true\n", 12, "relaying is not in this version"),
         (BASE + '[peer.hk]\nvia = "de"\n[peer.de]\n', 12, "relays are not in this version: the peer cannot be reached"),
-        (BASE + '[peer.hk]\nendpoint = "[2001:db8::1]:51820"\n', 12, "IPv6 endpoints are not in this version"),
         (BASE + "[peer.hk]\n", 11, "nothing is taken from the peer, add allowed_ips"),
         (BASE + 'netns = "x"\n', 11, "has no effect without vpn.interface"),
         (changed("[tun0]", 'kind = "tun"\nbridge = "br1"\n[tun0]'), 7, "has no effect on a port of kind"),

@@ -17,12 +17,13 @@ from bridge import explain
 from bridge.config import read
 from bridge.gateway import Gateway
 from bridge.loop import Loop
+from bridge.names import Answer
 from bridge.peers import Peers, read_key
 from bridge.ports.memory import MemoryPort
 from bridge.routing import routes_from
 from bridge.stamps import StampFile
 from bridge.uplink import RESOLVE_AGAIN_S, Uplink
-from tunnel.effects import Datagram, Effects, Endpoint, Network, PeerConfig, Received, Stamps
+from tunnel.effects import Datagram, Effects, Endpoint, Network, PeerConfig, Received, Stamps, TooBig
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import public_key
 from wire.drop import Drop
@@ -58,6 +59,7 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[Datagram] = []
         self.waiting: deque[Received] = deque()
+        self.signals: list[TooBig] = []
         self.refuses = 0
         self._event = os.eventfd(0, os.EFD_NONBLOCK)
 
@@ -78,6 +80,10 @@ class Wire:
         self.sent += datagrams[self.refuses :]
         return Counter({Drop.PORT_FULL: self.refuses}) if self.refuses else Counter()
 
+    def read_signals(self) -> list[TooBig]:
+        signals, self.signals = self.signals, []
+        return signals
+
     def close(self) -> None:
         os.close(self._event)
 
@@ -85,7 +91,7 @@ class Wire:
 class World:
     def __init__(self, peers: Peers, unserved: set[str]) -> None:
         self.now = 1000 * SECOND_NS
-        self.asked: list[tuple[str, Callable[[bytes | None], None]]] = []
+        self.asked: list[tuple[str, Answer]] = []
         self.kept: list[Mapping[bytes, Stamps]] = []
         config = read(CONFIGURATION, Path("gateway.toml"), "replay")
         self.gateway = Gateway(config, routes_from(config), random.Random(1))
@@ -297,18 +303,51 @@ def test_a_name_is_looked_up_at_start_again_in_vain_and_after_silence(make: Call
     world = make(replace(HK, endpoint=None), names={"hk": ("node.example", 51820)})
     [(host, answer)] = world.asked
     assert host == "node.example"
-    answer(None)
+    answer([])
     world.wait(RESOLVE_AGAIN_S + 1)
     [_, (_, answer)] = world.asked
-    answer(FAR.address)
+    answer([FAR.address])
     world.send(udp())
     assert [endpoint for endpoint, _, _ in world.take()] == [FAR]
     world.wait(120)
     assert len(world.asked) == 3
-    world.asked[2][1](bytes((192, 0, 2, 77)))
+    world.asked[2][1]([bytes((192, 0, 2, 77))])
     world.take()
     world.send(udp())
     assert [endpoint.address[3] for endpoint, _, _ in world.take()] == [77]
+
+
+def test_a_handshake_in_vain_goes_on_with_the_next_address_of_a_name(make: Callable[..., World]) -> None:
+    """In the order of the resolver, whatever the family; a name that changed whole begins anew."""
+    six, four, new = bytes([0x20, 1, *bytes(14)]), FAR.address, bytes((192, 0, 2, 77))
+    world = make(replace(HK, endpoint=None), names={"hk": ("node.example", 51820)})
+    for number, (found, used) in enumerate([([six, four], six), ([six, four], four), ([four, six], six), ([new], new)]):
+        world.asked[number][1](found)
+        world.send(udp(number))
+        world.wait(120)
+        assert {endpoint.address for endpoint, _, _ in world.take()} == {used}
+        assert len(world.asked) == number + 2
+
+
+def test_answers_go_to_the_very_endpoint_that_the_latest_authentic_datagram_came_with(
+    make: Callable[..., World],
+) -> None:
+    """Whoever made it may know more of it than it compares: which of our addresses it wrote to."""
+    world = make()
+    world.send(udp())
+    world.meet()
+    genuine, forged = Endpoint(*FAR), Endpoint(*FAR)
+    world.wire.deliver(world.far.send("home", [bytes(udp())], world.now).datagrams, genuine)
+    world.wire.deliver([Datagram(HOME, b"\4\0\0\0" + bytes(60))], forged)
+    world.loop.turn(0)
+    world.send(udp(1))
+    assert world.wire.sent[-1].endpoint is genuine
+
+
+def test_an_endpoint_of_ipv6_is_shown_in_brackets(make: Callable[..., World]) -> None:
+    world = make(replace(HK, endpoint=Endpoint(bytes([0x20, 1, 0xD, 0xB8, *bytes(11), 1]), 51820)))
+    [hk, _] = explain.peers(world.gateway.config, world.uplink.status(), world.now)["peers"]
+    assert hk["endpoint"] == "[2001:db8::1]:51820"
 
 
 def test_a_persistent_keepalive_goes_out_by_the_loop_s_timers(make: Callable[..., World]) -> None:
