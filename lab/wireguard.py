@@ -8,9 +8,10 @@ import shutil
 import time
 from pathlib import Path
 
+from lab.outside import OUTER_EXIT, OUTER_GATEWAY
 from lab.private import Impossible
 from lab.process import Failed, Process
-from lab.topology import CONFIGURATION, OUTER_EXIT, OUTER_GATEWAY, Lab
+from lab.topology import CONFIGURATION, Lab
 from tunnel.primitives import public_key
 
 OUR_PORT, FAR_PORT = 51820, 51821

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from lab.flows import FLOWS, HOST_TO_VPN, LAN_TO_VPN, observe
+from lab.outside import OUTER_EXIT
 from lab.process import Process
-from lab.topology import OUTER_EXIT, TAP0, TUNNELLED, Lab
+from lab.topology import TAP0, TUNNELLED, Lab
 from lab.wireguard import FAR_PORT, FarEnd, demand_wireguard
 from tests.laboratory import needing_the_kernel
 
