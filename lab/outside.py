@@ -30,7 +30,6 @@ Each call takes what joined them before away; `lab.join_outside()` leaves whatev
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +115,8 @@ class BadWire:
             # A frame socket would get frames without checksums, and many datagrams in one piece.
             end.switch_offloads_off(DEVICE)
             self.namespace.switch_offloads_off(link)
-        words = (sys.executable, "-m", "lab.wire", "near", "far", "--seed", str(seed))
-        self._process = self.namespace.start(*words, listens=True)
+        words = ("-m", "lab.wire", "near", "far", "--seed", str(seed))
+        self._process = self.namespace.start_python(*words, listens=True)
         if self._process.line() != "ready":
             raise Failed(f"the wire does not carry\n{self._process.errors()}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -10,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND_S = 30.0
@@ -102,6 +104,18 @@ class Process:
         if code:
             raise Failed(f"{' '.join(self.words)}: exit code {code}\n{self.errors()}")
         return self._pending.decode()
+
+    def document(self, timeout_s: float = COMMAND_S) -> dict[str, Any]:
+        """Wait for its end, good or bad; the JSON object that it printed last."""
+        deadline = time.monotonic() + timeout_s
+        while self._read(deadline):
+            pass
+        self.wait(max(deadline - time.monotonic(), 0))
+        try:
+            found: dict[str, Any] = json.loads(self._pending.decode().strip().splitlines()[-1])
+        except (IndexError, ValueError) as error:
+            raise Failed(f"{' '.join(self.words)}: no document\n{self.errors()}") from error
+        return found
 
     def _read(self, deadline: float) -> bool:
         """Take in what there is until the deadline; False where nothing more comes."""

@@ -29,7 +29,7 @@ from lab.namespace import Namespace
 from lab.outside import BadWire, Cable, Outside, Router
 from lab.peers import PORT
 from lab.private import private_names
-from lab.process import Failed, Process
+from lab.process import Failed, Process, run
 
 READY_S = 20.0
 _POLL_S = 0.02
@@ -122,6 +122,15 @@ class Lab:
         if self._outside is not None:
             outside, self._outside = self._outside, None
             outside.remove()
+
+    def name_hosts(self, addresses: Mapping[str, str]) -> None:
+        """Addresses by name, for every program of the lab that asks for one from now on, in place of the machine's own
+        /etc/hosts: only the lab's mount namespace sees it."""
+        path = self.folder / "hosts"
+        is_first = not path.exists()
+        path.write_text("".join(f"{address} {name}\n" for name, address in addresses.items()))
+        if is_first:
+            run(["mount", "--bind", str(path), "/etc/hosts"])
 
     def _outer_ends(self) -> tuple[Namespace, Namespace]:
         return self.namespaces["gw"], self.namespaces["exit"]
