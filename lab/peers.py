@@ -112,7 +112,7 @@ def ask(host: str, size: str, count: str = "1") -> dict[str, object]:
         asking.connect((host, PORT))
         local = asking.getsockname()
         for number in range(int(count)):
-            payload = random.Random(number).randbytes(size_bytes)
+            payload = asked(number, size_bytes)
             asking.send(payload)
             try:
                 answer = asking.recv(1 << 16)
@@ -128,6 +128,11 @@ def ask(host: str, size: str, count: str = "1") -> dict[str, object]:
         "bytes": size_bytes,
         "answered": answered,
     }
+
+
+def asked(number: int, size_bytes: int) -> bytes:
+    """What the datagram of that number says."""
+    return random.Random(number).randbytes(size_bytes)
 
 
 def stream(host: str, size: str, count: str, rate: str) -> dict[str, object]:

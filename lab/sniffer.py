@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from bridge.ports.namespace import entered
@@ -57,6 +58,11 @@ class Sniffer:
     def close(self) -> None:
         """No more."""
         self._socket.close()
+
+
+def overheard(frames: Iterable[bytes], needles: Sequence[bytes]) -> int:
+    """How often one of the needles lies open in a frame."""
+    return sum(needle in frame for frame in frames for needle in needles)
 
 
 def datagram_in(frame: bytes) -> Datagram | None:

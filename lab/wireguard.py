@@ -5,37 +5,21 @@ The kernel's where it has one, else wireguard-go of Debian's packages; `wg` sets
 
 from __future__ import annotations
 
-import base64
-import os
 import shutil
 import time
 from pathlib import Path
 
 from lab.namespace import Namespace
-from lab.outside import OUTER_EXIT, OUTER_GATEWAY
+from lab.other_end import FAR_PORT, OUR_PORT, OtherEnd
+from lab.outside import OUTER_GATEWAY
 from lab.private import Impossible
 from lab.process import Failed, Process
-from lab.topology import CONFIGURATION, TUNNELLED, Lab
-from tunnel.primitives import public_key
+from lab.topology import TUNNELLED, Lab
 
-OUR_PORT, FAR_PORT = 51820, 51821
 DEVICE = "wg0"
 _INSIDE = "192.168.192.0/24"
 _READY_S = 10.0
 _POLL_S = 0.02
-
-
-class KeyFile:
-    """A fresh key in a file with mode 0600; `public` belongs to it."""
-
-    def __init__(self, path: Path) -> None:
-        key = os.urandom(32)
-        self.path = path
-        self.text = base64.b64encode(key).decode()
-        self.public = base64.b64encode(public_key(key)).decode()
-        path.unlink(missing_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-            file.write(self.text + "\n")
 
 
 def kernel_has_wireguard(namespace: Namespace) -> bool:
@@ -48,20 +32,20 @@ def kernel_has_wireguard(namespace: Namespace) -> bool:
     return True
 
 
-def demand_wireguard(lab: Lab) -> None:
-    """`Impossible` where the programs are missing."""
-    wanted = ["wg"] if kernel_has_wireguard(lab.namespaces["exit"]) else ["wireguard-go", "wg"]
+def demand_wireguard(lab: Lab, *, in_kernel: bool = True) -> None:
+    """`Impossible` where the programs are missing that a `FarEnd` needs."""
+    is_enough = in_kernel and kernel_has_wireguard(lab.namespaces["exit"])
+    wanted = ["wg"] if is_enough else ["wireguard-go", "wg"]
     missing = [program for program in wanted if shutil.which(program) is None]
     if missing:
         raise Impossible(f"{' and '.join(missing)} cannot be had (Debian: wireguard-go, wireguard-tools)")
 
 
-class FarEnd:
-    """The other end: `start` it or let it `call`, and look at it with `shown`.
+class FarEnd(OtherEnd):
+    """One WireGuard device: `start` it or let it `call`, and look at it with `shown`. Several may run in `exit`, each
+    with a `device`, a port and an address of its own. `in_kernel`: the kernel's where it has one, else wireguard-go."""
 
-    Several may run in `exit`: each has its own `device`, `port` and the address `serves` that it is the way to; `name`
-    is what the gateway calls it. Its keys are fresh, and so is the gateway's unless it is one `beside` another.
-    """
+    what = "wireguard-go"
 
     def __init__(
         self,
@@ -71,40 +55,19 @@ class FarEnd:
         device: str = DEVICE,
         port: int = FAR_PORT,
         serves: str = TUNNELLED,
-        beside: FarEnd | None = None,
+        beside: OtherEnd | None = None,
+        in_kernel: bool = True,
     ) -> None:
-        lab.join_outside()
-        self.name, self.device, self.port, self.serves = name, device, port, serves
+        super().__init__(lab, name=name, port=port, serves=serves, beside=beside)
+        self._in_kernel = in_kernel and kernel_has_wireguard(lab.namespaces["exit"])
+        self.device = device
         self._exit = lab.namespaces["exit"]
         self._process: Process | None = None
         self._runs = False
-        self.ours: KeyFile = KeyFile(lab.folder / "private.key") if beside is None else beside.ours
-        self.far = KeyFile(lab.folder / f"{name}.key")
-        self.psk = KeyFile(lab.folder / f"{name}.psk")
-
-    def configuration(
-        self, *, endpoint: str | None = f"{OUTER_EXIT}:{FAR_PORT}", psk: bool = False, keepalive: int = 0
-    ) -> str:
-        """The gateway's configuration, with the far end as its default node."""
-        return (
-            CONFIGURATION.replace('interface = "vpn0"\nnetns = "exit"\n', "").replace('"hk"', f'"{self.name}"')
-            + f'\n[tunnel]\nprivate_key_file = "{self.ours.path}"\nlisten_port = {OUR_PORT}\n'
-            + 'state_file = "tunnel.json"\n'
-            + self.table("0.0.0.0/0", endpoint=endpoint, psk=psk, keepalive=keepalive)
-        )
-
-    def table(self, allowed: str, *, endpoint: str | None, psk: bool = False, keepalive: int = 0) -> str:
-        """Its table in the gateway's configuration."""
-        return (
-            f'[peer.{self.name}]\npublic_key = "{self.far.public}"\nallowed_ips = ["{allowed}"]\n'
-            + (f'endpoint = "{endpoint}"\n' if endpoint else "")
-            + (f'preshared_key_file = "{self.psk.path.name}"\n' if psk else "")
-            + (f"persistent_keepalive = {keepalive}\n" if keepalive else "")
-        )
 
     def start(self, *, endpoint: str | None = None, psk: bool = False, keepalive: int = 0) -> None:
         """Start it, with us as its one peer; without an endpoint of ours it waits for our call."""
-        if kernel_has_wireguard(self._exit):
+        if self._in_kernel:
             self._exit.ip(f"link add {self.device} type wireguard")
         else:
             self._start_program()

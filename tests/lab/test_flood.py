@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from lab.namespace import Namespace
+from lab.other_end import OUR_PORT
 from lab.outside import OUTER_EXIT, OUTER_GATEWAY
 from lab.process import Process
 from lab.topology import TUNNELLED, Lab
-from lab.wireguard import OUR_PORT, FarEnd
+from lab.wireguard import FarEnd
 from tests.lab.far_end import peer, run
 from tunnel.messages import COOKIE_REPLY_BYTES, INITIATION_BYTES
 

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from lab.other_end import OUR_PORT
 from lab.outside import OUTER_EXIT, OUTER_GATEWAY
 from lab.process import Process
 from lab.sniffer import Sniffer, datagram_in
 from lab.topology import TUNNELLED, Lab
-from lab.wireguard import OUR_PORT, FarEnd
+from lab.wireguard import FarEnd
 from tests.lab.far_end import peer, run, until
 from tunnel.messages import INITIATION_BYTES, Kind
 

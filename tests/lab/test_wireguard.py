@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from lab.flows import FLOWS, HOST_TO_VPN, LAN_TO_VPN, observe
+from lab.other_end import FAR_PORT
 from lab.outside import OUTER_EXIT
 from lab.topology import TAP0, TUNNELLED, Lab
-from lab.wireguard import FAR_PORT, FarEnd
+from lab.wireguard import FarEnd
 from tests.lab.far_end import DEADLINE_S, peer, run, until
 
 pytestmark = pytest.mark.lab
