@@ -142,7 +142,7 @@ def _run(stage: Stage, lab: Lab, far: FarEnd | SecondInstance, size_bytes: int) 
             lab.serve()
             far.start()
             lab.start_gateway()
-        _small_talk(stage, lab)
+        _small_talk(stage, lab, far.hops)
         with stage.step("what passed the cable between both ends of the tunnel so far"):
             _cable(stage, outside, inside)
     with stage.step(f"TCP, {size_bytes // 1_000_000} MB each way, SHA-256 compared"):
@@ -162,7 +162,7 @@ def _run(stage: Stage, lab: Lab, far: FarEnd | SecondInstance, size_bytes: int) 
         stage.check(far.device not in lab.namespaces["exit"].ip("-br link"), "and so is that of the other end")
 
 
-def _small_talk(stage: Stage, lab: Lab) -> None:
+def _small_talk(stage: Stage, lab: Lab, hops: tuple[str, ...]) -> None:
     with stage.step("UDP request and reply, each hop as the gateway saw it"):
         _show_hops(stage, lab)
     with stage.step("ping"):
@@ -170,7 +170,7 @@ def _small_talk(stage: Stage, lab: Lab) -> None:
             _ping(stage, lab, flow)
     with stage.step("traceroute"):
         for flow in FLOWS:
-            _traceroute(stage, lab, flow)
+            _traceroute(stage, lab, flow, (TAP0, *(hops if flow.beyond == "vpn" else ()), flow.remote))
     with stage.step("a datagram of 4,000 bytes, fragmented by the sender's kernel"):
         for flow in FLOWS:
             told = lab.client(flow.client, "ask", flow.remote, "4000")
@@ -217,15 +217,16 @@ def _ping(stage: Stage, lab: Lab, flow: Flow) -> None:
     stage.check("3 received" in printed, f"{flow.name}: 3 packets, {last}")
 
 
-def _traceroute(stage: Stage, lab: Lab, flow: Flow) -> None:
+def _traceroute(stage: Stage, lab: Lab, flow: Flow, wanted: tuple[str, ...]) -> None:
     """The first hop is the gateway (into tun0 its errors carry tap0's address), the last one the remote."""
     if shutil.which("traceroute") is not None:
         words = ("traceroute", "-n", "-q", "1", "-w", "2", "-m", "5", flow.remote)
         printed = lab.namespaces[flow.client].run(*words, check=False)
         hops = [line.split()[1] for line in printed.splitlines()[1:] if len(line.split()) > 1]
     else:
-        hops = [str(lab.client(flow.client, "ping", flow.remote, ttl)["from"]) for ttl in ("1", "2")]
-    stage.check(hops == [TAP0, flow.remote], f"{flow.name}: {' -> '.join(hops)}")
+        ttls = range(1, len(wanted) + 1)
+        hops = [str(lab.client(flow.client, "ping", flow.remote, str(ttl))["from"]) for ttl in ttls]
+    stage.check(hops == list(wanted), f"{flow.name}: {' -> '.join(hops)}")
 
 
 def _transfer(stage: Stage, lab: Lab, name: str, client: str, remote: str, seen_as: str, size_bytes: int) -> None:

@@ -29,10 +29,12 @@ class KeyFile:
 class OtherEnd:
     """What all of them have. `serves`: the address that it is the way to; `name`: what the gateway calls it.
 
-    Its keys are fresh, and so is the gateway's unless it is one `beside` another. `what` is it, for people.
+    Its keys are fresh, and so is the gateway's unless it is one `beside` another. `what` is it, for people; `hops`: the
+    addresses by which it shows itself to a traceroute.
     """
 
     what = "another end"
+    hops: tuple[str, ...] = ()
 
     def __init__(
         self,

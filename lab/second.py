@@ -9,7 +9,7 @@ from bridge.control_client import NotRunning, request
 from lab.other_end import OUR_PORT, OtherEnd
 from lab.outside import OUTER_GATEWAY
 from lab.process import Failed, Process
-from lab.topology import READY_S, Lab
+from lab.topology import READY_S, TUN0, VPN_ALIAS, Lab
 
 ADDRESS = "192.168.192.1"
 _POLL_S = 0.02
@@ -20,6 +20,7 @@ class SecondInstance(OtherEnd):
 
     what = "a second instance of ours"
     device = "tun0"
+    hops = (ADDRESS,)  # as every gateway it lowers the time to live
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
@@ -36,7 +37,7 @@ class SecondInstance(OtherEnd):
             f'[tun0]\naddress = "{ADDRESS}/24"\n'
             f'[tunnel]\nname = "{self.name}"\nprivate_key_file = "{self.far.path}"\nlisten_port = {self.port}\n'
             'state_file = "tunnel.json"\n'
-            f'[peer.home]\npublic_key = "{self.ours.public}"\nallowed_ips = ["192.168.192.0/24"]\n'
+            f'[peer.home]\npublic_key = "{self.ours.public}"\nallowed_ips = ["{VPN_ALIAS}/32", "{TUN0}/32"]\n'
             f'endpoint = "{OUTER_GATEWAY}:{OUR_PORT}"\n'
             '[control]\nsocket = "control.sock"\n'
         )
