@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from lab.namespace import Namespace
-from lab.other_end import OUR_PORT
+from lab.other_end import FAR_PORT, OUR_PORT
 from lab.outside import OUTER_EXIT, OUTER_GATEWAY
 from lab.process import Process
+from lab.sniffer import Sniffer, datagram_in
 from lab.topology import TUNNELLED, Lab
 from lab.wireguard import FarEnd
-from tests.lab.far_end import peer, run
-from tunnel.messages import COOKIE_REPLY_BYTES, INITIATION_BYTES
+from tests.lab.far_end import peer, run, until
+from tunnel.messages import COOKIE_REPLY_BYTES, INITIATION_BYTES, Kind
+from tunnel.primitives import MAC_BYTES
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
 
@@ -64,6 +67,17 @@ def carried(lab: Lab) -> float:
     return TRANSFER_BYTES * 16 / 1e6 / float(told["up_s"] + told["down_s"])
 
 
+@contextmanager
+def flooding(crowd: Namespace, far: FarEnd) -> Iterator[Process]:
+    words = ("lab.flood", OUTER_GATEWAY, str(OUR_PORT), far.ours.public, SOURCES, str(A_TURN), str(RATE))
+    flood = crowd.start_python("-m", *words, listens=True)
+    try:
+        assert flood.line() == "begun"
+        yield flood
+    finally:
+        flood.stop()
+
+
 def test_a_session_lives_through_100_000_initiations(
     wired: Lab, far: FarEnd, crowd: Namespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,19 +87,14 @@ def test_a_session_lives_through_100_000_initiations(
     carried(wired)
     handshake, before_kib = far.shown("latest-handshakes"), resident_kib(gateway)
     before, lost_before = refusals(wired), overflowed(wired)
-    words = ("lab.flood", OUTER_GATEWAY, str(OUR_PORT), far.ours.public, SOURCES, str(A_TURN), str(RATE))
     quiet, flooded, floods = [], [], []
     for _ in range(TURNS):
         quiet.append(carried(wired))
-        flood = crowd.start_python("-m", *words, listens=True)
-        try:
-            assert flood.line() == "begun"
+        with flooding(crowd, far) as flood:
             flooded.append(carried(wired))
             assert flood.line() == "enough"
             flood.say("stop")
             floods.append(flood.document())
-        finally:
-            flood.stop()
     after_kib = resident_kib(gateway)
     sent = sum(flood["sent"] for flood in floods)
     assert sent - sum(flood["refused"] for flood in floods) >= TURNS * A_TURN
@@ -107,3 +116,30 @@ def test_a_session_lives_through_100_000_initiations(
             f" {statistics.median(flooded):.0f} Mbit/s, without them {statistics.median(quiet):.0f}: {factor:.2f};"
             f" {counted}, {lost} lost by the kernel, {after_kib - before_kib} KiB more"
         )
+
+
+def test_a_peer_that_calls_in_a_flood_gets_through_with_a_cookie(wired: Lab, far: FarEnd, crowd: Namespace) -> None:
+    """W24, W25: its first initiation is answered with a cookie, the next one carries it and gets a session."""
+    ours, theirs = f"{OUTER_GATEWAY}:{OUR_PORT}", f"{OUTER_EXIT}:{FAR_PORT}"
+    calls: list[bytes] = []
+    answers: list[bytes] = []
+
+    def has_got_through() -> bool:
+        for seen in filter(None, map(datagram_in, sniffer.frames())):  # all of the flood passes there too
+            if (seen.source, seen.destination) == (theirs, ours) and seen.payload[0] == Kind.INITIATION:
+                calls.append(seen.payload)
+            elif (seen.source, seen.destination) == (ours, theirs):
+                answers.append(seen.payload)
+        return peer(wired)["latest_handshake_s"] is not None
+
+    run(wired, far.configuration(endpoint=None))
+    with closing(Sniffer(wired.namespaces["exit"], "outer")) as sniffer, flooding(crowd, far):
+        until(lambda: refusals(wired)["cookie_sent"] > 0, "there is load")
+        far.call()
+        until(has_got_through, "the peer has got through")
+        has_got_through()
+    assert calls[0][-MAC_BYTES:] == bytes(MAC_BYTES)
+    assert calls[-1][-MAC_BYTES:] != bytes(MAC_BYTES)
+    kinds = [answer[0] for answer in answers[: len(calls)]]
+    assert kinds == [Kind.COOKIE_REPLY] * (len(calls) - 1) + [Kind.RESPONSE]
+    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
