@@ -15,14 +15,13 @@ IPV4_HEAD = bytes(12) + b"\x08\x00"
 ARP_HEAD = bytes(12) + b"\x08\x06"
 
 DATAGRAMS = """
-import json, select, socket, sys
-from bridge.ports.datagrams import DatagramSocket
-from tunnel.effects import Endpoint
-socket_ = DatagramSocket(7000)
-there = Endpoint(socket.inet_aton(sys.argv[1]), 7001)
+import socket, struct, sys
+UDP_SEGMENT = 103
+socket_ = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sent = [number.to_bytes(4, "big") * 300 for number in range(1000)]
 for at in range(0, len(sent), 50):
-    assert not socket_.send_burst([(there, datagram) for datagram in sent[at:at + 50]])
+    size = (socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", 1200))
+    socket_.sendmsg(sent[at:at + 50], [size], 0, (sys.argv[1], 7001))
 """
 COLLECT = """
 import json, select, socket, sys
