@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.control_client import NotRunning, request, stream
+from lab import outside
 from lab.namespace import Namespace
 from lab.outside import BadWire, Cable, Outside, Router
 from lab.peers import PORT
@@ -39,6 +40,7 @@ TAP0, TAP1, TUN0, VPN_ALIAS = "192.168.200.2", "192.168.1.2", "192.168.192.211",
 ROUTER = "192.168.1.1"
 OFFLOADED = "114.114.114.114"
 TUNNELLED = "8.8.8.8"
+OUTER_GATEWAY, OUTER_EXIT = outside.OUTER_GATEWAY, outside.OUTER_EXIT
 
 CONFIGURATION = f"""\
 [tap0]
@@ -120,8 +122,8 @@ class Lab:
     def part_outside(self) -> None:
         """Take away what joins both machines."""
         if self._outside is not None:
-            outside, self._outside = self._outside, None
-            outside.remove()
+            between, self._outside = self._outside, None
+            between.remove()
 
     def name_hosts(self, addresses: Mapping[str, str]) -> None:
         """Addresses by name, for every program of the lab that asks for one from now on, in place of the machine's own
