@@ -30,7 +30,7 @@ from lab.namespace import Namespace
 from lab.outside import BadWire, Cable, Outside, Router
 from lab.peers import PORT
 from lab.private import private_names
-from lab.process import Failed, Process, run
+from lab.process import COMMAND_S, Failed, Process, run
 
 READY_S = 20.0
 _POLL_S = 0.02
@@ -208,9 +208,9 @@ class Lab:
             if peer.line() != "ready":
                 raise Failed(f"the peer in {name} does not listen on port {PORT}")
 
-    def client(self, name: str, *words: str) -> dict[str, Any]:
+    def client(self, name: str, *words: str, timeout_s: float = COMMAND_S) -> dict[str, Any]:
         """Run a client of `lab.peers` in a namespace; its document, also where it failed."""
-        printed = self.namespaces[name].python("-m", "lab.peers", *words, check=False)
+        printed = self.namespaces[name].python("-m", "lab.peers", *words, check=False, timeout_s=timeout_s)
         try:
             document: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
         except (IndexError, ValueError) as error:

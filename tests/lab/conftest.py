@@ -45,4 +45,5 @@ def far(wired: Lab) -> Iterator[FarEnd]:
     if wired.gateway is not None:
         wired.gateway.stop()
         wired.gateway = None
-    (wired.folder / "tunnel.json").unlink(missing_ok=True)
+    for path in (*wired.folder.glob("*.conf"), wired.folder / "tunnel.json"):
+        path.unlink(missing_ok=True)
