@@ -2,6 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 1
+PEER ?= ours
 
 .PHONY: install check test demo bench fuzz conformance clean
 
@@ -20,7 +21,7 @@ test: install
 	$(BIN)/pytest
 
 demo: install
-	$(BIN)/bridgectl demo
+	$(BIN)/bridgectl demo --peer $(PEER)
 
 bench: install
 	$(BIN)/python -m bench

@@ -1,9 +1,12 @@
 """`bridgectl demo`: the whole topology in namespaces on this machine, the real daemon, real traffic, in under a minute.
 
-Builds `lab.topology`, starts the daemon with 4,600 offload prefixes and drives the four flows from real kernel stacks:
-UDP, ping, traceroute, TCP both ways with SHA-256, a fragmented datagram, a hairpin. Each flow is shown hop by hop as
-the gateway's live capture saw it and compared with topology.md's table. Exit code 0 where every check held, else 1.
-Where no tun device or no namespace can be had, the same flows go through the forwarder as captures (`lab.rehearsal`).
+Builds `lab.topology`, starts the daemon with 4,600 offload prefixes and the tunnel's other end, and drives the four
+flows from real kernel stacks: UDP, ping, traceroute, a fragmented datagram, TCP both ways with SHA-256, a hairpin. Each
+flow is shown hop by hop as the gateway's live capture saw it and compared with topology.md's table; an eavesdropper on
+the cable between both ends of the tunnel must find nothing of it. Exit code 0 where every check held, else 1.
+
+The other end is a second instance of ours, or wireguard-go. Where no tun device or no namespace can be had, the same
+flows go through the forwarder as captures (`lab.rehearsal`).
 """
 
 from __future__ import annotations
@@ -14,16 +17,27 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from rich.console import Console
 
 from lab.flows import FLOWS, Flow, observe
+from lab.other_end import FAR_PORT, OUR_PORT
+from lab.outside import DEVICE, OUTER_EXIT, OUTER_GATEWAY
+from lab.peers import asked
 from lab.private import Impossible
 from lab.process import Failed
-from lab.topology import CONFIGURATION, HOSTS, OFFLOADED, ROUTER, TAP0, TAP1, TUNNELLED, Lab, topology
+from lab.second import SecondInstance
+from lab.sniffer import Sniffer, datagram_in, overheard
+from lab.topology import HOSTS, OFFLOADED, ROUTER, TAP0, TAP1, TUNNELLED, Lab, topology
+from lab.wireguard import FarEnd, demand_wireguard
+from tunnel.messages import COOKIE_REPLY_HEAD, DATA_HEAD, INITIATION_HEAD, RESPONSE_HEAD
+from wire import ethernet
+from wire.units import address_int
 
 PREFIXES = 4600
+PEERS = ("ours", "wireguard-go")
+MESSAGE_HEADS = frozenset({INITIATION_HEAD, RESPONSE_HEAD, COOKIE_REPLY_HEAD, DATA_HEAD})
 _HAIRPIN = """
 [[alias.forward]] # the hairpin: lan4 reaches lan3 by tap1's address
 on = "tap1"
@@ -77,9 +91,10 @@ class Stage:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: `bridgectl demo [--megabytes N] [--replay]`."""
+    """The command line: `bridgectl demo [--peer WHO] [--megabytes N] [--replay]`."""
     parser = argparse.ArgumentParser(prog="bridgectl demo", description="the four flows on this machine")
     parser.add_argument("--megabytes", type=int, default=100, help="of each TCP transfer, each way (default 100)")
+    parser.add_argument("--peer", choices=PEERS, default=PEERS[0], help="the tunnel's other end (default ours)")
     parser.add_argument("--replay", action="store_true", help="without devices: the same flows as captures")
     options = parser.parse_args(arguments)
     console = Console(soft_wrap=True)
@@ -87,7 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.replay:
         try:
             with topology() as lab:
-                _run(stage, lab, options.megabytes * 1_000_000)
+                far = _other_end(lab, options.peer)
+                try:
+                    _run(stage, lab, far, options.megabytes * 1_000_000)
+                finally:
+                    far.stop()
         except Impossible as reason:
             console.print(f"No lab here: {reason}. The same flows as captures instead.", highlight=False)
             options.replay = True
@@ -105,13 +124,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(stage: Stage, lab: Lab, size_bytes: int) -> None:
-    lab.configure(CONFIGURATION + _HAIRPIN, prefix_list())
+def _other_end(lab: Lab, who: str) -> FarEnd | SecondInstance:
+    if who == PEERS[0]:
+        return SecondInstance(lab)
+    demand_wireguard(lab, in_kernel=False)
+    return FarEnd(lab, in_kernel=False)
+
+
+def _run(stage: Stage, lab: Lab, far: FarEnd | SecondInstance, size_bytes: int) -> None:
+    lab.configure(far.configuration() + _HAIRPIN, prefix_list())
     stage.console.print(f"LAN hosts {', '.join(HOSTS.values())}; gateway {TAP0}; ISP router {ROUTER} with {OFFLOADED};")
-    stage.console.print(f"behind the vpn port {TUNNELLED}: a plain tun device stands in for the tunnel, unencrypted.")
-    with stage.step(f"starting the far ends and the gateway ({PREFIXES} offload prefixes)"):
-        lab.serve()
-        lab.start_gateway()
+    stage.console.print(f"behind the tunnel {TUNNELLED}; its other end is {far.what} at {OUTER_EXIT}:{FAR_PORT}.")
+    with ExitStack() as stack:
+        outside = stack.enter_context(closing(Sniffer(lab.namespaces["exit"], DEVICE)))
+        inside = stack.enter_context(closing(Sniffer(lab.namespaces["lan3"], "eth0")))
+        with stage.step(f"starting the far ends, the tunnel's other end and the gateway ({PREFIXES} offload prefixes)"):
+            lab.serve()
+            far.start()
+            lab.start_gateway()
+        _small_talk(stage, lab, far.hops)
+        with stage.step("what passed the cable between both ends of the tunnel so far"):
+            _cable(stage, outside, inside)
+    with stage.step(f"TCP, {size_bytes // 1_000_000} MB each way, SHA-256 compared"):
+        for flow in FLOWS:
+            _transfer(stage, lab, flow.name, flow.client, flow.remote, flow.seen_as, size_bytes)
+    with stage.step("hairpin: lan4 reaches lan3 by the address of tap1 and a static forward"):
+        _transfer(stage, lab, "lan4 -> lan3", "lan4", TAP1, TAP1, size_bytes // 10)
+    for words in (["peers"], ["arp"], ["alias"], ["stats"]):
+        stage.console.print(f"\n$ bridgectl {' '.join(words)}", style="bold", highlight=False)
+        lab_command = [sys.executable, "-m", "bridgectl", "--socket", str(lab.socket_path), *words]
+        print(lab.namespaces["gw"].run(*lab_command).rstrip())
+    with stage.step("stopping the gateway and the tunnel's other end"):
+        stage.check(lab.stop_gateway() == 0, "exit code 0")
+        left = lab.namespaces["gw"].ip("-br link")
+        stage.check(not any(name in left for name in ("tap0", "tap1", "tun0")), "its devices are gone with it")
+        far.stop()
+        stage.check(far.device not in lab.namespaces["exit"].ip("-br link"), "and so is that of the other end")
+
+
+def _small_talk(stage: Stage, lab: Lab, hops: tuple[str, ...]) -> None:
     with stage.step("UDP request and reply, each hop as the gateway saw it"):
         _show_hops(stage, lab)
     with stage.step("ping"):
@@ -119,25 +170,34 @@ def _run(stage: Stage, lab: Lab, size_bytes: int) -> None:
             _ping(stage, lab, flow)
     with stage.step("traceroute"):
         for flow in FLOWS:
-            _traceroute(stage, lab, flow)
-    with stage.step(f"TCP, {size_bytes // 1_000_000} MB each way, SHA-256 compared"):
-        for flow in FLOWS:
-            _transfer(stage, lab, flow.name, flow.client, flow.remote, flow.seen_as, size_bytes)
+            _traceroute(stage, lab, flow, (TAP0, *(hops if flow.beyond == "vpn" else ()), flow.remote))
     with stage.step("a datagram of 4,000 bytes, fragmented by the sender's kernel"):
         for flow in FLOWS:
             told = lab.client(flow.client, "ask", flow.remote, "4000")
             stage.check(bool(told["ok"]), f"{flow.name}: answered, seen as {told['seen_as']}")
-    with stage.step("hairpin: lan4 reaches lan3 by the address of tap1 and a static forward"):
-        _transfer(stage, lab, "lan4 -> lan3", "lan4", TAP1, TAP1, size_bytes // 10)
-    for words in (["arp"], ["alias"], ["stats"]):
-        stage.console.print(f"\n$ bridgectl {' '.join(words)}", style="bold", highlight=False)
-        lab_command = [sys.executable, "-m", "bridgectl", "--socket", str(lab.socket_path), *words]
-        print(lab.namespaces["gw"].run(*lab_command).rstrip())
-    with stage.step("stopping the gateway"):
-        stage.check(lab.stop_gateway() == 0, "exit code 0")
-        left = lab.namespaces["gw"].ip("-br link")
-        gone = not any(name in left for name in ("tap0", "tap1", "tun0", "vpn0"))
-        stage.check(gone, "its devices are gone with it")
+
+
+def _cable(stage: Stage, outside: Sniffer, inside: Sniffer) -> None:
+    """Only the tunnel's messages may be there, and in them neither an inner header nor anything of what was said."""
+    frames = outside.frames()
+    ends = {f"{OUTER_GATEWAY}:{OUR_PORT}", f"{OUTER_EXIT}:{FAR_PORT}"}
+    packets = [frame for frame in frames if frame[12:14] != ethernet.ARP_TYPE]
+    sealed = 0
+    for seen in map(datagram_in, packets):
+        sealed += seen is not None and {seen.source, seen.destination} == ends and seen.payload[:4] in MESSAGE_HEADS
+    stage.check(0 < sealed == len(packets), f"{sealed} UDP packets of the tunnel, {len(packets) - sealed} others")
+    said = [said[at : at + 16] for said in (asked(0, 64), asked(0, 4000)) for at in range(0, len(said), 16)]
+    heads = [
+        (address_int(one) << 32 | address_int(other)).to_bytes(8, "big")
+        for flow in FLOWS
+        if flow.beyond == "vpn"
+        for address in (flow.address, flow.seen_as)
+        for one, other in ((address, flow.remote), (flow.remote, address))
+    ]
+    stage.check(overheard(frames, heads) == 0, "no inner header with the addresses of a flow lies open in them")
+    stage.check(overheard(frames, said) == 0, f"none of {len(said)} pieces of what was said lies open in them")
+    control = inside.frames()
+    stage.check(min(overheard(control, heads), overheard(control, said)) > 0, "on the LAN the same search finds both")
 
 
 def _show_hops(stage: Stage, lab: Lab) -> None:
@@ -157,15 +217,16 @@ def _ping(stage: Stage, lab: Lab, flow: Flow) -> None:
     stage.check("3 received" in printed, f"{flow.name}: 3 packets, {last}")
 
 
-def _traceroute(stage: Stage, lab: Lab, flow: Flow) -> None:
+def _traceroute(stage: Stage, lab: Lab, flow: Flow, wanted: tuple[str, ...]) -> None:
     """The first hop is the gateway (into tun0 its errors carry tap0's address), the last one the remote."""
     if shutil.which("traceroute") is not None:
         words = ("traceroute", "-n", "-q", "1", "-w", "2", "-m", "5", flow.remote)
         printed = lab.namespaces[flow.client].run(*words, check=False)
         hops = [line.split()[1] for line in printed.splitlines()[1:] if len(line.split()) > 1]
     else:
-        hops = [str(lab.client(flow.client, "ping", flow.remote, ttl)["from"]) for ttl in ("1", "2")]
-    stage.check(hops == [TAP0, flow.remote], f"{flow.name}: {' -> '.join(hops)}")
+        ttls = range(1, len(wanted) + 1)
+        hops = [str(lab.client(flow.client, "ping", flow.remote, str(ttl))["from"]) for ttl in ttls]
+    stage.check(hops == list(wanted), f"{flow.name}: {' -> '.join(hops)}")
 
 
 def _transfer(stage: Stage, lab: Lab, name: str, client: str, remote: str, seen_as: str, size_bytes: int) -> None:

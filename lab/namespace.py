@@ -47,13 +47,13 @@ class Namespace:
         """Run `python WORDS` with the project's modules."""
         return self.run(sys.executable, *words, check=check, timeout_s=timeout_s)
 
-    def start(self, *words: str, more: Mapping[str, str] | None = None) -> Process:
-        """Start a command that goes on; `more` for its environment."""
-        return Process(self.command(*words), more)
+    def start(self, *words: str, more: Mapping[str, str] | None = None, listens: bool = False) -> Process:
+        """Start a command that goes on; `more` for its environment, `listens` where it is talked to."""
+        return Process(self.command(*words), more, listens=listens)
 
-    def start_python(self, *words: str) -> Process:
+    def start_python(self, *words: str, listens: bool = False) -> Process:
         """Start `python WORDS` with the project's modules."""
-        return self.start(sys.executable, *words)
+        return self.start(sys.executable, *words, listens=listens)
 
     def switch_offloads_off(self, interface: str) -> None:
         """Make a device compute every checksum and send no super-frame: a receiver behind it then verifies checksums

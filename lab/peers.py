@@ -1,10 +1,11 @@
 """Small programs for both ends of a flow, each run inside a namespace: `python -m lab.peers WORD ...`.
 
-    serve ADDRESS               TCP and UDP on PORT of an address of this host; prints `ready` when it listens
-    transfer HOST UP DOWN       a TCP connection: UP bytes there, DOWN bytes back, both compared by SHA-256
-    ask HOST BYTES [COUNT]      UDP datagrams of BYTES, each echoed with the source address that arrived there
-    ping HOST [TTL] [BYTES]     one ICMP echo request that must not be fragmented, and whoever answers it
-    knock HOST PORT             whether TCP and UDP of a closed port are refused, as they should be
+    serve ADDRESS                 TCP and UDP on PORT of an address of this host; prints `ready` when it listens
+    transfer HOST UP DOWN         a TCP connection: UP bytes there, DOWN bytes back, both compared by SHA-256
+    ask HOST BYTES [COUNT]        UDP datagrams of BYTES, each echoed with the source address that arrived there
+    stream HOST BYTES COUNT RATE  the same, but RATE datagrams a second without waiting for echoes, and what they tell
+    ping HOST [TTL] [BYTES]       one ICMP echo request that must not be fragmented, and whoever answers it
+    knock HOST PORT               whether TCP and UDP of a closed port are refused, as they should be
 
 Clients print one JSON document. They use the kernel's own stack on both sides: what arrives was taken by a real TCP,
 reassembled by a real IP, verified by real checksums.
@@ -31,6 +32,8 @@ LIMIT_S = 20.0
 _CHUNK_BYTES = 1 << 18
 _REQUEST = struct.Struct("!QQ")
 _SOURCE = struct.Struct("!4sH")
+_NUMBER = struct.Struct("!I")
+_QUIET_S = 2.0
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _IP_MTU_DISCOVER = 10  # linux/in.h; the socket module has no names for these before Python 3.14
 _IP_PMTUDISC_DONT, _IP_PMTUDISC_PROBE = 0, 3  # DF clear; DF set, whatever the path's MTU is believed to be
@@ -109,7 +112,7 @@ def ask(host: str, size: str, count: str = "1") -> dict[str, object]:
         asking.connect((host, PORT))
         local = asking.getsockname()
         for number in range(int(count)):
-            payload = random.Random(number).randbytes(size_bytes)
+            payload = asked(number, size_bytes)
             asking.send(payload)
             try:
                 answer = asking.recv(1 << 16)
@@ -124,6 +127,64 @@ def ask(host: str, size: str, count: str = "1") -> dict[str, object]:
         "seen_as": seen,
         "bytes": size_bytes,
         "answered": answered,
+    }
+
+
+def asked(number: int, size_bytes: int) -> bytes:
+    """What the datagram of that number says."""
+    return random.Random(number).randbytes(size_bytes)
+
+
+def stream(host: str, size: str, count: str, rate: str) -> dict[str, object]:
+    """Numbered UDP datagrams at a steady pace and their echoes: how many came, which were the longest run that did not,
+    and the last one that did. Ends when all are back, or nothing has come for 2 s after the last was sent."""
+    size_bytes, wanted, pause_s = int(size), int(count), 1 / float(rate)
+    block = random.Random(size_bytes).randbytes(max(size_bytes - _NUMBER.size, 0))
+    seen = bytearray(wanted)
+    echoes = late = spoiled = refused = sent = 0
+    newest = -1
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as talking:
+        talking.connect((host, PORT))
+        talking.setblocking(False)
+        began = time.monotonic()
+        heard = began
+        while sent < wanted or (not all(seen) and time.monotonic() < heard + _QUIET_S):
+            now = time.monotonic()
+            while sent < wanted and began + sent * pause_s <= now:
+                try:
+                    talking.send(_NUMBER.pack(sent) + block)
+                except OSError:
+                    refused += 1
+                sent += 1
+                heard = now
+            due_s = began + sent * pause_s - now if sent < wanted else heard + _QUIET_S - now
+            if not select.select([talking], [], [], max(due_s, 0))[0]:
+                continue
+            try:
+                answer = talking.recv(1 << 16)
+            except OSError:  # an ICMP error about an earlier one
+                refused += 1
+                continue
+            number = _NUMBER.unpack_from(answer, _SOURCE.size)[0]
+            if answer[_SOURCE.size + _NUMBER.size :] != block or number >= wanted:
+                spoiled += 1
+                continue
+            echoes += 1
+            late += number < newest
+            newest = max(newest, number)
+            seen[number] = 1
+            heard = time.monotonic()
+    answered = sum(seen)
+    return {
+        "ok": answered == wanted and not spoiled,
+        "sent": wanted,
+        "answered": answered,
+        "repeated": echoes - answered,
+        "late": late,
+        "spoiled": spoiled,
+        "refused": refused,
+        "last": newest,
+        "longest_gap": max(map(len, bytes(seen).split(b"\x01"))),
     }
 
 
@@ -200,7 +261,13 @@ def _digest(connection: socket.socket, size_bytes: int) -> str:
     return digest.hexdigest()
 
 
-_CLIENTS: dict[str, Callable[..., dict[str, object]]] = {"transfer": transfer, "ask": ask, "ping": ping, "knock": knock}
+_CLIENTS: dict[str, Callable[..., dict[str, object]]] = {
+    "transfer": transfer,
+    "ask": ask,
+    "stream": stream,
+    "ping": ping,
+    "knock": knock,
+}
 
 
 def main(words: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -10,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND_S = 30.0
@@ -49,15 +51,16 @@ def run(words: Sequence[str], *, check: bool = True, timeout_s: float = COMMAND_
 
 
 class Process:
-    """A command that goes on. Its standard output is read by lines, its standard error is kept in a file."""
+    """A command that goes on. Its standard output is read by lines, its standard error is kept in a file; one that
+    `listens` has a standard input to `say` lines to."""
 
-    def __init__(self, words: Sequence[str], more: Mapping[str, str] | None = None) -> None:
+    def __init__(self, words: Sequence[str], more: Mapping[str, str] | None = None, *, listens: bool = False) -> None:
         self.words = list(words)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._pending = b""
         self._process = subprocess.Popen(
             words,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if listens else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=environment(more),
@@ -73,6 +76,12 @@ class Process:
     def is_running(self) -> bool:
         """False once it has ended."""
         return self._process.poll() is None
+
+    def say(self, line: str) -> None:
+        """Give it a line on its standard input."""
+        assert self._process.stdin is not None, "it does not listen"
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
 
     def line(self, timeout_s: float = COMMAND_S) -> str:
         """The next line that it prints."""
@@ -95,6 +104,18 @@ class Process:
         if code:
             raise Failed(f"{' '.join(self.words)}: exit code {code}\n{self.errors()}")
         return self._pending.decode()
+
+    def document(self, timeout_s: float = COMMAND_S) -> dict[str, Any]:
+        """Wait for its end, good or bad; the JSON object that it printed last."""
+        deadline = time.monotonic() + timeout_s
+        while self._read(deadline):
+            pass
+        self.wait(max(deadline - time.monotonic(), 0))
+        try:
+            found: dict[str, Any] = json.loads(self._pending.decode().strip().splitlines()[-1])
+        except (IndexError, ValueError) as error:
+            raise Failed(f"{' '.join(self.words)}: no document\n{self.errors()}") from error
+        return found
 
     def _read(self, deadline: float) -> bool:
         """Take in what there is until the deadline; False where nothing more comes."""
@@ -131,6 +152,7 @@ class Process:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
         self._errors.close()

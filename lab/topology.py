@@ -5,7 +5,8 @@
                                     tun0  192.168.192.211
                                     vpn0 --(the plain device stands in for the tunnel)-- exit 8.8.8.8
 
-`join_outside` adds a cable for sealed packets, between the machines at both ends of the real tunnel (`lab.wireguard`):
+`join_outside` adds a cable for sealed packets, between the machines at both ends of the real tunnel (`lab.wireguard`);
+`join_by_wire` and `join_by_router` add worse ones (`lab.outside`):
 
     gw 198.51.100.1 == outer == 198.51.100.2 exit
 
@@ -24,10 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from bridge.control_client import NotRunning, request, stream
+from lab import outside
 from lab.namespace import Namespace
+from lab.outside import BadWire, Cable, Outside, Router
 from lab.peers import PORT
 from lab.private import private_names
-from lab.process import Failed, Process
+from lab.process import COMMAND_S, Failed, Process, run
 
 READY_S = 20.0
 _POLL_S = 0.02
@@ -37,7 +40,7 @@ TAP0, TAP1, TUN0, VPN_ALIAS = "192.168.200.2", "192.168.1.2", "192.168.192.211",
 ROUTER = "192.168.1.1"
 OFFLOADED = "114.114.114.114"
 TUNNELLED = "8.8.8.8"
-OUTER_GATEWAY, OUTER_EXIT = "198.51.100.1", "198.51.100.2"
+OUTER_GATEWAY, OUTER_EXIT = outside.OUTER_GATEWAY, outside.OUTER_EXIT
 
 CONFIGURATION = f"""\
 [tap0]
@@ -78,11 +81,13 @@ class Lab:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
         self.gateway: Process | None = None
+        self._outside: Outside | None = None
         self._stack = stack
         self.namespaces: dict[str, Namespace] = {}
         for name in (*HOSTS, "gw", "isp", "exit"):
             self.namespaces[name] = Namespace(name)
             stack.callback(self.namespaces[name].remove)
+        stack.callback(self.part_outside)
         gw, isp = self.namespaces["gw"], self.namespaces["isp"]
         for bridge in ("br0", "br1"):
             gw.ip(f"link add {bridge} type bridge")
@@ -97,16 +102,40 @@ class Lab:
         self.namespaces["exit"].ip(f"addr add {TUNNELLED}/32 dev lo")
 
     def join_outside(self) -> None:
-        """A network between the gateway's machine and the exit, for the sealed packets: `outer` in both. A second call
-        does nothing."""
-        gw, exit_ = self.namespaces["gw"], self.namespaces["exit"]
-        if "outer" in gw.ip("-br link"):
-            return
-        gw.ip("link add outer type veth peer name outer netns exit")
-        gw.ip(f"addr add {OUTER_GATEWAY}/24 dev outer")
-        gw.ip("link set outer up")
-        exit_.ip(f"addr add {OUTER_EXIT}/24 dev outer")
-        exit_.ip("link set outer up")
+        """A cable between the gateway's machine and the exit, for the sealed packets: `outer` in both. Where anything
+        joins them already, that stays."""
+        if self._outside is None:
+            self._outside = Cable(*self._outer_ends())
+
+    def join_by_router(self, mtu_bytes: int = 1500, *, swallows_icmp: bool = False) -> Router:
+        """A router in place of the cable; nothing longer than `mtu_bytes` passes it."""
+        self.part_outside()
+        self._outside = router = Router(*self._outer_ends(), mtu_bytes, swallows_icmp=swallows_icmp)
+        return router
+
+    def join_by_wire(self, seed: int = 1) -> BadWire:
+        """A wire in place of the cable; it is good until it is told otherwise."""
+        self.part_outside()
+        self._outside = wire = BadWire(*self._outer_ends(), seed)
+        return wire
+
+    def part_outside(self) -> None:
+        """Take away what joins both machines."""
+        if self._outside is not None:
+            between, self._outside = self._outside, None
+            between.remove()
+
+    def name_hosts(self, addresses: Mapping[str, str]) -> None:
+        """Addresses by name, for every program of the lab that asks for one from now on, in place of the machine's own
+        /etc/hosts: only the lab's mount namespace sees it."""
+        path = self.folder / "hosts"
+        is_first = not path.exists()
+        path.write_text("".join(f"{address} {name}\n" for name, address in addresses.items()))
+        if is_first:
+            run(["mount", "--bind", str(path), "/etc/hosts"])
+
+    def _outer_ends(self) -> tuple[Namespace, Namespace]:
+        return self.namespaces["gw"], self.namespaces["exit"]
 
     def _cable(self, name: str, bridge: str) -> None:
         """eth0 in the namespace `name`, its other end a port of a bridge of the gateway machine."""
@@ -179,9 +208,9 @@ class Lab:
             if peer.line() != "ready":
                 raise Failed(f"the peer in {name} does not listen on port {PORT}")
 
-    def client(self, name: str, *words: str) -> dict[str, Any]:
+    def client(self, name: str, *words: str, timeout_s: float = COMMAND_S) -> dict[str, Any]:
         """Run a client of `lab.peers` in a namespace; its document, also where it failed."""
-        printed = self.namespaces[name].python("-m", "lab.peers", *words, check=False)
+        printed = self.namespaces[name].python("-m", "lab.peers", *words, check=False, timeout_s=timeout_s)
         try:
             document: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
         except (IndexError, ValueError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.topology import Lab, topology
+from lab.wireguard import FarEnd, demand_wireguard
 from tests.laboratory import needing_the_kernel
 
 
@@ -23,3 +24,26 @@ def lab(bare_lab: Lab) -> Lab:
     bare_lab.serve()
     bare_lab.start_gateway()
     return bare_lab
+
+
+@pytest.fixture(scope="module")
+def wired(bare_lab: Lab) -> Lab:
+    """The topology with far ends, a cable for the tunnel, and no gateway."""
+    with needing_the_kernel():
+        demand_wireguard(bare_lab)
+    bare_lab.serve()
+    bare_lab.join_outside()
+    return bare_lab
+
+
+@pytest.fixture
+def far(wired: Lab) -> Iterator[FarEnd]:
+    """A WireGuard end with fresh keys that is not started yet, and no gateway before and after."""
+    end = FarEnd(wired)
+    yield end
+    end.stop()
+    if wired.gateway is not None:
+        wired.gateway.stop()
+        wired.gateway = None
+    for path in (*wired.folder.glob("*.conf"), wired.folder / "tunnel.json"):
+        path.unlink(missing_ok=True)

@@ -25,7 +25,8 @@ from bridge.ports.datagrams import DatagramSocket
 from bridge.ports.namespace import entered
 from bridge.ports.ways import MOST_KNOWN
 from lab.namespace import Namespace
-from lab.topology import OUTER_EXIT, OUTER_GATEWAY, Lab
+from lab.outside import OUTER_EXIT, OUTER_GATEWAY
+from lab.topology import Lab
 from tunnel.ecn import CE, HANDSHAKE_TOS
 from tunnel.effects import Datagram, Endpoint, Received, TooBig
 from wire.drop import Drop

@@ -21,9 +21,9 @@ import pytest
 
 from bridge.control_client import NotRunning, request
 from lab.namespace import Namespace
+from lab.other_end import KeyFile
 from lab.process import Failed, Process
 from lab.topology import CONFIGURATION, OUTER_EXIT, TAP0, TUN0, TUNNELLED, VPN_ALIAS, Lab
-from lab.wireguard import KeyFile
 
 pytestmark = pytest.mark.lab
 

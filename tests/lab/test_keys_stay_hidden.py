@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,7 @@ from bridge.control_client import ControlError
 from bridge.ports.namespace import entered
 from lab.process import Process
 from lab.topology import TUNNELLED, Lab
-from lab.wireguard import FarEnd, demand_wireguard
-from tests.laboratory import needing_the_kernel
+from lab.wireguard import FarEnd
 
 pytestmark = pytest.mark.lab
 
@@ -43,27 +41,6 @@ QUESTIONS = [
     ("trace", {"port": "tap0", "hex": "00"}),
     ("no such question", {"private_key": True}),
 ]
-
-
-@pytest.fixture(scope="module")
-def wired(bare_lab: Lab) -> Lab:
-    with needing_the_kernel():
-        demand_wireguard()
-    bare_lab.serve()
-    bare_lab.join_outside()
-    return bare_lab
-
-
-@pytest.fixture
-def far(wired: Lab) -> Iterator[FarEnd]:
-    """The far end with a pre-shared key, and a gateway that says everything it can."""
-    end = FarEnd(wired)
-    yield end
-    end.stop()
-    if wired.gateway is not None:
-        wired.gateway.stop()
-        wired.gateway = None
-    (wired.folder / "tunnel.json").unlink(missing_ok=True)
 
 
 def family(pid: int) -> list[int]:

@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP, UDP, IPerror, UDPerror
@@ -17,14 +16,16 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from bridge.ports.namespace import entered
-from lab.topology import OUTER_EXIT, OUTER_GATEWAY, TUNNELLED, Lab
-from lab.wireguard import FAR_PORT, OUR_PORT, FarEnd, demand_wireguard
+from lab.other_end import FAR_PORT, OUR_PORT
+from lab.outside import OUTER_EXIT, OUTER_GATEWAY
+from lab.topology import TUNNELLED, Lab
+from lab.wireguard import FarEnd, demand_wireguard
+from tests.lab.far_end import DEADLINE_S, peer, run, until
 from tests.laboratory import needing_the_kernel
 from tunnel.ecn import HANDSHAKE_TOS
 
 pytestmark = pytest.mark.lab
 
-DEADLINE_S = 30.0
 OURS_6, FAR_6 = "fd00::1", "fd00::2"
 SECOND = "198.51.100.9"
 _EVERY_PROTOCOL = 0x0003
@@ -33,7 +34,7 @@ _EVERY_PROTOCOL = 0x0003
 @pytest.fixture(scope="module")
 def wired(bare_lab: Lab) -> Lab:
     with needing_the_kernel():
-        demand_wireguard()
+        demand_wireguard(bare_lab)
     bare_lab.serve()
     bare_lab.join_outside()
     for name, address in {"gw": OURS_6, "exit": FAR_6}.items():
@@ -42,35 +43,6 @@ def wired(bare_lab: Lab) -> Lab:
         bare_lab.namespaces[name].ip(f"-6 addr add {address}/64 dev outer nodad")
     bare_lab.namespaces["gw"].ip(f"addr add {SECOND}/24 dev outer")
     return bare_lab
-
-
-@pytest.fixture
-def far(wired: Lab) -> Iterator[FarEnd]:
-    """A far end with fresh keys that is not started yet, and no gateway before and after."""
-    end = FarEnd(wired)
-    yield end
-    end.stop()
-    if wired.gateway is not None:
-        wired.gateway.stop()
-        wired.gateway = None
-    (wired.folder / "tunnel.json").unlink(missing_ok=True)
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
-        os.sched_yield()
-
-
-def peer(lab: Lab) -> dict[str, Any]:
-    found: dict[str, Any] = lab.ask("peers")["peers"][0]
-    return found
-
-
-def run(lab: Lab, configuration: str) -> None:
-    lab.configure(configuration)
-    lab.start_gateway()
 
 
 def assert_it_carries(lab: Lab) -> None:

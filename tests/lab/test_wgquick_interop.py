@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lab.topology import OUTER_EXIT, OUTER_GATEWAY, TUNNELLED, Lab
-from lab.wireguard import DEVICE, FAR_PORT, OUR_PORT, FarEnd, demand_wireguard
-from tests.laboratory import needing_the_kernel
+from lab.other_end import FAR_PORT, OUR_PORT
+from lab.outside import OUTER_EXIT, OUTER_GATEWAY
+from lab.topology import TUNNELLED, Lab
+from lab.wireguard import DEVICE, FarEnd
 
 pytestmark = pytest.mark.lab
 
 DEADLINE_S = 30.0
-
-
-@pytest.fixture(scope="module")
-def wired(bare_lab: Lab) -> Lab:
-    with needing_the_kernel():
-        demand_wireguard()
-    bare_lab.serve()
-    bare_lab.join_outside()
-    return bare_lab
-
-
-@pytest.fixture
-def far(wired: Lab) -> Iterator[FarEnd]:
-    """A far end, and no gateway before and after."""
-    end = FarEnd(wired)
-    yield end
-    end.stop()
-    if wired.gateway is not None:
-        wired.gateway.stop()
-        wired.gateway = None
-    for name in ("tunnel.json", "far.conf", "wg0.conf"):
-        (wired.folder / name).unlink(missing_ok=True)
 
 
 def bridgectl(lab: Lab, *words: str) -> str:

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.flows import FLOWS, HOST_TO_VPN, LAN_TO_VPN, observe
-from lab.process import Process
-from lab.topology import OUTER_EXIT, TAP0, TUNNELLED, Lab
-from lab.wireguard import FAR_PORT, FarEnd, demand_wireguard
+from lab.other_end import FAR_PORT
+from lab.outside import OUTER_EXIT
+from lab.topology import TAP0, TUNNELLED, Lab
+from lab.wireguard import FarEnd
 from tests.compiled import compiled_cipher
-from tests.laboratory import needing_the_kernel
+from tests.lab.far_end import DEADLINE_S, peer, run, until
 
 pytestmark = pytest.mark.lab
 
-DEADLINE_S = 30.0
 STOP_S = 2.0
 THROUGH_THE_TUNNEL = pytest.mark.parametrize("flow", [LAN_TO_VPN, HOST_TO_VPN], ids=lambda flow: flow.name)
-
-
-@pytest.fixture(scope="module")
-def wired(bare_lab: Lab) -> Lab:
-    with needing_the_kernel():
-        demand_wireguard()
-    bare_lab.serve()
-    bare_lab.join_outside()
-    return bare_lab
-
-
-@pytest.fixture
-def far(wired: Lab) -> Iterator[FarEnd]:
-    """A far end with fresh keys that is not started yet, and no gateway before and after."""
-    end = FarEnd(wired)
-    yield end
-    end.stop()
-    if wired.gateway is not None:
-        wired.gateway.stop()
-        wired.gateway = None
-    (wired.folder / "tunnel.json").unlink(missing_ok=True)
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
-        os.sched_yield()
-
-
-def peer(lab: Lab) -> dict[str, Any]:
-    found: dict[str, Any] = lab.ask("peers")["peers"][0]
-    return found
-
-
-def run(lab: Lab, configuration: str) -> Process:
-    lab.configure(configuration)
-    return lab.start_gateway()
 
 
 def assert_it_carries_everything(lab: Lab) -> None:
@@ -159,22 +119,37 @@ def test_the_far_end_may_move_to_another_address_while_traffic_flows(wired: Lab,
 def test_a_far_end_that_starts_anew_is_called_again_while_traffic_flows(wired: Lab, far: FarEnd) -> None:
     far.start()
     run(wired, far.configuration())
-    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
-    far.stop()
-    far.start()
-    until(lambda: wired.client("lan3", "ping", TUNNELLED)["ok"], "a new session after 15 s without an answer")
+    running = wired.namespaces["lan3"].start_python("-m", "lab.peers", "stream", TUNNELLED, "200", "5000", "200")
+    try:
+        until(lambda: peer(wired)["rx_bytes"] > 10_000, "traffic flows")
+        far.stop()
+        far.start()
+        before = peer(wired)["rx_bytes"]
+        until(lambda: peer(wired)["rx_bytes"] > before + 10_000, "a new session after 15 s without an answer")
+        told = running.document()
+    finally:
+        running.stop()
+    assert told["last"] == 4999
+    assert told["longest_gap"] < 200 * 20, "it was called as soon as 15 s had passed"
+    assert told["answered"] >= 5000 - told["longest_gap"] - 5, "nothing was lost but while the far end knew no session"
     assert wired.client("lan3", "transfer", TUNNELLED, "1000000", "1000000")["ok"]
 
 
 def test_a_gateway_that_starts_anew_goes_on_with_its_stamps(wired: Lab, far: FarEnd) -> None:
     far.start()
     run(wired, far.configuration())
-    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
-    stamps = (wired.folder / "tunnel.json").read_text()
-    assert far.far.public in stamps
-    assert wired.stop_gateway() == 0
-    wired.start_gateway()
-    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
+    running = wired.namespaces["lan3"].start_python("-m", "lab.peers", "stream", TUNNELLED, "200", "1600", "200")
+    try:
+        until(lambda: peer(wired)["rx_bytes"] > 10_000, "traffic flows")
+        stamps = (wired.folder / "tunnel.json").read_text()
+        assert far.far.public in stamps
+        assert wired.stop_gateway() == 0
+        wired.start_gateway()
+        told = running.document()
+    finally:
+        running.stop()
+    assert told["last"] == 1599
+    assert told["longest_gap"] < 200 * 5, "it is believed at once"
     assert (wired.folder / "tunnel.json").read_text() != stamps
 
 

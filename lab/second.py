@@ -1,0 +1,62 @@
+"""A second instance of ours as the tunnel's other end: the exit role, in the lab's namespace `exit`."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from bridge.control_client import NotRunning, request
+from lab.other_end import OUR_PORT, OtherEnd
+from lab.outside import OUTER_GATEWAY
+from lab.process import Failed, Process
+from lab.topology import READY_S, TUN0, VPN_ALIAS, Lab
+
+ADDRESS = "192.168.192.1"
+_POLL_S = 0.02
+
+
+class SecondInstance(OtherEnd):
+    """A daemon without `[tap0]`: what comes out of the tunnel goes by its tun0 to its machine, and back."""
+
+    what = "a second instance of ours"
+    device = "tun0"
+    hops = (ADDRESS,)  # as every gateway it lowers the time to live
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(lab)
+        self._exit = lab.namespaces["exit"]
+        self._process: Process | None = None
+        self._folder = lab.folder / "exit"
+        self._folder.mkdir(exist_ok=True)
+        self.socket_path = self._folder / "control.sock"
+        self.config_path = self._folder / "gateway.toml"
+
+    def start(self) -> None:
+        """Start it, with the gateway as its one peer, and wait until it answers."""
+        self.config_path.write_text(
+            f'[tun0]\naddress = "{ADDRESS}/24"\n'
+            f'[tunnel]\nname = "{self.name}"\nprivate_key_file = "{self.far.path}"\nlisten_port = {self.port}\n'
+            'state_file = "tunnel.json"\n'
+            f'[peer.home]\npublic_key = "{self.ours.public}"\nallowed_ips = ["{VPN_ALIAS}/32", "{TUN0}/32"]\n'
+            f'endpoint = "{OUTER_GATEWAY}:{OUR_PORT}"\n'
+            '[control]\nsocket = "control.sock"\n'
+        )
+        words = (sys.executable, "-m", "bridgectl", "run", "-c", str(self.config_path))
+        self._process = self._exit.start(*words)
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            if not self._process.is_running:
+                raise Failed(f"the other end ended with exit code {self._process.wait()}\n{self._process.errors()}")
+            try:
+                request(self.socket_path, "stats", {})
+            except NotRunning:
+                time.sleep(_POLL_S)
+            else:
+                return
+        raise Failed(f"the other end gave no answer within {READY_S:g} s\n{self._process.errors()}")
+
+    def stop(self) -> None:
+        """Ask it to end; a second call does nothing."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.stop()
