@@ -313,7 +313,7 @@ class Tunnel:
     # The operator
 
     def set_networks(self, networks: Networks, now: int) -> Effects:
-        """Take over what is announced and what no peer may announce; `ValueError` where it is too much, or no prefix."""
+        """Take over what is announced and what no peer may announce; `ValueError` where it is too much, or none."""
         if len(networks.announce) > MOST_PREFIXES:
             raise ValueError(f"{MOST_PREFIXES} prefixes can be announced at most")
         AllowedIps((PeerConfig("", b"", networks.announce),))

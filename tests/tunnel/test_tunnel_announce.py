@@ -313,7 +313,7 @@ def test_who_does_not_answer_any_more_gives_way_to_who_announces_the_same() -> N
     world, alice, carol, bob = three()
     change(world, carol, "10.7.0.0/16")
     world.run(0.1)
-    del world.at[carol.home]
+    del world.at[carol.home], world.nodes["carol"]
     world.send(bob, "carol", inner())
     world.run(5)
     change(world, alice, "10.7.0.0/16")
@@ -323,7 +323,7 @@ def test_who_does_not_answer_any_more_gives_way_to_who_announces_the_same() -> N
     assert bob.happened(Happening.GAVE_UP) == 1
     assert bob.tunnel.announced() == {"alice": networks("10.7.0.0/16")}
     assert told(alice, "bob") == {network("10.7.0.0/16"): TAKEN}
-    world.at[carol.home] = carol
+    world.at[carol.home] = world.nodes["carol"] = carol
     world.send(carol, "bob", inner())
     world.run(10)
     assert bob.tunnel.announced() == {"alice": networks("10.7.0.0/16")}
