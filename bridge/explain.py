@@ -21,6 +21,7 @@ from bridge.effects import Effect
 from bridge.gateway import Gateway
 from bridge.interface import is_ethernet
 from bridge.outgoing import end_text, protocol_name
+from bridge.peers import prefix_of
 from bridge.replay import Misuse, port_name
 from bridge.summary import summary
 from route.table import RouteTable, node_of
@@ -277,6 +278,19 @@ def _peer(name: str, peer: Peer, status: Status | None, now: int) -> Document:
         "session_age_s": _since(status.session_since, now) if status is not None else None,
         "waiting": status.staged if status is not None else 0,
         "state": _peer_state(status),
+        "accept": [str(prefix) for prefix in peer.accept],
+        **(_announcements(status) if status is not None else {"announced": [], "refused": [], "told": []}),
+    }
+
+
+def _announcements(status: Status) -> Document:
+    """What is taken and refused of what the peer announces, and what it answers to what we do."""
+    verdicts = [(str(prefix_of(network)), verdict) for network, verdict in status.announced if verdict is not None]
+    told = [(str(prefix_of(network)), verdict) for network, verdict in status.told]
+    return {
+        "announced": [prefix for prefix, verdict in verdicts if not verdict.is_refusal],
+        "refused": [{"prefix": prefix, "reason": verdict.says} for prefix, verdict in verdicts if verdict.is_refusal],
+        "told": [{"prefix": prefix, "answer": None if verdict is None else verdict.says} for prefix, verdict in told],
     }
 
 
