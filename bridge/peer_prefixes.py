@@ -42,7 +42,7 @@ class PeerPrefixes:
                 Network(*prefix): peer
                 for peer, prefixes in self.announced.items()
                 for prefix in prefixes
-                if prefix not in self._configured
+                if prefix.length and prefix not in self._configured
             }
         )
 
