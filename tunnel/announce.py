@@ -18,7 +18,7 @@ The answer has a byte for each prefix (`Verdict`), so that the teller's operator
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from tunnel.allowed import AllowedIps
@@ -36,7 +36,7 @@ FIRST_PAUSE_NS: Final = SECOND_NS
 """The pauses between attempts double: the last one leaves 31 s after the first."""
 RENEW_NS: Final = 60 * SECOND_NS
 LISTS_AT_ONCE: Final = 4
-LIST_PAUSE_NS: Final = 5 * SECOND_NS
+LIST_PAUSE_NS: Final = 10 * SECOND_NS
 """Other lists than the one held: that many at once, and another one for each pause."""
 _NUMBERS: Final = 1 << 32
 
@@ -109,12 +109,14 @@ class Claim(NamedTuple):
 
 
 class Hearing:
-    """What one peer tells us. `verdicts`: one for each prefix of the claim; None where it was not looked at yet."""
+    """What one peer tells us. `verdicts`: one for each prefix of the claim; `faults`: what the configuration says of
+    each (`fault_of`). None where they were not looked at yet."""
 
-    __slots__ = ("_lists", "_since_ns", "claim", "verdicts")
+    __slots__ = ("_lists", "_since_ns", "claim", "faults", "verdicts")
 
     def __init__(self) -> None:
         self.claim: Claim | None = None
+        self.faults: list[Verdict | None] | None = None
         self.verdicts: tuple[Verdict, ...] | None = None
         self._lists = LISTS_AT_ONCE
         self._since_ns: int | None = None  # what `_lists` has not grown for
@@ -137,7 +139,7 @@ class Hearing:
         if not self._may_change(now):
             return Drop.TUNNEL_ANNOUNCE_LIMIT
         self.claim = Claim(run, message.number, created_ns, networks)
-        self.verdicts = None
+        self.faults = self.verdicts = None
         return True
 
     def shown(self) -> tuple[tuple[Network, Verdict | None], ...]:
@@ -146,7 +148,8 @@ class Hearing:
 
     def forget(self) -> bool:
         """The keys are gone, or nobody told the list again; True where there was one."""
-        had, self.claim, self.verdicts = self.claim is not None, None, None
+        had = self.claim is not None
+        self.claim = self.faults = self.verdicts = None
         return had
 
     def answer(self) -> Control | None:
@@ -213,11 +216,12 @@ def fault_of(prefix: Network, peer: PeerConfig, allowed: AllowedIps, networks: N
 
 
 class Claimant(NamedTuple):
-    """A peer with a list. `key`: its public key; `is_silent`: its last series of initiations was in vain."""
+    """A peer with a list. `key`: its public key; `faults`: what speaks against each prefix; `is_silent`: its last
+    series of initiations was in vain."""
 
     key: bytes
     networks: tuple[Network, ...]
-    fault: Callable[[Network], Verdict | None]
+    faults: Sequence[Verdict | None]
     is_silent: bool
 
 
@@ -228,21 +232,20 @@ def shared_out(
 
     Who has a prefix keeps it, until it announces it no more or does not answer while somebody else announces it too.
     """
-    faults = [[claimant.fault(network) for network in claimant.networks] for claimant in claimants]
     owners: dict[Network, bytes] = {}
     for are_silent in (False, True):
-        for comes_first in (True, False):
-            for claimant, found in zip(claimants, faults, strict=True):
+        for has_it in (True, False):
+            for claimant in claimants:
                 if claimant.is_silent is not are_silent:
                     continue
-                for network, fault in zip(claimant.networks, found, strict=True):
-                    if fault is None and (not comes_first or before.get(network) == claimant.key):
+                for network, fault in zip(claimant.networks, claimant.faults, strict=True):
+                    if fault is None and (not has_it or before.get(network) == claimant.key):
                         owners.setdefault(network, claimant.key)
     verdicts = [
         tuple(
             fault if fault is not None else Verdict.ACCEPTED if owners[network] == claimant.key else Verdict.TAKEN
-            for network, fault in zip(claimant.networks, found, strict=True)
+            for network, fault in zip(claimant.networks, claimant.faults, strict=True)
         )
-        for claimant, found in zip(claimants, faults, strict=True)
+        for claimant in claimants
     ]
     return owners, verdicts

@@ -11,7 +11,6 @@ old counters refused; the `BurstCipher` opens all of it; windows, timers and inn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 
 from tunnel import tai64n
 from tunnel.allowed import AllowedIps
@@ -273,23 +272,22 @@ class Tunnel:
         if not self._common.is_unjudged:
             return
         self._common.is_unjudged = False
-        heard = [(peer, peer.hearing.claim) for peer in self._peers.values() if peer.hearing.claim is not None]
+        heard: list[Peer] = []
+        claimants: list[Claimant] = []
+        for key, peer in self._peers.items():
+            claim, faults = peer.hearing.claim, peer.hearing.faults
+            if claim is None:
+                continue
+            if faults is None:
+                faults = [fault_of(network, peer.config, self._allowed, self._networks) for network in claim.networks]
+                peer.hearing.faults = faults
+            heard.append(peer)
+            claimants.append(Claimant(key, claim.networks, faults, peer.has_given_up))
         before = self._announced
-        self._announced, verdicts = shared_out(
-            [
-                Claimant(
-                    peer.config.public_key,
-                    claim.networks,
-                    partial(fault_of, peer=peer.config, allowed=self._allowed, networks=self._networks),
-                    peer.has_given_up,
-                )
-                for peer, claim in heard
-            ],
-            before,
-        )
+        self._announced, verdicts = shared_out(claimants, before)
         self._allowed.announce({network: self._peers[key].config.name for network, key in self._announced.items()})
         changed = {key for network, key in before.items() if self._announced.get(network) != key}
-        for (peer, _), found in zip(heard, verdicts, strict=True):
+        for peer, found in zip(heard, verdicts, strict=True):
             if peer.hearing.verdicts == found:
                 continue
             peer.hearing.verdicts = found
@@ -301,6 +299,13 @@ class Tunnel:
         out.events += [
             Event(Happening.ANNOUNCED, peer.config.name) for key, peer in self._peers.items() if key in changed
         ]
+
+    def _judge_all(self, now: int, out: Effects) -> None:
+        """The same after the configuration changed."""
+        for peer in self._peers.values():
+            peer.hearing.faults = None
+        self._common.is_unjudged = True
+        self._judge(now, out)
 
     def announced(self) -> dict[str, tuple[Network, ...]]:
         """What peers announced and got, by peer; an event `ANNOUNCED` says when it changed, or a peer went."""
@@ -325,8 +330,7 @@ class Tunnel:
             for peer in self._peers.values():
                 peer.offer(now, out)
         self._networks = networks
-        common.is_unjudged = True
-        self._judge(now, out)
+        self._judge_all(now, out)
         return out
 
     def set_peers(self, peers: Iterable[PeerConfig], now: int) -> Effects:
@@ -368,8 +372,7 @@ class Tunnel:
         self._by_name = {peer.config.name: peer for peer in made.values()}
         self._allowed = allowed
         self._announced = {network: key for network, key in self._announced.items() if key in made}
-        self._common.is_unjudged = True
-        self._judge(now, out)
+        self._judge_all(now, out)
         return out
 
     def set_endpoint(self, peer: str, endpoint: Endpoint, now: int) -> None:

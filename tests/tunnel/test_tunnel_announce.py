@@ -502,7 +502,7 @@ def test_a_list_that_came_too_soon_is_told_again_by_its_sender() -> None:
     world.run(1)
     for number in range(10):
         change(world, alice, f"192.168.{number}.0/24")
-    world.run(10)
+    world.run(16)
     assert bob.tunnel.announced() == {"alice": networks("192.168.9.0/24")}
 
 
