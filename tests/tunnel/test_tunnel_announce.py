@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.tunnel.tunnel_world import DELAY_NS, EVERYTHING, Node, World, inner, peer_of
 from tunnel.allowed import AllowedIps
@@ -533,6 +535,45 @@ def test_the_limit_does_not_care_how_long_nothing_happened() -> None:
         message = Control(ControlKind.ANNOUNCE, number, RUN + PREFIX.pack(32, number << 8))
         outcomes.append(hearing.take(message, 0, now) is True)
     assert outcomes == ([True] * LISTS_AT_ONCE + [False] * 2) * 2
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["alice", "carol"]),
+            st.integers(0, 2**32 - 1) | st.integers(0, 5),
+            st.binary(max_size=40)
+            | st.lists(st.tuples(st.integers(6, 34), st.integers(0, 2**32 - 1)), max_size=5).map(
+                lambda pairs: (
+                    RUN
+                    + b"".join(
+                        PREFIX.pack(length, value & ~(0xFFFFFFFF >> min(length, 32)) & 0xFFFFFFFF)
+                        for length, value in pairs
+                    )
+                )
+            ),
+        ),
+        max_size=12,
+    )
+)
+def test_whatever_peers_announce_each_gets_only_what_it_may_have(messages: list[tuple[str, int, bytes]]) -> None:
+    world, alice, carol, bob = three("0.0.0.0/0")
+    change(world, bob, "", own="192.168.200.0/24")
+    nodes = {"alice": alice, "carol": carol}
+    for name, number, body in messages:
+        world.send(nodes[name], "bob", Control(ControlKind.ANNOUNCE, number, body).packed())
+        world.run(12)
+    taken = [one for prefixes in bob.tunnel.announced().values() for one in prefixes]
+    assert len(taken) == len(set(taken)) <= 2 * MOST_PREFIXES
+    for prefix in taken:
+        assert prefix.length >= 8
+        assert not any(special.overlaps(prefix) for special in (*NEVER, *LAN))
+        assert bob.tunnel.peer_for(prefix.network) is not None
+    for name in nodes:
+        assert set(bob.tunnel.announced().get(name, ())) == {
+            prefix for prefix, verdict in heard(bob, name).items() if verdict is TAKEN
+        }
 
 
 def test_announced_prefixes_come_and_go_beside_configured_ones() -> None:
