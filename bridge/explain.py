@@ -174,7 +174,7 @@ def alias_flush(gateway: Gateway, arguments: Arguments, now: int) -> Document:
     """End all links but the static ones, or those of the host `inside`."""
     inside = arguments.get("inside")
     address = None if inside is None else _address({"ip": inside})
-    return _document(flushed=gateway.aliases.flush(address))
+    return _document(flushed=gateway.aliases.flush(None if address is None else {address}))
 
 
 def flows(gateway: Gateway, arguments: Arguments, now: int) -> Document:

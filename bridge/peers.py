@@ -91,7 +91,9 @@ def networks_from(config: Config) -> Networks:
         if port is not None:
             own.append(Prefix(int(port.address.network.network_address), port.address.network.prefixlen))
     if config.tun0 is not None:
-        own += [Prefix(address, 32) for address in (int(config.tun0.address.ip), *sorted(subnet_edges(config.tun0.address)))]
+        own += [
+            Prefix(address, 32) for address in (int(config.tun0.address.ip), *sorted(subnet_edges(config.tun0.address)))
+        ]
     if config.vpn is not None and config.vpn.address is not None:
         own.append(Prefix(int(config.vpn.address), 32))
     return Networks(_networks(config.announced), _networks(own), _networks(NEVER_FORWARDED))
