@@ -309,16 +309,16 @@ class Tunnel:
 
     def announced(self) -> dict[str, tuple[Network, ...]]:
         """What peers announced and got, by peer; an event `ANNOUNCED` says when it changed, or a peer went."""
-        found: dict[str, tuple[Network, ...]] = {}
+        found: dict[str, list[Network]] = {}
         for network, key in self._announced.items():
-            name = self._peers[key].config.name
-            found[name] = (*found.get(name, ()), network)
-        return found
+            found.setdefault(self._peers[key].config.name, []).append(network)
+        return {name: tuple(held) for name, held in found.items()}
 
     # The operator
 
     def set_networks(self, networks: Networks, now: int) -> Effects:
-        """Take over what is announced and what no peer may announce; `ValueError` where it is too much, or none."""
+        """Take over what is announced and what no peer may announce; `ValueError` where there is too much of it, or a
+        prefix is none."""
         if len(networks.announce) > MOST_PREFIXES:
             raise ValueError(f"{MOST_PREFIXES} prefixes can be announced at most")
         AllowedIps((PeerConfig("", b"", networks.announce),))
