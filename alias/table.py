@@ -276,13 +276,15 @@ class Aliases:
                 yield from [link for link in space.by_port.values() if now < link.expires_ns]
         yield from [link for link in self._others.values() if now < link.expires_ns]
 
-    def flush(self, inside: int | None = None, now: int | None = None) -> int:
-        """End all links that are not static (of the address `inside`); how many. `now`: since when their ports rest;
+    def flush(self, insides: Collection[int] | None = None, now: int | None = None) -> int:
+        """End all links that are not static (of these inside addresses); how many. `now`: since when their ports rest;
         None for the latest time that the table has been told."""
         if now is None:
             now = self._latest_ns
         ended = [
-            link for link in self.links(0) if link.expires_ns != NEVER_NS and (inside is None or link.inside == inside)
+            link
+            for link in self.links(0)
+            if link.expires_ns != NEVER_NS and (insides is None or link.inside in insides)
         ]
         for link in ended:
             self._events.append(self._end(link, now))

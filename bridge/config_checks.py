@@ -16,6 +16,8 @@ from bridge.document import Document, Report
 from bridge.toml_lines import KeyPath
 from route.lists import Prefix
 from route.table import NEVER_FORWARDED
+from tunnel.announce import MOST_PREFIXES
+from tunnel.effects import SHORTEST_ANNOUNCED
 
 _WIDEST_SUBNET = 8
 _NARROWEST_TAP_SUBNET = 30
@@ -33,6 +35,7 @@ def check(config: Config, document: Document, report: Report) -> None:
     _forwards(config, document, report)
     _interface_names(config, report)
     _macs_apart(config, report)
+    _announced(config, report)
     _without_effect(config, document, report)
 
 
@@ -204,6 +207,20 @@ def _macs_apart(config: Config, report: Report) -> None:
         report.fault(("tap1", "mac"), what)
 
 
+def _announced(config: Config, report: Report) -> None:
+    """What we announce, as far as no peer of this design would take it."""
+    prefixes = config.tunnel.announce if config.tunnel and config.tunnel.announce else ()
+    for index, prefix in enumerate(prefixes):
+        path: KeyPath = ("tunnel", "announce", index)
+        if prefix.length < SHORTEST_ANNOUNCED:
+            report.fault(path, f"{prefix} is no network behind a node, give prefixes from /{SHORTEST_ANNOUNCED} on")
+        elif around := next((never for never in NEVER_FORWARDED if never.holds(prefix) or prefix.holds(never)), None):
+            report.fault(path, f"{around} is never forwarded, give a prefix outside of it")
+    if len(prefixes) > MOST_PREFIXES:
+        what = f"{len(prefixes)} prefixes do not fit into one message, give {MOST_PREFIXES} at most"
+        report.fault(("tunnel", "announce"), what)
+
+
 def _without_effect(config: Config, document: Document, report: Report) -> None:
     if document.has("offload", "prefixes") and not document.has("tap1"):
         report.warn(("offload",), "nothing is offloaded without [tap1]")
@@ -229,7 +246,7 @@ def _exit_node(config: Config, document: Document, report: Report) -> None:
             report.warn(path, "its packets get no further than other peers, add [tun0] (or [tap1] and exit = true)")
         is_default = config.default_node == name or (document.has("vpn", "node") and config.default_node is None)
         is_named = any(prefix.length for prefix in peer.allowed_ips)
-        if peer.allowed_ips and not (is_named or is_default or peer.exit):
+        if peer.allowed_ips and not (is_named or is_default or peer.exit or peer.accept):
             what = "0.0.0.0/0 routes nothing to the peer, name the prefixes behind it"
             report.warn((*path, "allowed_ips"), what)
 
@@ -248,8 +265,15 @@ def _tunnel(config: Config, document: Document, report: Report) -> None:
         if peer.via is not None:
             what = "relays are not in this version: the peer cannot be reached, and is not listened to"
             report.warn(("peer", name, "via"), what)
-        if not document.has("peer", name, "allowed_ips"):
+        _accept(name, config, report)
+        if not (document.has("peer", name, "allowed_ips") or document.has("peer", name, "accept")):
             report.warn(("peer", name), 'nothing is taken from the peer, add allowed_ips = ["0.0.0.0/0"] or less')
+    if config.tap0 and config.vpn and config.vpn.address:
+        lan = config.tap0.address.network
+        for index, prefix in enumerate(config.announced):
+            if IPv4Network((prefix.network, prefix.length)).overlaps(lan):
+                what = f"nothing is let in to {lan} from the tunnel while vpn.address hides it, take one of both out"
+                report.warn(("tunnel", "announce", index), what)
     named: dict[Prefix, str] = {}
     for name, peer in config.peer.items():
         for index, prefix in enumerate(peer.allowed_ips):
@@ -260,3 +284,15 @@ def _tunnel(config: Config, document: Document, report: Report) -> None:
                 if first != name:
                     what = f"{prefix} is routed to {first}, which names it first"
                     report.warn(("peer", name, "allowed_ips", index), what)
+
+
+def _accept(name: str, config: Config, report: Report) -> None:
+    """Ranges of which nothing can be taken, whatever the peer announces."""
+    connected = [(port, address.network) for port, address in _subnets(config) if port != "tun0"]
+    for index, prefix in enumerate(config.peer[name].accept):
+        path: KeyPath = ("peer", name, "accept", index)
+        if around := next((never for never in NEVER_FORWARDED if never.holds(prefix)), None):
+            report.warn(path, f"has no effect: {around} is never forwarded")
+        for port, network in connected:
+            if IPv4Network((prefix.network, prefix.length)).subnet_of(network):
+                report.warn(path, f"has no effect: it lies in {port}'s subnet {network}")

@@ -35,6 +35,7 @@ from bridge.config_fields import (
 from bridge.control_client import DEFAULT_SOCKET
 from bridge.document import Document
 from bridge.prefix_files import PrefixFiles
+from route.lists import Prefix
 
 Purpose = Literal["run", "check", "replay"]
 
@@ -114,13 +115,15 @@ class OffloadLists(Table):
 
 
 class Tunnel(Table):
-    """`[tunnel]`. `run` and `check` demand the key file. `state_file` is ours: what must survive a restart."""
+    """`[tunnel]`. `run` and `check` demand the key file. `state_file` is ours: what must survive a restart. `announce`
+    is what lies behind us; None is the LAN, where its sources stay as they are in the tunnel (`Config.announced`)."""
 
     private_key_file: AbsolutePath | None = None
     listen_port: PortNumber = 51820
     name: NodeName | None = None
     relay: bool = True
     routes: PathAsWritten | None = None
+    announce: _Prefixes | None = None
     state_file: AbsolutePath = DEFAULT_STATE
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
 
@@ -134,6 +137,7 @@ class Peer(Table):
     endpoint: str | None = None
     persistent_keepalive: Annotated[int, Field(ge=0, le=65535)] = 0
     allowed_ips: _Prefixes = ()
+    accept: _Prefixes = ()
     via: NodeName | None = None
     fallback: NodeName | None = None
     exit: bool = False
@@ -244,6 +248,19 @@ class Config(Table):
     def default_node(self) -> str | None:
         """The node that takes what nothing else names."""
         return self.vpn.node if self.vpn else None
+
+    @property
+    def announced(self) -> tuple[Prefix, ...]:
+        """The prefixes that we tell our peers: as written, else the LAN and this host where no alias hides them."""
+        if self.tunnel is None:
+            return ()
+        if self.tunnel.announce is not None:
+            return self.tunnel.announce
+        if self.tap0 is None or self.vpn is None or self.vpn.address is not None:
+            return ()
+        lan = self.tap0.address.network
+        host = [Prefix(int(self.tun0.address.ip), 32)] if self.tun0 else []
+        return (Prefix(int(lan.network_address), lan.prefixlen), *host)
 
     @property
     def tun0_mtu(self) -> int:

@@ -160,6 +160,7 @@ class Daemon:
                 mtu_bytes=loaded.vpn_mtu,
                 cipher=self._cores,
                 stamps=kept.read(),
+                networks=setup.peers.networks,
             )
         except ValueError as error:
             raise Refused(f"the tunnel cannot be opened: {error}") from error
@@ -367,7 +368,9 @@ class Daemon:
         refusal = _fixed_keys(self.gateway.config, setup.config)
         if refusal is not None:
             raise refusal
-        setup.routes.announce(announced_layers(setup.config, self.gateway.announced))
+        if self.uplink is not None:
+            announced = self.uplink.announced_under(setup.peers)
+            setup.routes.announce(announced_layers(setup.config, announced))
         return explain.moves_to(self.gateway, setup.routes, self.loop.clock())
 
     def _answer_stop(self, _arguments: Document, client: Client) -> None:

@@ -21,7 +21,7 @@ from bridge.effects import Effect
 from bridge.gateway import Gateway
 from bridge.interface import is_ethernet
 from bridge.outgoing import end_text, protocol_name
-from bridge.peers import endpoint_text
+from bridge.peers import endpoint_text, prefix_of
 from bridge.replay import Misuse, port_name
 from bridge.summary import summary
 from route.table import RouteTable, node_of
@@ -177,7 +177,7 @@ def alias_flush(gateway: Gateway, arguments: Arguments, now: int) -> Document:
     """End all links but the static ones, or those of the host `inside`."""
     inside = arguments.get("inside")
     address = None if inside is None else _address({"ip": inside})
-    return _document(flushed=gateway.aliases.flush(address))
+    return _document(flushed=gateway.aliases.flush(None if address is None else {address}))
 
 
 def flows(gateway: Gateway, arguments: Arguments, now: int) -> Document:
@@ -281,6 +281,19 @@ def _peer(name: str, peer: Peer, status: Status | None, now: int) -> Document:
         "session_age_s": _since(status.session_since, now) if status is not None else None,
         "waiting": status.staged if status is not None else 0,
         "state": _peer_state(status),
+        "accept": [str(prefix) for prefix in peer.accept],
+        **(_announcements(status) if status is not None else {"announced": [], "refused": [], "told": []}),
+    }
+
+
+def _announcements(status: Status) -> Document:
+    """What is taken and refused of what the peer announces, and what it answers to what we do."""
+    verdicts = [(str(prefix_of(network)), verdict) for network, verdict in status.announced if verdict is not None]
+    told = [(str(prefix_of(network)), verdict) for network, verdict in status.told]
+    return {
+        "announced": [prefix for prefix, verdict in verdicts if not verdict.is_refusal],
+        "refused": [{"prefix": prefix, "reason": verdict.says} for prefix, verdict in verdicts if verdict.is_refusal],
+        "told": [{"prefix": prefix, "answer": None if verdict is None else verdict.says} for prefix, verdict in told],
     }
 
 

@@ -137,7 +137,9 @@ class Gateway:
                     self.out.arp_effects(self.interfaces[name], table.add(address, mac), now)
         self.config = config
         self.aliases.reconfigure(alias_settings(config), forwards_from(config), reserved_ports(config), now)
+        sides = self._sides()
         self.decision.reconfigure(config, routes)
+        self._end_moved(sides)
         self.admission.peers = self.decision.peers
         self._apply(config)
         self._tell_links()
@@ -146,7 +148,21 @@ class Gateway:
     def announce(self, announced: Announced) -> None:
         """Peers announced these prefixes, put them in the place of what they did before. Packets find them and may come
         from them at once; a reload keeps those of peers that stay."""
+        sides = self._sides()
         self.decision.announce(announced)
+        self._end_moved(sides)
+
+    def _sides(self) -> dict[int, str | None]:
+        """The port or node that each host with links lives behind."""
+        return {link.inside: self.decision.openings.behind(link.inside) for link in self.aliases.links(0)}
+
+    def _end_moved(self, before: dict[int, str | None]) -> None:
+        """A host that lives elsewhere now is another host: what still comes for the one before, in answer to
+        what it sent, is not for the eyes of that one, nor of the kernel where nobody has the prefix any more."""
+        behind = self.decision.openings.behind
+        moved = {inside for inside, port in before.items() if behind(inside) != port}
+        if moved:
+            self.aliases.flush(moved)
 
     @property
     def announced(self) -> Announced:

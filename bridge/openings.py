@@ -90,6 +90,11 @@ class Openings:
                 return Side(self._nodes.port(peer), self._vpn)
         return self._at_tap0 or self._at_tun0
 
+    def behind(self, inside: int) -> str | None:
+        """The same, as the name of the node or the port."""
+        side = self.side_of(inside)
+        return None if side is None else self._nodes.node_at(side.port) or side.port
+
     # From outside
 
     def inside_of(self, arrival: Arrival) -> Side | None:

@@ -27,22 +27,23 @@ class PeerPrefixes:
         self._exits = frozenset(exits)
         self.has_exits = bool(self._exits)
         self.announced: Announced = {}
-        self._narrow = AllowedIps(())
-        self.announce({})
+        self._configured = {prefix for prefixes in self._allowed.values() for prefix in prefixes}
+        self._narrow = AllowedIps(
+            PeerConfig(peer, _NO_KEY, tuple(Network(*prefix) for prefix in prefixes if prefix.length))
+            for peer, prefixes in self._allowed.items()
+        )
 
     def announce(self, announced: Announced) -> None:
         """Put this in the place of what was announced before. Where `allowed_ips` of one peer and an announcement of
         another are one prefix, the configured owner stands alone."""
         self.announced = {peer: tuple(prefixes) for peer, prefixes in announced.items() if peer in self._allowed}
-        configured = {prefix for prefixes in self._allowed.values() for prefix in prefixes}
-        said = {
-            peer: [prefix for prefix in prefixes if prefix not in configured]
-            for peer, prefixes in self.announced.items()
-        }
-        self._narrow = AllowedIps(
-            PeerConfig(peer, _NO_KEY, tuple(Network(*prefix) for prefix in prefixes if prefix.length))
-            for layer in (self._allowed, said)
-            for peer, prefixes in layer.items()
+        self._narrow.announce(
+            {
+                Network(*prefix): peer
+                for peer, prefixes in self.announced.items()
+                for prefix in prefixes
+                if prefix.length and prefix not in self._configured
+            }
         )
 
     def may_send(self, peer: str, source: int) -> bool:

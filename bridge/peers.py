@@ -16,7 +16,10 @@ from bridge.config_fields import may_be_a_peer, parse_endpoint
 from bridge.config_model import Config
 from bridge.faults import ConfigError
 from bridge.prefix_files import reason
-from tunnel.effects import Endpoint, Network, PeerConfig
+from bridge.routing import subnet_edges
+from route.lists import Prefix
+from route.table import NEVER_FORWARDED
+from tunnel.effects import Endpoint, Network, Networks, PeerConfig
 from tunnel.primitives import KEY_BYTES, wipe
 
 _LONGEST_FILE_BYTES = 1024
@@ -28,10 +31,12 @@ HostPort = tuple[str, int]
 
 
 class Peers(NamedTuple):
-    """What the tunnel serves. `names`: the endpoints that are host names, by peer; they are to be looked up."""
+    """What the tunnel serves. `names`: the endpoints that are host names, by peer; they are to be looked up.
+    `networks`: what is announced, and what no peer may announce."""
 
     configs: tuple[PeerConfig, ...]
     names: dict[str, HostPort]
+    networks: Networks = Networks()
 
     def wipe(self) -> None:
         """Overwrite the pre-shared keys, once the tunnel has taken them."""
@@ -69,13 +74,39 @@ def peers_from(config: Config) -> Peers:
             PeerConfig(
                 name,
                 base64.b64decode(peer.public_key),
-                tuple(Network(prefix.network, prefix.length) for prefix in peer.allowed_ips),
+                _networks(peer.allowed_ips),
                 endpoint,
                 bytearray(KEY_BYTES) if peer.preshared_key_file is None else read_key(peer.preshared_key_file),
                 peer.persistent_keepalive,
+                _networks(peer.accept),
             )
         )
-    return Peers(tuple(configs), names)
+    return Peers(tuple(configs), names, networks_from(config))
+
+
+def networks_from(config: Config) -> Networks:
+    """What the tunnel must know of networks. Of tun0's subnet only our own address is out of question for peers: the
+    rest is theirs on a node whose tun0 has the whole tunnel's subnet."""
+    own: list[Prefix] = []
+    for port in (config.tap0, config.tap1):
+        if port is not None:
+            own.append(Prefix(int(port.address.network.network_address), port.address.network.prefixlen))
+    if config.tun0 is not None:
+        own += [
+            Prefix(address, 32) for address in (int(config.tun0.address.ip), *sorted(subnet_edges(config.tun0.address)))
+        ]
+    if config.vpn is not None and config.vpn.address is not None:
+        own.append(Prefix(int(config.vpn.address), 32))
+    return Networks(_networks(config.announced), _networks(own), _networks(NEVER_FORWARDED))
+
+
+def prefix_of(network: Network) -> Prefix:
+    """An IPv4 network of the tunnel as the routes have it."""
+    return Prefix(network.network, network.length)
+
+
+def _networks(prefixes: Iterable[Prefix]) -> tuple[Network, ...]:
+    return tuple(Network(prefix.network, prefix.length) for prefix in prefixes)
 
 
 def address_of(host: str) -> bytes | None:

@@ -24,9 +24,10 @@ from typing import Protocol
 from bridge.gateway import Gateway
 from bridge.loop import Loop, Timer
 from bridge.names import Answer
-from bridge.peers import HostPort, Peers
+from bridge.peers import HostPort, Peers, prefix_of
+from bridge.routing import Announced
 from route.table import vpn_target
-from tunnel.effects import Datagram, Effects, Endpoint, Happening, Received, Stamps, Status, TooBig
+from tunnel.effects import Datagram, Effects, Endpoint, Happening, Network, Received, Stamps, Status, TooBig, Verdict
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import shared_secret
 from wire import offload as offloads
@@ -47,6 +48,9 @@ _OWED = frozenset({Drop.TUNNEL_NO_PEER, Drop.TUNNEL_NO_ENDPOINT, Drop.TUNNEL_GAV
 """Reasons that a sender is told (ICMP 3/1); a queue that is full is congestion, and silent."""
 _ANY_KEY = bytes(range(32))  # a point of low order is one to every key
 _CHANGES = frozenset({Happening.SESSION, Happening.MOVED, Happening.GAVE_UP})
+_TALK = frozenset({Happening.ANNOUNCED, Happening.ANSWERED})
+_TOLD_PREFIXES = 8
+"""Of an announcement in one line of the log."""
 
 
 class Datagrams(Protocol):
@@ -179,6 +183,8 @@ class Uplink:
             self._count(reason, count)
         if not happened.isdisjoint(_CHANGES):
             self._changed(effects, now)
+        if not happened.isdisjoint(_TALK):
+            self._announcements(effects, now)
         for peer, packet, reason in effects.unsent:
             port = self._ports.get(peer)
             if reason in _OWED and port is not None:
@@ -202,6 +208,29 @@ class Uplink:
         """Which nodes the walk may send to."""
         silent = {peer.name for peer in self.tunnel.status(now) if peer.endpoint is None or peer.has_given_up}
         self._gateway.unreachable_nodes = self._unserved | silent
+
+    def _announcements(self, effects: Effects, now: int) -> None:
+        """What peers take of ours is told; what is taken of theirs takes part in the walk from now on."""
+        by_name = {status.name: status for status in self.tunnel.status(now)}
+        for what, peer in effects.events:
+            if what is Happening.ANSWERED and peer in by_name:
+                _tell(f"{peer} answers to what we announce:", by_name[peer].told)
+            elif what is Happening.ANNOUNCED and peer in by_name:
+                _tell(f"{peer} announces", by_name[peer].announced)
+        self._gateway.announce(self._announced())
+
+    def _announced(self) -> Announced:
+        return {
+            peer: [prefix_of(network) for network in networks] for peer, networks in self.tunnel.announced().items()
+        }
+
+    def announced_under(self, peers: Peers) -> Announced:
+        """What would be taken of the peers' announcements under another configuration. It changes the tunnel: this is
+        for a fork."""
+        now = self._loop.clock()
+        self.tunnel.set_peers(peers.configs, now)
+        self.tunnel.set_networks(peers.networks, now)
+        return self._announced()
 
     # Names
 
@@ -241,6 +270,8 @@ class Uplink:
         effects = self.tunnel.set_peers(peers.configs, now)
         self._settle(effects, now)
         self._take_over(peers, unserved)
+        self._settle(self.tunnel.set_networks(peers.networks, now), now)
+        self._gateway.announce(self._announced())  # peers may be gone, or have other names
         self._arm()
 
     def _take_over(self, peers: Peers, unserved: set[str]) -> None:
@@ -279,3 +310,14 @@ class Uplink:
             self._timer.cancel()
         self._loop.remove(self._datagrams.fileno())
         self.tunnel.close()
+
+
+def _tell(who: str, prefixes: Sequence[tuple[Network, Verdict | None]]) -> None:
+    """A line of the log about an announcement, the refused prefixes first."""
+    known = sorted(
+        (verdict.is_refusal is False, verdict, prefix) for prefix, verdict in prefixes if verdict is not None
+    )
+    words = [f"{prefix_of(prefix)} ({verdict.says})" for _, verdict, prefix in known]
+    more = [f"{len(words) - _TOLD_PREFIXES} more"] if len(words) > _TOLD_PREFIXES else []
+    level = logging.WARNING if known and not known[0][0] else logging.INFO
+    log.log(level, "%s %s", who, ", ".join(words[:_TOLD_PREFIXES] + more) or "nothing any more")

@@ -36,6 +36,7 @@ def _checked(options: Options) -> Document:
             *([_tunnel(config)] if config.has_vpn else []),
         ],
         "peers": [_peer(name, peer) for name, peer in config.peer.items()],
+        "announced": [str(prefix) for prefix in config.announced],
         "forwards": [_forward(forward) for forward in config.alias.forward],
         "targets": list(routes.summary()),
         "socket": str(options.socket or config.control.socket),
@@ -79,6 +80,7 @@ def _peer(name: str, peer: Any) -> Document:
         "peer": name,
         "endpoint": peer.endpoint,
         "allowed_ips": [str(prefix) for prefix in peer.allowed_ips],
+        "accept": [str(prefix) for prefix in peer.accept],
         "fallback": peer.fallback,
         "exit": peer.exit,
     }
@@ -106,18 +108,21 @@ def _plan(document: Document) -> Iterator[Shown]:
     yield Table(headings, [[port[key] for key in keys] for port in document["ports"]])
     if document["peers"]:
         yield Table(
-            ("PEER", "ENDPOINT", "ALLOWED IPS", "FALLBACK", "LEAVES BY"),
+            ("PEER", "ENDPOINT", "ALLOWED IPS", "ACCEPTS", "FALLBACK", "LEAVES BY"),
             [
                 (
                     peer["peer"],
                     peer["endpoint"],
                     ", ".join(peer["allowed_ips"]),
+                    ", ".join(peer["accept"]) or None,
                     peer["fallback"],
                     "tap1" if peer["exit"] else None,
                 )
                 for peer in document["peers"]
             ],
         )
+    if document["announced"]:
+        yield f"announced to peers: {', '.join(document['announced'])}"
     if document["forwards"]:
         yield Table(
             ("FORWARD ON", "PROTO", ">OUTSIDE PORT", "INSIDE"),

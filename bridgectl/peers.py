@@ -37,11 +37,24 @@ def _peers(document: Document) -> Iterator[Shown]:
         ],
         empty="no peers",
     )
+    announced = [row for peer in document["peers"] for row in _announced(peer)]
+    if announced:
+        yield Table(("PEER", "ANNOUNCED BY", "PREFIX", "ANSWER"), announced)
     if document["peers"]:
         yield Table(
             ("PEER", "PUBLIC KEY"),
             [(peer["name"], peer["public_key"]) for peer in document["peers"]],
         )
+
+
+def _announced(peer: Document) -> Iterator[tuple[str, str, str, str]]:
+    """What it says lies behind it, with our answer; what we say, with its answer."""
+    for prefix in peer["announced"]:
+        yield peer["name"], "it", prefix, "accepted"
+    for refused in peer["refused"]:
+        yield peer["name"], "it", refused["prefix"], refused["reason"]
+    for told in peer["told"]:
+        yield peer["name"], "us", told["prefix"], told["answer"] or "none yet"
 
 
 def _seconds(seconds: float | None, more: str) -> str | None:

@@ -52,14 +52,14 @@ def observe(lab: Lab, flow: Flow) -> tuple[dict[str, Any], list[Hop]]:
     with ExitStack() as stack:
         watched = {name: stack.enter_context(closing(lab.watch(name))) for name in (flow.port, flow.beyond)}
         answer = lab.client(flow.client, "ask", flow.remote, "64")
-        port, beyond = (_datagrams(watched[name], name, flow.remote) for name in (flow.port, flow.beyond))
+        port, beyond = (datagrams(watched[name], name, flow.remote) for name in (flow.port, flow.beyond))
         with suppress(ControlError, StopIteration):  # nothing more came: what is missing tells
             for packets in (port, beyond, beyond, port):
                 hops.append(next(packets))
     return answer, hops
 
 
-def _datagrams(records: Iterator[dict[str, Any]], port: str, remote: str) -> Iterator[Hop]:
+def datagrams(records: Iterator[dict[str, Any]], port: str, remote: str) -> Iterator[Hop]:
     """The UDP packets to and from `remote` among a port's records; ARP and the hosts' own chatter pass there too."""
     start = ethernet.HEADER_BYTES if port.startswith("tap") else 0
     for record in records:

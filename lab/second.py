@@ -31,9 +31,9 @@ class SecondInstance(OtherEnd):
         self.socket_path = self._folder / "control.sock"
         self.config_path = self._folder / "gateway.toml"
 
-    def start(self) -> None:
-        """Start it, with the gateway as its one peer, and wait until it answers."""
-        self.config_path.write_text(
+    def own_configuration(self) -> str:
+        """Its file, with the gateway as its one peer."""
+        return (
             f'[tun0]\naddress = "{ADDRESS}/24"\n'
             f'[tunnel]\nname = "{self.name}"\nprivate_key_file = "{self.far.path}"\nlisten_port = {self.port}\n'
             'state_file = "tunnel.json"\n'
@@ -41,6 +41,10 @@ class SecondInstance(OtherEnd):
             f'endpoint = "{OUTER_GATEWAY}:{OUR_PORT}"\n'
             '[control]\nsocket = "control.sock"\n'
         )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.config_path.write_text(self.own_configuration())
         words = (sys.executable, "-m", "bridgectl", "run", "-c", str(self.config_path))
         self._process = self._exit.start(*words)
         deadline = time.monotonic() + READY_S

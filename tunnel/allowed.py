@@ -1,12 +1,15 @@
 """Cryptokey routing: which peer an inner address belongs to, both ways.
 
-The longest prefix decides. Several peers may name the same prefix (two nodes that both carry 0.0.0.0/0): each of them
-may send from it, and the first in the order of the configuration gets what is routed by prefix alone.
+The longest prefix decides, whether the operator wrote it (`allowed_ips`) or a peer announced it. Several peers may have
+the same configured prefix (two nodes that both carry 0.0.0.0/0): each of them may send from it, and the first in the
+order of the configuration gets what is routed by prefix alone. An announced prefix has one owner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import insort
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
 
 from tunnel.effects import Network, PeerConfig
 from wire.drop import Drop
@@ -19,12 +22,12 @@ Owners = tuple[str, ...]
 
 
 class AllowedIps:
-    """The prefixes of all peers. Built whole; a reload builds another one.
+    """The prefixes of all peers. Built whole, a reload builds another one; only announced prefixes come and go.
 
     `ValueError` where a prefix has host bits or an impossible length.
     """
 
-    __slots__ = ("_by_length",)
+    __slots__ = ("_announced", "_by_length")
 
     def __init__(self, peers: Iterable[PeerConfig]) -> None:
         tables: dict[int, dict[int, dict[int, Owners]]] = {4: {}, 6: {}}
@@ -38,6 +41,36 @@ class AllowedIps:
                     owners[key] = (*owners.get(key, ()), peer.name)
         # The longest prefix is the smallest shift.
         self._by_length = {version: sorted(table.items()) for version, table in tables.items()}
+        self._announced: dict[Network, str] = {}
+
+    def announce(self, announced: Mapping[Network, str]) -> None:
+        """Put these IPv4 prefixes, each with its peer, in the place of those announced before.
+
+        None of them is a configured one. What it costs goes by their number alone.
+        """
+        tables = self._by_length[4]
+        by_shift = dict(tables)
+        for prefix in self._announced.keys() - announced.keys():
+            shift = 32 - prefix.length
+            del by_shift[shift][prefix.network >> shift]
+        for prefix, peer in announced.items():
+            shift = 32 - prefix.length
+            if shift not in by_shift:
+                by_shift[shift] = {}
+                insort(tables, (shift, by_shift[shift]), key=itemgetter(0))
+            by_shift[shift][prefix.network >> shift] = (peer,)
+        self._announced = dict(announced)
+
+    def configured_around(self, prefix: Network) -> Owners:
+        """The peers whose configured prefix is the longest that holds an IPv4 prefix, or is it; none where only one of
+        no length does: 0.0.0.0/0 says what a peer may send, nothing is routed by it."""
+        for shift, table in self._by_length[4]:
+            if not 32 - prefix.length <= shift < 32:
+                continue
+            found = table.get(prefix.network >> shift)
+            if found is not None and Network(prefix.network >> shift << shift, 32 - shift) not in self._announced:
+                return found
+        return ()
 
     def owners(self, address: int, version: int = 4) -> Owners:
         """The peers whose prefix is the longest around the address; none where nobody has one."""

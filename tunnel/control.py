@@ -15,8 +15,8 @@ other WireGuard peer drops it as an inner packet of no known version, in silence
 |---|---|---|
 | PROBE | zeros, as many as the packet of a probed size has | PROBED |
 | PROBED | none | |
-| ANNOUNCE | prefixes of 5 bytes: length, network | ANNOUNCED |
-| ANNOUNCED | none | |
+| ANNOUNCE | 8 random bytes of the teller's process; prefixes of 5 bytes, 200 at most: length, network | ANNOUNCED |
+| ANNOUNCED | a byte for each prefix: `tunnel.effects.Verdict` | |
 """
 
 from __future__ import annotations

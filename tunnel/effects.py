@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import NamedTuple
+from enum import IntEnum, StrEnum
+from typing import Final, NamedTuple
 
 from wire.drop import Drop
+
+SHORTEST_ANNOUNCED: Final = 8
+"""A wider prefix is no network behind a node: it would be half of the Internet, or all of it."""
 
 
 class Endpoint(NamedTuple):
@@ -62,10 +65,31 @@ class Network(NamedTuple):
     length: int
     version: int = 4
 
+    def holds(self, other: Network) -> bool:
+        """True where every address of `other`, an IPv4 prefix like this one, lies in it."""
+        return self.length <= other.length and (self.network ^ other.network) >> 32 - self.length == 0
+
+    def overlaps(self, other: Network) -> bool:
+        """True where one of the two holds the other."""
+        return self.holds(other) or other.holds(self)
+
+
+class Networks(NamedTuple):
+    """What a configuration says about announced prefixes, beside each peer's `accept`.
+
+    `announce`: what we tell every peer; `own`: addresses and networks of this node, which no peer may announce;
+    `never`: ranges that are never forwarded.
+    """
+
+    announce: tuple[Network, ...] = ()
+    own: tuple[Network, ...] = ()
+    never: tuple[Network, ...] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """One peer as the operator wrote it. A `persistent_keepalive_s` of 0 is off; a psk of zeros is none."""
+    """One peer as the operator wrote it. A `persistent_keepalive_s` of 0 is off; a psk of zeros is none. What it may
+    announce lies inside of `accept`."""
 
     name: str
     public_key: bytes
@@ -73,6 +97,48 @@ class PeerConfig:
     endpoint: Endpoint | None = None
     psk: bytes | bytearray = field(default=bytes(32), repr=False)
     persistent_keepalive_s: int = 0
+    accept: tuple[Network, ...] = ()
+
+
+class Verdict(IntEnum):
+    """What became of an announced prefix; the byte in the answer."""
+
+    ACCEPTED = 0
+    CONFIGURED = 1  # `allowed_ips` give it to the peer already: nothing had to be taken
+    NOT_ALLOWED = 2
+    TOO_WIDE = 3
+    SPECIAL = 4
+    OURS = 5
+    ELSEWHERE = 6
+    TAKEN = 7
+    UNKNOWN = 255  # a byte of a later version of this program
+
+    @property
+    def is_refusal(self) -> bool:
+        """True where packets for the prefix do not go to who announced it."""
+        return self not in (Verdict.ACCEPTED, Verdict.CONFIGURED)
+
+    @property
+    def says(self) -> str:
+        """For people. Public: in JSON documents."""
+        return _WORDS[self]
+
+    @classmethod
+    def _missing_(cls, value: object) -> Verdict:
+        return cls.UNKNOWN
+
+
+_WORDS = {
+    Verdict.ACCEPTED: "accepted",
+    Verdict.CONFIGURED: "configured",
+    Verdict.NOT_ALLOWED: "not in accept",
+    Verdict.TOO_WIDE: f"shorter than /{SHORTEST_ANNOUNCED}",
+    Verdict.SPECIAL: "never forwarded",
+    Verdict.OURS: "a network of the other end itself",
+    Verdict.ELSEWHERE: "configured for another peer",
+    Verdict.TAKEN: "announced by another peer",
+    Verdict.UNKNOWN: "refused",
+}
 
 
 class Stamps(NamedTuple):
@@ -90,6 +156,8 @@ class Happening(StrEnum):
     GAVE_UP = "gave_up"  # a series of initiations stayed without an answer
     STAMPED = "stamped"  # `Tunnel.stamps` has changed: time to write it down
     ERASED = "erased"  # 540 s without a new key: all of the peer's keys are wiped
+    ANNOUNCED = "announced"  # what is taken or refused of the peer's announcement is something else now
+    ANSWERED = "answered"  # the peer said what it takes and refuses of ours
 
 
 class Event(NamedTuple):
@@ -111,6 +179,8 @@ class Status(NamedTuple):
     """One peer, for people. Times are `now` values in ns; None: never, or not known.
 
     `has_session`: a packet would leave at once. `has_given_up`: the last series of initiations was in vain.
+    `announced`: what it says lies behind it, `told`: what we told it, each prefix with what became of it; None while
+    that is not known.
     """
 
     name: str
@@ -124,6 +194,8 @@ class Status(NamedTuple):
     persistent_keepalive_s: int
     has_session: bool
     has_given_up: bool
+    announced: tuple[tuple[Network, Verdict | None], ...] = ()
+    told: tuple[tuple[Network, Verdict | None], ...] = ()
 
 
 class Effects:

@@ -14,10 +14,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tunnel import tai64n
 from tunnel.allowed import AllowedIps
+from tunnel.announce import MOST_PREFIXES, RUN_BYTES, Claimant, Offer, fault_of, shared_out
 from tunnel.control import is_control
 from tunnel.cookies import CookieDesk, LoadGauge, SourceLimits
 from tunnel.ecn import HANDSHAKE_TOS, marked
-from tunnel.effects import Datagram, Effects, Endpoint, PeerConfig, Received, Stamps, Status, TooBig
+from tunnel.effects import (
+    Datagram,
+    Effects,
+    Endpoint,
+    Event,
+    Happening,
+    Network,
+    Networks,
+    PeerConfig,
+    Received,
+    Stamps,
+    Status,
+    TooBig,
+)
 from tunnel.messages import DATA_HEADER, DEFAULT_MTU_BYTES, Kind, index_at, kind_of
 from tunnel.noise import LocalKeys, RemoteKeys, read_static
 from tunnel.peer import Common, Peer
@@ -27,6 +41,7 @@ from tunnel.timers import OFF
 from wire.drop import Drop
 
 _NO_STAMPS = Stamps(tai64n.NEVER, tai64n.NEVER)
+_NO_NETWORKS = Networks()
 _KEEPALIVE_LIMIT_S = 65_535
 
 _Job = tuple[Session, int, Received]
@@ -36,11 +51,23 @@ class Tunnel:
     """Our end of the tunnel and all its peers.
 
     `private_key`: 32 bytes; `wall_ns`: the wall clock, for the stamps of initiations alone; `random_bytes(n)`: n
-    unpredictable bytes; `cipher`: what seals and opens; `stamps`: what `stamps()` said in an earlier run.
-    `ValueError` where a key, a prefix or a keepalive is impossible, or two peers are one.
+    unpredictable bytes; `cipher`: what seals and opens; `stamps`: what `stamps()` said in an earlier run; `networks`:
+    what is announced, and which prefixes no peer may announce.
+    `ValueError` where a key, a prefix or a keepalive is impossible, two peers are one, or too much is announced.
     """
 
-    __slots__ = ("_allowed", "_by_name", "_common", "_desk", "_gauge", "_limits", "_peers", "_remembered")
+    __slots__ = (
+        "_allowed",
+        "_announced",
+        "_by_name",
+        "_common",
+        "_desk",
+        "_gauge",
+        "_limits",
+        "_networks",
+        "_peers",
+        "_remembered",
+    )
 
     def __init__(
         self,
@@ -53,6 +80,7 @@ class Tunnel:
         mtu_bytes: int = DEFAULT_MTU_BYTES,
         cipher: BurstCipher | None = None,
         stamps: Mapping[bytes, Stamps] | None = None,
+        networks: Networks = _NO_NETWORKS,
     ) -> None:
         local = LocalKeys(private_key)
         self._common = Common(local, cipher or Cipher(), random_bytes, wall_ns, mtu_bytes)
@@ -67,12 +95,15 @@ class Tunnel:
             if len(known.received) != tai64n.STAMP_BYTES or len(known.sent) != tai64n.STAMP_BYTES:
                 raise ValueError("a TAI64N stamp has 12 bytes")
             self._remembered[public] = known
+        self._networks = _NO_NETWORKS
+        self._announced: dict[Network, bytes] = {}  # whose a prefix is, by public key
+        self.set_networks(networks, now)
         self.set_peers(peers, now)
 
     # Inner packets leave
 
     def peer_for(self, destination: int, version: int = 4) -> str | None:
-        """The peer whose `allowed_ips` are the longest around an inner destination."""
+        """The peer whose prefix, configured or announced, is the longest around an inner destination."""
         owners = self._allowed.owners(destination, version)
         return owners[0] if owners else None
 
@@ -126,24 +157,26 @@ class Tunnel:
                 self._handshake(kind, datagram, received.source, now, out)
         if jobs:
             self._open(jobs, now, out)
+        self._judge(now, out)
         return out
 
     def _open(self, jobs: list[_Job], now: int, out: Effects) -> None:
-        """Open data messages, and settle each run of one session at once."""
+        """Open data messages, and settle each run of one session at once. A control message ends a run: what comes
+        after it may be allowed by it."""
         opened = self._common.cipher.open_burst([(job[0].keys.receive, job[2].data) for job in jobs])
         packets = out.packets
-        admit = self._allowed.admit
         at, end = 0, len(jobs)
         while at < end:
+            admit = self._allowed.admit
             session = jobs[at][0]
             source = jobs[at][2].source
             peer = session.peer
             name = peer.config.name
             accept = session.window.accept
-            controls: list[bytes] = []
+            control: bytes | None = None
             size = 0
             has_data = False
-            while at < end and jobs[at][0] is session:
+            while at < end and jobs[at][0] is session and control is None:
                 _, counter, (datagram, came_from, ecn) = jobs[at]
                 plain = opened[at]
                 at += 1
@@ -159,7 +192,7 @@ class Tunnel:
                     continue
                 has_data = True
                 if is_control(plain):
-                    controls.append(plain)
+                    control = plain
                     continue
                 packet = admit(plain, name)
                 if ecn and not isinstance(packet, Drop):
@@ -170,8 +203,9 @@ class Tunnel:
                     packets.append((name, packet))
             if size:
                 peer.received(session, source, size, now, out, has_data=has_data)
-                for plain in controls:
-                    peer.control(plain, now, out)
+            if control is not None:
+                peer.control(control, session, now, out)
+                self._judge(now, out)
 
     def _handshake(self, kind: Kind, message: bytes, source: Endpoint, now: int, out: Effects) -> None:
         """Everything but data: mac1 first, then what load demands, then the peer."""
@@ -228,6 +262,7 @@ class Tunnel:
         for peer in self._peers.values():
             if peer.timers.earliest() <= now:
                 peer.tick(now, out)
+        self._judge(now, out)
         return out
 
     def next_deadline(self) -> int | None:
@@ -235,10 +270,77 @@ class Tunnel:
         earliest = min((peer.timers.earliest() for peer in self._peers.values()), default=OFF)
         return None if earliest == OFF else earliest
 
+    # What peers announce
+
+    def _judge(self, now: int, out: Effects) -> None:
+        """Where anything about announcements changed: who gets which prefix now? Who announced hears of it."""
+        if not self._common.is_unjudged:
+            return
+        self._common.is_unjudged = False
+        heard: list[Peer] = []
+        claimants: list[Claimant] = []
+        for key, peer in self._peers.items():
+            claim, faults = peer.hearing.claim, peer.hearing.faults
+            if claim is None:
+                continue
+            if faults is None:
+                faults = [fault_of(network, peer.config, self._allowed, self._networks) for network in claim.networks]
+                peer.hearing.faults = faults
+            heard.append(peer)
+            claimants.append(Claimant(key, claim.networks, faults, peer.has_given_up))
+        before = self._announced
+        self._announced, verdicts = shared_out(claimants, before)
+        self._allowed.announce({network: self._peers[key].config.name for network, key in self._announced.items()})
+        changed = {key for network, key in before.items() if self._announced.get(network) != key}
+        for peer, found in zip(heard, verdicts, strict=True):
+            if peer.hearing.verdicts == found:
+                continue
+            peer.hearing.verdicts = found
+            changed.add(peer.config.public_key)
+            for verdict in found:
+                if verdict.is_refusal:
+                    out.drop(Drop.TUNNEL_ANNOUNCE_REFUSED)
+            peer.answer(now, out)
+        out.events += [
+            Event(Happening.ANNOUNCED, peer.config.name) for key, peer in self._peers.items() if key in changed
+        ]
+
+    def _judge_all(self, now: int, out: Effects) -> None:
+        """The same after the configuration changed."""
+        for peer in self._peers.values():
+            peer.hearing.faults = None
+        self._common.is_unjudged = True
+        self._judge(now, out)
+
+    def announced(self) -> dict[str, tuple[Network, ...]]:
+        """What peers announced and got, by peer; an event `ANNOUNCED` says when it changed, or a peer went."""
+        found: dict[str, list[Network]] = {}
+        for network, key in self._announced.items():
+            found.setdefault(self._peers[key].config.name, []).append(network)
+        return {name: tuple(held) for name, held in found.items()}
+
     # The operator
 
+    def set_networks(self, networks: Networks, now: int) -> Effects:
+        """Take over what is announced and what no peer may announce; `ValueError` where there is too much of it, or a
+        prefix is none."""
+        if len(networks.announce) > MOST_PREFIXES:
+            raise ValueError(f"{MOST_PREFIXES} prefixes can be announced at most")
+        AllowedIps((PeerConfig("", b"", networks.announce),))
+        out = Effects()
+        common, before = self._common, self._common.offer
+        if networks.announce != before.networks:
+            run = before.run if before.number else common.random_bytes(RUN_BYTES)
+            common.offer = Offer(run, before.number + 1, networks.announce)
+            for peer in self._peers.values():
+                peer.offer(now, out)
+        self._networks = networks
+        self._judge_all(now, out)
+        return out
+
     def set_peers(self, peers: Iterable[PeerConfig], now: int) -> Effects:
-        """Take over a configuration, or nothing of it (`ValueError`).
+        """Take over a configuration, or nothing of it (`ValueError`). No event tells of announcements that went with
+        their peers.
 
         A peer that keeps its public and pre-shared key keeps its sessions and what waits for one, whatever its name is
         now; a learned endpoint stays unless another one was written.
@@ -274,6 +376,8 @@ class Tunnel:
         self._peers = made
         self._by_name = {peer.config.name: peer for peer in made.values()}
         self._allowed = allowed
+        self._announced = {network: key for network, key in self._announced.items() if key in made}
+        self._judge_all(now, out)
         return out
 
     def set_endpoint(self, peer: str, endpoint: Endpoint, now: int) -> None:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Final
 
 from tunnel import control, tai64n
+from tunnel.announce import RENEW_NS, Hearing, Offer, Telling
 from tunnel.control import Control, ControlKind
 from tunnel.cookies import CookieJar
 from tunnel.ecn import HANDSHAKE_TOS, outer_tos
@@ -56,7 +57,7 @@ _KEEPALIVE = (b"",)
 class Common:
     """What all peers of a tunnel share."""
 
-    __slots__ = ("cipher", "indices", "local", "mtu_bytes", "random_bytes", "wall_ns")
+    __slots__ = ("cipher", "indices", "is_unjudged", "local", "mtu_bytes", "offer", "random_bytes", "wall_ns")
 
     def __init__(
         self,
@@ -72,6 +73,8 @@ class Common:
         self.wall_ns = wall_ns
         self.mtu_bytes = mtu_bytes
         self.indices = IndexTable(random_bytes)
+        self.offer = Offer()
+        self.is_unjudged = False  # what peers announce, or who may have it, has changed
 
     def jitter_ns(self) -> int:
         """A third of a second at most, so that two ends do not keep step."""
@@ -96,10 +99,12 @@ class Peer:
         "config",
         "endpoint",
         "has_given_up",
+        "hearing",
         "keys",
         "latest_handshake",
         "rx_bytes",
         "stamps",
+        "telling",
         "timers",
         "tx_bytes",
     )
@@ -119,6 +124,8 @@ class Peer:
         self.keys = keys
         self.stamps = stamps
         self.timers = Timers()
+        self.hearing = Hearing()
+        self.telling = Telling(common.offer)
         self.config = replace(config, endpoint=None, persistent_keepalive_s=0)
         self.endpoint: Endpoint | None = None
         self.has_given_up = False
@@ -301,11 +308,17 @@ class Peer:
             self._pending = None
 
     def _ready(self, now: int, out: Effects) -> None:
-        """The handshake is complete: the current session is a new one."""
+        """The handshake is complete: the current session is a new one. Before anything else the peer hears what lies
+        behind us, or it would refuse the packets that wait."""
         self.timers.retransmit = OFF
+        if self.has_given_up:
+            self._common.is_unjudged = True
         self.has_given_up = False
         self.latest_handshake = now
         out.events.append(Event(Happening.SESSION, self.config.name))
+        self.timers.announce = OFF
+        if self.telling.begin():
+            self._announce(now, out)
 
     def _flush(self, now: int, out: Effects) -> bool:
         """Send what waited; False where nothing did."""
@@ -339,8 +352,11 @@ class Peer:
             self.initiate(now, out)
         if has_data and self.timers.keepalive == OFF:
             self.timers.keepalive = now + KEEPALIVE_NS
+        claim = self.hearing.claim
+        if claim is not None and session.created_ns > claim.created_ns and self.timers.withdraw == OFF:
+            self.timers.withdraw = now + RENEW_NS
 
-    def control(self, plain: bytes, now: int, out: Effects) -> None:
+    def control(self, plain: bytes, session: Session, now: int, out: Effects) -> None:
         """A control message came under one of our sessions (`tunnel.control`)."""
         message = control.read(plain)
         if message is None:
@@ -348,11 +364,54 @@ class Peer:
             return
         if message.kind is ControlKind.PROBE:
             self.tell(Control(ControlKind.PROBED, message.number), now, out)
+        elif message.kind is ControlKind.ANNOUNCE:
+            self._hear(message, session, now, out)
+        elif message.kind is ControlKind.ANNOUNCED:
+            outcome = self.telling.answered(message)
+            if isinstance(outcome, Drop):
+                out.drop(outcome)
+                return
+            self.timers.announce = OFF
+            if outcome:
+                out.events.append(Event(Happening.ANSWERED, self.config.name))
 
     def tell(self, message: Control, now: int, out: Effects) -> None:
         """Send a control message, where there is a session to send it under; else it is as if the wire had lost it."""
         if self._current is not None and self._current.room(now) > 0:
             self._emit((message.packed(),), now, out)
+
+    def _hear(self, message: Control, session: Session, now: int, out: Effects) -> None:
+        """The peer announces. What is new is answered once it was judged, which the tunnel does for all peers."""
+        outcome = self.hearing.take(message, session.created_ns, now)
+        if isinstance(outcome, Drop):
+            out.drop(outcome)
+            return
+        self.timers.withdraw = OFF
+        if outcome:
+            self._common.is_unjudged = True
+        else:
+            self.answer(now, out)
+
+    def answer(self, now: int, out: Effects) -> None:
+        """Tell the peer what became of the prefixes that it announced."""
+        message = self.hearing.answer()
+        if message is not None:
+            self.tell(message, now, out)
+
+    def offer(self, now: int, out: Effects) -> None:
+        """The operator changed what we announce."""
+        if self.telling.change(self._common.offer):
+            self._announce(now, out)
+
+    def _announce(self, now: int, out: Effects) -> None:
+        """One attempt to tell the peer our prefixes, where there is a session; the next session tells them anew."""
+        self.timers.announce = OFF
+        if self._current is None or self._current.room(now) == 0:
+            return
+        self.tell(self.telling.message(), now, out)
+        pause = self.telling.pause_ns()
+        if pause is not None:
+            self.timers.announce = now + pause
 
     def _heard(self, source: Endpoint, size_bytes: int, now: int, out: Effects) -> None:
         """Anything authenticated came: that is where the peer is."""
@@ -382,6 +441,10 @@ class Peer:
             timers.erase = OFF
             self.erase()
             out.events.append(Event(Happening.ERASED, self.config.name))
+        if timers.withdraw <= now:
+            self._forget()
+        if timers.announce <= now:
+            self._announce(now, out)
         if timers.retransmit <= now:
             self._retransmit(now, out)
         if timers.unanswered <= now:
@@ -405,14 +468,25 @@ class Peer:
         self.timers.retransmit = OFF
         self._drop_pending()
         self.has_given_up = True
+        self._common.is_unjudged = True
         self._refuse(self._staged, Drop.TUNNEL_GAVE_UP, out)
         self._staged.clear()
         if self.timers.erase == OFF:
             self.timers.erase = now + ERASE_NS
         out.events.append(Event(Happening.GAVE_UP, self.config.name))
 
+    def _forget(self) -> None:
+        """What the peer announced counts no more."""
+        self.timers.withdraw = OFF
+        if self.hearing.forget():
+            self._common.is_unjudged = True
+
     def erase(self) -> None:
-        """Wipe every key of a session and the pending ephemeral one; what waits goes on waiting for its series."""
+        """Wipe every key of a session and the pending ephemeral one; what waits goes on waiting for its series.
+
+        What the peer announced goes with them.
+        """
+        self._forget()
         self._drop_pending()
         for session in (self._current, self._previous, self._next):
             self._end(session)
@@ -441,4 +515,6 @@ class Peer:
             persistent_keepalive_s=self.config.persistent_keepalive_s,
             has_session=current is not None and current.room(now) > 0,
             has_given_up=self.has_given_up,
+            announced=self.hearing.shown(),
+            told=self.telling.shown(),
         )

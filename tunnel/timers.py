@@ -25,9 +25,10 @@ class Timers:
 
     `retransmit`: the initiation goes out again, or the series is given up. `keepalive`: data came and nothing went
     out. `unanswered`: data went out and nothing came. `persistent`: the operator's keepalive. `erase`: the keys.
+    `announce`: our prefixes are told again. `withdraw`: those of the peer were not told again.
     """
 
-    __slots__ = ("erase", "keepalive", "persistent", "retransmit", "unanswered")
+    __slots__ = ("announce", "erase", "keepalive", "persistent", "retransmit", "unanswered", "withdraw")
 
     def __init__(self) -> None:
         self.retransmit = OFF
@@ -35,7 +36,17 @@ class Timers:
         self.unanswered = OFF
         self.persistent = OFF
         self.erase = OFF
+        self.announce = OFF
+        self.withdraw = OFF
 
     def earliest(self) -> int:
         """The next deadline, or `OFF`."""
-        return min(self.retransmit, self.keepalive, self.unanswered, self.persistent, self.erase)
+        return min(
+            self.retransmit,
+            self.keepalive,
+            self.unanswered,
+            self.persistent,
+            self.erase,
+            self.announce,
+            self.withdraw,
+        )

@@ -138,7 +138,7 @@ def test_after_any_traffic_the_table_is_sound(script: list[tuple[object, ...]], 
             now = end
         elif kind == "flush":
             inside = step[1]
-            aliases.flush(address_int(inside) if isinstance(inside, str) else None, now)
+            aliases.flush({address_int(inside)} if isinstance(inside, str) else None, now)
         else:
             chosen = AliasSettings(max_links=12, max_links_per_host=6, filtering=step[3])  # type: ignore[arg-type] # likewise
             forwards = [forward for forward in FORWARDS if forward in step[1]]  # type: ignore[operator] # likewise

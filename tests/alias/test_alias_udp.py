@@ -281,7 +281,7 @@ def test_flush_ends_links_of_one_host_or_of_all() -> None:
     for port in range(5000, 5010):
         nat.out(asks(A, port))
         nat.out(asks(B, port + 100))
-    assert nat.aliases.flush(address_int(A), nat.now) == 10
+    assert nat.aliases.flush({address_int(A)}, nat.now) == 10
     assert {link.inside for link in nat.links()} == {address_int(B)}
     assert nat.aliases.flush() == 10
     assert nat.links() == []

@@ -217,6 +217,11 @@ def test_the_base_of_these_tests_is_accepted_without_a_warning() -> None:
         (BASE + "[peer.hk]\npersistent_keepalive = 65536\n", 12, "give at most 65535"),
         (BASE + '[peer."h k"]\n', 11, '"h k" is no node name'),
         (BASE + "[tunnel]\nlisten_port = 0\n", 12, "give at least 1"),
+        (BASE + '[tunnel]\nannounce = ["0.0.0.0/0"]\n', 12, "no network behind a node, give prefixes from /8 on"),
+        (BASE + '[tunnel]\nannounce = ["127.0.0.0/24"]\n', 12, "127.0.0.0/8 is never forwarded, give a prefix"),
+        (BASE + '[tunnel]\nannounce = ["169.0.0.0/8"]\n', 12, "169.254.0.0/16 is never forwarded"),
+        (BASE + f"[tunnel]\nannounce = {['9.9.9.9/32'] * 201}\n", 12, "201 prefixes do not fit into one message"),
+        (BASE + '[peer.hk]\naccept = ["192.168.200.1/24"]\n', 12, "has host bits set"),
     ],
 )
 def test_a_fault_is_told_with_its_line_and_alone(text: str, line: int, told: str) -> None:
@@ -339,6 +344,9 @@ def test_other_namespaces_may_repeat_device_names() -> None:
         (BASE + 'netns = "x"\n', 11, "has no effect without vpn.interface"),
         (changed("[tun0]", 'kind = "tun"\nbridge = "br1"\n[tun0]'), 7, "has no effect on a port of kind"),
         ('[tun0]\naddress = "10.9.0.1/24"\n[peer.a]\nexit = true\n', 4, "has no effect without [tap1]"),
+        (BASE + '[peer.hk]\naccept = ["224.0.0.0/8"]\n', 12, "has no effect: 224.0.0.0/4 is never forwarded"),
+        (BASE + '[peer.hk]\naccept = ["192.168.200.0/25"]\n', 12, "it lies in tap0's subnet 192.168.200.0/24"),
+        (BASE + '[tunnel]\nannounce = ["192.168.0.0/16"]\n', 12, "nothing is let in to 192.168.200.0/24"),
         (
             BASE + '[peer.a]\nallowed_ips = ["9.0.0.0/8"]\n[peer.b]\nallowed_ips = ["9.0.0.0/8"]\n',
             14,

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from bridge.config import Config, ConfigError, load, read
 from bridge.config_fields import parse_endpoint
+from bridge.peers import networks_from, prefix_of
 from route.lists import Prefix
+from route.table import NEVER_FORWARDED
 from wire.units import address_int
 
 EVERYTHING = """
@@ -297,3 +299,55 @@ def test_bytes_that_are_no_text_are_told_with_their_line(tmp_path: Path) -> None
 )
 def test_endpoints(text: str, endpoint: tuple[str, int] | None) -> None:
     assert parse_endpoint(text) == endpoint
+
+
+UNALIASED = """
+[tap0]
+address = "192.168.200.2/24"
+[tun0]
+address = "192.168.192.211/24"
+[vpn]
+node = "hk"
+[tunnel]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (UNALIASED, ["192.168.200.0/24", "192.168.192.211/32"]),
+        (UNALIASED.replace('[tun0]\naddress = "192.168.192.211/24"\n', ""), ["192.168.200.0/24"]),
+        (UNALIASED + "announce = []\n", []),
+        (UNALIASED + 'announce = ["10.7.0.0/16"]\n', ["10.7.0.0/16"]),
+        (UNALIASED.replace('node = "hk"', 'node = "hk"\naddress = "192.168.192.210"'), []),
+        ('[tun0]\naddress = "10.9.0.1/24"\n[tunnel]\n', []),
+        ('[tun0]\naddress = "10.9.0.1/24"\n[tunnel]\nannounce = ["10.7.0.0/16"]\n', ["10.7.0.0/16"]),
+    ],
+    ids=["a LAN", "a LAN alone", "off", "as written", "behind an alias", "an exit node", "an exit node that does"],
+)
+def test_what_is_announced_is_the_lan_where_its_addresses_are_seen_in_the_tunnel(text: str, told: list[str]) -> None:
+    assert list(map(str, read(text, Path("gateway.toml"), "replay").announced)) == told
+
+
+def test_no_peer_may_announce_what_is_ours() -> None:
+    text = """
+[tap0]
+address = "192.168.200.2/24"
+[tap1]
+address = "192.168.1.2/24"
+gateway = "192.168.1.1"
+[tun0]
+address = "10.8.0.1/24"
+[vpn]
+address = "10.8.0.9"
+node = "hk"
+"""
+    networks = networks_from(read(text, Path("gateway.toml"), "replay"))
+    assert [str(prefix_of(network)) for network in networks.own] == [
+        "192.168.200.0/24",
+        "192.168.1.0/24",
+        "10.8.0.1/32",
+        *(f"10.8.0.{edge}/32" for edge in (0, 255)),
+        "10.8.0.9/32",
+    ]
+    assert [str(prefix_of(network)) for network in networks.never] == list(map(str, NEVER_FORWARDED))

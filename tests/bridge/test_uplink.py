@@ -23,7 +23,8 @@ from bridge.ports.memory import MemoryPort
 from bridge.routing import routes_from
 from bridge.stamps import StampFile
 from bridge.uplink import RESOLVE_AGAIN_S, Uplink
-from tunnel.effects import Datagram, Effects, Endpoint, Network, PeerConfig, Received, Stamps, TooBig
+from route.lists import Prefix
+from tunnel.effects import Datagram, Effects, Endpoint, Network, Networks, PeerConfig, Received, Stamps, TooBig
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import public_key
 from wire.drop import Drop
@@ -371,6 +372,89 @@ def test_peers_are_told_as_the_interface_says(make: Callable[..., World]) -> Non
     assert (hk["endpoint"], hk["latest_handshake_s"], hk["state"]) == ("192.0.2.2:51820", 2.0, "up")
     assert hk["allowed_ips"] == ["0.0.0.0/0"]
     assert (sg["endpoint"], sg["via"], sg["latest_handshake_s"], sg["rx_bytes"]) == (None, None, None, 0)
+
+
+LAB = Network(0x0A140000, 16)
+TAKING = replace(HK, accept=(LAB,))
+
+
+def far_announces(world: World, *networks: Network) -> None:
+    world.wire.deliver(world.far.set_networks(Networks(networks), world.now).datagrams)
+    world.loop.turn(0)
+    world.at_far()
+
+
+def at_lab(world: World) -> str:
+    """What becomes of a packet of the host to a network behind the far end."""
+    world.send(udp(destination="10.20.0.9"))
+    errors = [(packet[ICMP].type, packet[ICMP].code) for packet in world.received() if ICMP in packet]
+    return "unreachable" if errors == [(3, 0)] else IP(world.meet()[0]).dst
+
+
+def test_what_a_peer_announces_is_routed_to_it_until_it_withdraws_it(
+    make: Callable[..., World], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    world = make(TAKING)
+    world.send(udp())
+    world.meet()
+    assert at_lab(world) == "unreachable"
+    far_announces(world, LAB, Network(0x0A150000, 16))
+    assert at_lab(world) == "10.20.0.9"
+    told = explain.route_get(world.gateway, {"ip": "10.20.0.9"}, world.now)
+    assert (told["prefix"], told["target"], told["source"]) == ("10.20.0.0/16", "vpn:hk", "announced by hk")
+    hk = explain.peers(world.gateway.config, world.uplink.status(), world.now)["peers"][0]
+    assert (hk["announced"], hk["refused"]) == (
+        ["10.20.0.0/16"],
+        [{"prefix": "10.21.0.0/16", "reason": "not in accept"}],
+    )
+    assert world.drops()[Drop.TUNNEL_ANNOUNCE_REFUSED] == 1
+    far_announces(world)
+    assert at_lab(world) == "unreachable"
+    assert [record.getMessage() for record in caplog.records if "announces" in record.getMessage()] == [
+        "hk announces 10.21.0.0/16 (not in accept), 10.20.0.0/16 (accepted)",
+        "hk announces nothing any more",
+    ]
+
+
+def test_a_reload_takes_back_what_it_does_not_accept_and_tells_what_we_announce(make: Callable[..., World]) -> None:
+    world = make(TAKING)
+    world.send(udp())
+    world.meet()
+    far_announces(world, LAB)
+    ours = Network(0xC0A8C000, 24)
+    world.uplink.reconfigure(Peers((HK,), {}, Networks((ours,))), set())
+    assert world.gateway.announced == {}
+    world.at_far()
+    assert at_lab(world) == "unreachable"
+    hk = explain.peers(world.gateway.config, world.uplink.status(), world.now)["peers"][0]
+    assert hk["told"] == [{"prefix": "192.168.192.0/24", "answer": "configured"}]
+    world.uplink.reconfigure(Peers((TAKING,), {}), set())
+    assert at_lab(world) == "10.20.0.9"
+    world.uplink.reconfigure(Peers((SG,), {}), {"hk"})
+    assert world.gateway.announced == {}
+
+
+def test_what_another_configuration_would_accept_is_known_before_it_counts(make: Callable[..., World]) -> None:
+    world = make()
+    world.send(udp())
+    world.meet()
+    far_announces(world, LAB)
+    assert world.gateway.announced == {}
+    assert world.uplink.announced_under(Peers((TAKING,), {})) == {"hk": [Prefix(*LAB[:2])]}
+    assert world.gateway.announced == {}
+
+
+def test_a_long_announcement_is_one_line_of_the_log(
+    make: Callable[..., World], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    world = make(TAKING)
+    world.send(udp())
+    world.meet()
+    far_announces(world, *(Network(0x0A140000 + number, 32) for number in range(200)))
+    [line] = [record.getMessage() for record in caplog.records if "announces" in record.getMessage()]
+    assert line.endswith("10.20.0.7/32 (accepted), 192 more")
 
 
 def test_pre_shared_keys_are_overwritten_once_the_tunnel_has_them(make: Callable[..., World]) -> None:

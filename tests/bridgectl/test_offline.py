@@ -296,6 +296,14 @@ def test_check_shows_the_tunnel_of_an_exit_node_and_its_peers(run: Run, folder: 
     (warning,) = said["warnings"]
     assert "exit: has no effect without [tap1]" in warning
     assert "alice" in run("check", "-c", "gateway.toml").stdout
+    announcing = EXIT.replace("[tunnel]\n", '[tunnel]\nannounce = ["10.20.0.0/16"]\n').replace(
+        "exit = true\n", 'exit = true\naccept = ["192.168.0.0/16"]\n'
+    )
+    (folder / "gateway.toml").write_text(announcing)
+    said = document(run("check", "-j", "-c", "gateway.toml"))
+    assert said["announced"] == ["10.20.0.0/16"]
+    assert [peer["accept"] for peer in said["peers"]] == [[], ["192.168.0.0/16"]]
+    assert "announced to peers: 10.20.0.0/16" in run("check", "-c", "gateway.toml").stdout
 
 
 def test_an_exit_node_is_traced_from_its_peers(run: Run, folder: Path) -> None:

@@ -7,7 +7,18 @@ import pytest
 from bridge import explain
 from route.lists import Prefix, parse_prefix
 from tests.conformance.conftest import MakeScenario
-from tests.conformance.exit_node import ALICE, AT_ALICE, AT_BOB, BEHIND_ALICE, CONFIGURATION, WORLD, ends
+from tests.conformance.exit_node import (
+    ALICE,
+    AT_ALICE,
+    AT_BOB,
+    AT_CAROL,
+    BEHIND_ALICE,
+    BEHIND_CAROL,
+    BOB,
+    CONFIGURATION,
+    WORLD,
+    ends,
+)
 from tests.conformance.harness import ADDRESS_O, E, Scenario
 from tests.conformance.packets import only, udp
 from wire.drop import Drop
@@ -61,3 +72,31 @@ def test_a_reload_keeps_what_was_announced_by_peers_that_stay(exit_node: Scenari
     assert only(s.inject("U", udp((WORLD, 53), (BEHIND_BOB, 5000)))).port == AT_BOB
     assert s.gateway.announced.keys() == {"bob"}
     assert explain.route_get(s.gateway, {"ip": "192.168.78.1"}, s.now)["target"] == "unreachable"
+
+
+def link_of(s: Scenario, port: str, host: str) -> int:
+    """The outside port of a link that the host has made, which works."""
+    out = only(s.inject(port, udp((host, 5000), (E, 53))))
+    outside: int = out.ip.sport
+    assert ends(only(s.inject("O", udp((E, 53), (ADDRESS_O, outside))))) == (port, E, host)
+    return outside
+
+
+@pytest.mark.parametrize("peer", [None, "carol"])
+def test_what_comes_for_a_host_that_is_gone_goes_to_nobody_else(exit_node: Scenario, peer: str | None) -> None:
+    s = exit_node
+    s.gateway.announce({"bob": prefixes("192.168.77.0/24", "192.168.78.0/24")})
+    gone, stays = link_of(s, AT_BOB, BEHIND_BOB), link_of(s, AT_BOB, "192.168.78.1")
+    s.gateway.announce({"bob": prefixes("192.168.78.0/24")} | ({peer: prefixes("192.168.77.0/24")} if peer else {}))
+    assert s.inject("O", udp((E, 53), (ADDRESS_O, gone))) == []
+    assert s.dropped == Drop.ALIAS_NO_LINK
+    assert ends(only(s.inject("O", udp((E, 53), (ADDRESS_O, stays))))) == (AT_BOB, E, "192.168.78.1")
+
+
+def test_what_comes_for_a_peer_that_a_reload_has_removed_goes_to_nobody_else(exit_node: Scenario) -> None:
+    s = exit_node
+    gone, stays = link_of(s, AT_CAROL, BEHIND_CAROL), link_of(s, AT_BOB, BOB)
+    s.reload(replace=((CONFIGURATION[CONFIGURATION.index("[peer.carol]") : CONFIGURATION.index("[offload]")], ""),))
+    assert s.inject("O", udp((E, 53), (ADDRESS_O, gone))) == []
+    assert s.dropped == Drop.ALIAS_NO_LINK
+    assert ends(only(s.inject("O", udp((E, 53), (ADDRESS_O, stays))))) == (AT_BOB, E, BOB)
