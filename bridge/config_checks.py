@@ -242,13 +242,10 @@ def _tunnel(config: Config, document: Document, report: Report) -> None:
             report.warn((table,), "no tunnel is opened: vpn.interface, which is not encrypted, takes its place")
         elif document.has("tap0") and not document.has("vpn"):
             report.warn((table,), "no tunnel is opened on a LAN gateway without [vpn], add it with its node")
-    if config.tunnel and config.tunnel.relay and document.has("tunnel", "relay"):
-        report.warn(("tunnel", "relay"), "relaying is not in this version, nothing is passed between peers")
     for name, peer in config.peer.items():
-        if peer.via is not None:
-            what = "relays are not in this version: the peer cannot be reached, and is not listened to"
-            report.warn(("peer", name, "via"), what)
-        if peer.endpoint is not None and peer.endpoint.startswith("["):
+        if peer.via is not None and peer.endpoint is not None:
+            report.warn(("peer", name, "endpoint"), f"has no effect on a peer that is reached via {peer.via}")
+        if peer.via is None and peer.endpoint is not None and peer.endpoint.startswith("["):
             what = "IPv6 endpoints are not in this version: the peer is reached once it calls by IPv4"
             report.warn(("peer", name, "endpoint"), what)
         if not document.has("peer", name, "allowed_ips"):

@@ -153,6 +153,7 @@ class Daemon:
                 random_bytes=os.urandom,
                 mtu_bytes=loaded.vpn_mtu,
                 stamps=kept.read(),
+                role=setup.peers.role,
             )
         except ValueError as error:
             raise Refused(f"the tunnel cannot be opened: {error}") from error
@@ -433,7 +434,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _hook_environment(loaded: Config, gateway_before: str | None) -> dict[str, str]:
-    """INTERFACE and ADDRESS (tun0's, else tap0's), PEER_IP (the default node's) and DEFAULT_GW (the kernel's next hop
+    """INTERFACE and ADDRESS (tun0's, else tap0's), PEER_IP (the default node's, or its relay's) and DEFAULT_GW (the kernel's next hop
     before our ports came up), each only where it is known."""
     port = loaded.tun0 or loaded.tap0
     environment = {}
@@ -441,6 +442,8 @@ def _hook_environment(loaded: Config, gateway_before: str | None) -> dict[str, s
         environment["INTERFACE"] = port.interface
         environment["ADDRESS"] = str(port.address.ip)
     peer = loaded.peer.get(loaded.default_node) if loaded.default_node else None
+    while peer is not None and peer.via is not None:
+        peer = loaded.peer[peer.via]
     if peer is not None and peer.endpoint:
         environment["PEER_IP"] = peer.endpoint.rpartition(":")[0].strip("[]")
     if gateway_before is not None:

@@ -15,7 +15,7 @@ from bridge.config_fields import parse_endpoint
 from bridge.config_model import Config
 from bridge.faults import ConfigError
 from bridge.prefix_files import reason
-from tunnel.effects import Endpoint, Network, PeerConfig
+from tunnel.effects import NO_ROLE, Endpoint, Network, PeerConfig, Role
 from tunnel.primitives import KEY_BYTES, wipe
 
 _LONGEST_FILE_BYTES = 1024
@@ -31,6 +31,7 @@ class Peers(NamedTuple):
 
     configs: tuple[PeerConfig, ...]
     names: dict[str, HostPort]
+    role: Role = NO_ROLE
 
     def wipe(self) -> None:
         """Overwrite the pre-shared keys, once the tunnel has taken them."""
@@ -45,8 +46,8 @@ def has_tunnel(config: Config) -> bool:
 
 
 def served(config: Config) -> list[str]:
-    """The peers that the tunnel serves: not yet those behind a relay."""
-    return [name for name, peer in config.peer.items() if peer.via is None] if has_tunnel(config) else []
+    """The peers that the tunnel serves."""
+    return list(config.peer) if has_tunnel(config) else []
 
 
 def peers_from(config: Config) -> Peers:
@@ -57,7 +58,7 @@ def peers_from(config: Config) -> Peers:
         peer = config.peer[name]
         assert peer.public_key is not None, "`run` demands a public key"
         endpoint: Endpoint | None = None
-        where = parse_endpoint(peer.endpoint) if peer.endpoint else None
+        where = parse_endpoint(peer.endpoint) if peer.endpoint and peer.via is None else None
         if where is not None and ":" not in where[0]:
             address = address_of(where[0])
             if address is None:
@@ -72,9 +73,12 @@ def peers_from(config: Config) -> Peers:
                 endpoint,
                 bytearray(KEY_BYTES) if peer.preshared_key_file is None else read_key(peer.preshared_key_file),
                 peer.persistent_keepalive,
+                peer.via or "",
             )
         )
-    return Peers(tuple(configs), names)
+    tunnel = config.tunnel
+    role = NO_ROLE if tunnel is None else Role(tunnel.name or "", tunnel.relay)
+    return Peers(tuple(configs), names, role)
 
 
 def address_of(host: str) -> bytes | None:

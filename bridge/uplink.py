@@ -193,7 +193,9 @@ class Uplink:
 
     def _judge(self, now: int) -> None:
         """Which nodes the walk may send to."""
-        silent = {peer.name for peer in self.tunnel.status(now) if peer.endpoint is None or peer.has_given_up}
+        statuses = self.tunnel.status(now)
+        silent = {peer.name for peer in statuses if peer.endpoint is None or peer.has_given_up}
+        silent |= {peer.name for peer in statuses if peer.endpoint is not None and peer.endpoint.via in silent}
         self._gateway.unreachable_nodes = self._unserved | silent
 
     # Names
@@ -228,7 +230,7 @@ class Uplink:
         """
         now = self._loop.clock()
         self._send_queued()
-        effects = self.tunnel.set_peers(peers.configs, now)
+        effects = self.tunnel.set_peers(peers.configs, now, peers.role)
         self._settle(effects, now)
         self._take_over(peers, unserved)
         self._arm()

@@ -12,8 +12,8 @@ from wire.drop import Drop
 class Endpoint(NamedTuple):
     """Where a peer's datagrams come from and go to.
 
-    `address`: 4 or 16 bytes in network order; `via`: the name of the peer that relays, with `address` as the relay
-    knows it; "" is direct. The tunnel compares endpoints and hands them back, nothing else.
+    `address`: 4 or 16 bytes in network order. `via`: the name of the neighbour that relays, with the node's id as
+    `address` and port 0 (`tunnel.envelope`); "" is direct, and only such ones leave the tunnel with a datagram.
     """
 
     address: bytes
@@ -51,7 +51,10 @@ class Network(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """One peer as the operator wrote it. A `persistent_keepalive_s` of 0 is off; a psk of zeros is none."""
+    """One peer as the operator wrote it. A `persistent_keepalive_s` of 0 is off; a psk of zeros is none.
+
+    `via`: the name of the peer that relays for it, its `endpoint` does not matter then; "": it is reached directly.
+    """
 
     name: str
     public_key: bytes
@@ -59,6 +62,18 @@ class PeerConfig:
     endpoint: Endpoint | None = None
     psk: bytes | bytearray = field(default=bytes(32), repr=False)
     persistent_keepalive_s: int = 0
+    via: str = ""
+
+
+class Role(NamedTuple):
+    """What this node is to others. `name`: by which they relay to it, "" is none; `relays`: whether it relays for its
+    own peers among each other."""
+
+    name: str = ""
+    relays: bool = True
+
+
+NO_ROLE = Role()
 
 
 class Stamps(NamedTuple):
@@ -96,6 +111,7 @@ class Unsent(NamedTuple):
 class Status(NamedTuple):
     """One peer, for people. Times are `now` values in ns; None: never, or not known.
 
+    `inner_mtu_bytes`: the longest inner packet towards it, less than the tunnel's where it is reached through a relay.
     `has_session`: a packet would leave at once. `has_given_up`: the last series of initiations was in vain.
     """
 
@@ -108,6 +124,7 @@ class Status(NamedTuple):
     tx_bytes: int
     staged: int
     persistent_keepalive_s: int
+    inner_mtu_bytes: int
     has_session: bool
     has_given_up: bool
 

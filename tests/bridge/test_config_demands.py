@@ -87,6 +87,10 @@ def test_a_plain_device_behind_vpn_needs_no_tunnel(folder: Path) -> None:
         (WHOLE.replace(":51820", ""), ['11: peer.hk.endpoint: "203.0.113.10" is no host and port']),
         (WHOLE + 'preshared_key_file = "gone.psk"\n', ["12: peer.hk.preshared_key_file: "]),
         (WHOLE + 'via = "relay"\n', ['12: peer.hk.via: "relay" is no peer']),
+        (
+            WHOLE.replace('name = "home"\n', "") + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\n',
+            ["11: peer.hk.via: this node has no name to be relayed to by, add tunnel.name"],
+        ),
         (WHOLE + 'via = "hk"\n', ["12: peer.hk.via: hk via hk is a circle"]),
         (
             WHOLE + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nvia = "hk"\n',

@@ -333,8 +333,11 @@ def test_other_namespaces_may_repeat_device_names() -> None:
     [
         ('[tap0]\naddress = "192.168.200.2/24"\n[offload]\nprefixes = []\n', 3, "nothing is offloaded without [tap1]"),
         (BASE + 'interface = "vpn0"\n[tunnel]\n', 12, "no tunnel is opened: vpn.interface"),
-        (BASE + "[tunnel]\nrelay = true\n", 12, "relaying is not in this version"),
-        (BASE + '[peer.hk]\nvia = "de"\n[peer.de]\n', 12, "relays are not in this version: the peer cannot be reached"),
+        (
+            BASE + '[peer.hk]\nvia = "de"\nendpoint = "9.9.9.9:9"\n[peer.de]\n',
+            13,
+            "has no effect on a peer that is reached via de",
+        ),
         (BASE + '[peer.hk]\nendpoint = "[2001:db8::1]:51820"\n', 12, "IPv6 endpoints are not in this version"),
         (BASE + "[peer.hk]\n", 11, "nothing is taken from the peer, add allowed_ips"),
         (BASE + 'netns = "x"\n', 11, "has no effect without vpn.interface"),
