@@ -434,8 +434,8 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _hook_environment(loaded: Config, gateway_before: str | None) -> dict[str, str]:
-    """INTERFACE and ADDRESS (tun0's, else tap0's), PEER_IP (the default node's, or its relay's) and DEFAULT_GW (the kernel's next hop
-    before our ports came up), each only where it is known."""
+    """INTERFACE and ADDRESS (tun0's, else tap0's), PEER_IP (the default node's, or its relay's) and DEFAULT_GW (the
+    kernel's next hop before our ports came up), each only where it is known."""
     port = loaded.tun0 or loaded.tap0
     environment = {}
     if port is not None:
