@@ -22,8 +22,10 @@ from bridge.ports.memory import MemoryPort
 from bridge.routing import routes_from
 from bridge.stamps import StampFile
 from bridge.uplink import RESOLVE_AGAIN_S, Uplink
-from tunnel.effects import Datagram, Effects, Endpoint, Network, PeerConfig, Received, Stamps
+from tunnel.effects import NO_ROLE, Datagram, Effects, Endpoint, Network, PeerConfig, Received, Role, Stamps
 from tunnel.endpoint import Tunnel
+from tunnel.envelope import node_id
+from tunnel.messages import Kind, kind_of
 from tunnel.primitives import public_key
 from wire.drop import Drop
 from wire.offload import GSO_TCPV4, Offload
@@ -97,7 +99,7 @@ class World:
         self.uplink = Uplink(
             self.loop,
             self.gateway,
-            self.tunnel(OUR_KEY, peers.configs),
+            self.tunnel(OUR_KEY, peers.configs, peers.role),
             self.wire,
             peers,
             keep=self.kept.append,
@@ -105,9 +107,9 @@ class World:
             unserved=unserved,
         )
 
-    def tunnel(self, key: bytes, peers: Sequence[PeerConfig]) -> Tunnel:
+    def tunnel(self, key: bytes, peers: Sequence[PeerConfig], role: Role = NO_ROLE) -> Tunnel:
         random_bytes = random.Random(key).randbytes
-        return Tunnel(key, peers, self.now, wall_ns=lambda: WALL_NS + self.now, random_bytes=random_bytes)
+        return Tunnel(key, peers, self.now, wall_ns=lambda: WALL_NS + self.now, random_bytes=random_bytes, role=role)
 
     def send(self, *packets: IP, offload: Offload | None = None) -> None:
         """The host sends; one turn of the loop."""
@@ -332,6 +334,57 @@ def test_peers_are_told_as_the_interface_says(make: Callable[..., World]) -> Non
     assert (hk["endpoint"], hk["latest_handshake_s"], hk["state"]) == ("192.0.2.2:51820", 2.0, "up")
     assert hk["allowed_ips"] == ["0.0.0.0/0"]
     assert (sg["endpoint"], sg["via"], sg["latest_handshake_s"], sg["rx_bytes"]) == (None, None, None, 0)
+
+
+BEHIND_HK = replace(SG, endpoint=None, via="hk")
+
+
+def behind_a_relay(make: Callable[..., World]) -> World:
+    """The node sg is reached through hk, which the far end is."""
+    world = make(HK)
+    world.uplink.reconfigure(Peers((HK, BEHIND_HK), {}, Role("home")), set())
+    return world
+
+
+def test_a_node_behind_a_relay_gets_its_packets_in_envelopes_to_the_relay(make: Callable[..., World]) -> None:
+    world = behind_a_relay(make)
+    assert world.gateway.unreachable_nodes == set()
+    world.loop.turn(0)
+    assert [(one.endpoint, kind_of(one.data)) for one in world.wire.sent] == [(FAR, Kind.INITIATION)]
+    world.meet()
+    world.send(udp(destination="9.9.9.9"))
+    assert [(one.endpoint, kind_of(one.data)) for one in world.wire.sent] == [(FAR, Kind.RELAYED)]
+    sg = next(status for status in world.uplink.status() if status.name == "sg")
+    assert sg.endpoint == Endpoint(node_id("sg"), 0, "hk")
+    assert sg.inner_mtu_bytes == 1420 - 52
+
+
+def test_a_relay_that_does_not_answer_makes_its_nodes_unreachable(make: Callable[..., World]) -> None:
+    world = behind_a_relay(make)
+    world.wait(120)
+    assert world.gateway.unreachable_nodes == {"hk", "sg"}
+    world.take()
+    world.send(udp(destination="9.9.9.9"))
+    assert world.received()[-1][ICMP].code == 1
+    world.meet()
+    assert world.gateway.unreachable_nodes == set()
+
+
+def test_a_reload_that_takes_the_relay_away_leaves_the_node_without_an_endpoint(make: Callable[..., World]) -> None:
+    world = behind_a_relay(make)
+    world.loop.turn(0)
+    world.meet()
+    world.uplink.reconfigure(Peers((HK, SG), {}, Role("home")), set())
+    assert world.gateway.unreachable_nodes == {"sg"}
+    world.send(udp())
+    assert len(world.meet()) == 1
+
+
+def test_a_peer_behind_a_relay_is_told_with_via_and_without_an_endpoint(make: Callable[..., World]) -> None:
+    world = behind_a_relay(make)
+    config = read(CONFIGURATION + 'via = "hk"\n', Path("gateway.toml"), "replay")
+    sg = explain.peers(config, world.uplink.status(), world.now)["peers"][1]
+    assert (sg["name"], sg["via"], sg["endpoint"], sg["state"]) == ("sg", "hk", None, "idle")
 
 
 def test_pre_shared_keys_are_overwritten_once_the_tunnel_has_them(make: Callable[..., World]) -> None:
