@@ -253,6 +253,15 @@ def test_a_relay_that_starts_anew_is_found_again_while_traffic_flows() -> None:
         assert len(talk.arrived(name)) >= talk.sent - 25
 
 
+def test_a_relay_that_starts_anew_hears_of_silent_nodes_within_four_minutes() -> None:
+    world = talking()
+    world.run(30)
+    learned = [peer_of(name, known=False) for name in ("alice", "bob", "mallory")]
+    world.restart(world.nodes["relay"], *learned)
+    world.run(240)
+    assert arrives(world, 1)
+
+
 @pytest.mark.parametrize("who", ["alice", "bob"])
 def test_an_end_that_starts_anew_goes_on_while_traffic_flows(who: str) -> None:
     world = talking()
