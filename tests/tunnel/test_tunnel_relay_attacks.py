@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from tunnel_world import HOMES, KEYS, Node, World, inner, kinds, peer_of, star, talking
 
+from tunnel.cookies import SOURCE_BURST, SourceLimits
 from tunnel.effects import Effects, Endpoint, Event, Happening, Received
 from tunnel.endpoint import Tunnel
 from tunnel.envelope import HOPS, Envelope, node_id
@@ -373,6 +374,15 @@ def test_a_flood_is_never_made_larger() -> None:
     assert went[0] <= came[0] / 4
     assert went[1] <= came[1] / 4
     assert relay.packets == []
+
+
+def test_under_load_each_node_behind_a_relay_has_a_share_of_its_own() -> None:
+    """One of them that floods does not use up what the others may have, nor the relay's own."""
+    limits = SourceLimits()
+    flooding, quiet = Endpoint(ALICE, 0, "relay"), Endpoint(MALLORY, 0, "relay")
+    assert [limits.allows(flooding, 0) for _ in range(SOURCE_BURST + 1)] == [True] * SOURCE_BURST + [False]
+    assert limits.allows(quiet, 0)
+    assert limits.allows(HOMES["relay"], 0)
 
 
 def test_relaying_takes_no_memory_at_the_relay() -> None:
