@@ -242,13 +242,14 @@ def _tunnel(config: Config, document: Document, report: Report) -> None:
             report.warn((table,), "no tunnel is opened: vpn.interface, which is not encrypted, takes its place")
         elif document.has("tap0") and not document.has("vpn"):
             report.warn((table,), "no tunnel is opened on a LAN gateway without [vpn], add it with its node")
+    relays = {peer.via for peer in config.peer.values()}  # needed without carrying anything of their own
     for name, peer in config.peer.items():
         if peer.via is not None and peer.endpoint is not None:
             report.warn(("peer", name, "endpoint"), f"has no effect on a peer that is reached via {peer.via}")
         if peer.via is None and peer.endpoint is not None and peer.endpoint.startswith("["):
             what = "IPv6 endpoints are not in this version: the peer is reached once it calls by IPv4"
             report.warn(("peer", name, "endpoint"), what)
-        if not document.has("peer", name, "allowed_ips"):
+        if not document.has("peer", name, "allowed_ips") and name not in relays:
             report.warn(("peer", name), 'nothing is taken from the peer, add allowed_ips = ["0.0.0.0/0"] or less')
     named: dict[Prefix, str] = {}
     for name, peer in config.peer.items():

@@ -111,7 +111,7 @@ class Unsent(NamedTuple):
 class Status(NamedTuple):
     """One peer, for people. Times are `now` values in ns; None: never, or not known.
 
-    `inner_mtu_bytes`: the longest inner packet towards it, less than the tunnel's where it is reached through a relay.
+    `mtu_bytes`: the longest inner packet towards it, less than the tunnel's where it is reached through a relay.
     `has_session`: a packet would leave at once. `has_given_up`: the last series of initiations was in vain.
     """
 
@@ -124,7 +124,7 @@ class Status(NamedTuple):
     tx_bytes: int
     staged: int
     persistent_keepalive_s: int
-    inner_mtu_bytes: int
+    mtu_bytes: int
     has_session: bool
     has_given_up: bool
 

@@ -477,7 +477,7 @@ class Peer:
             tx_bytes=self.tx_bytes,
             staged=len(self._staged),
             persistent_keepalive_s=self.config.persistent_keepalive_s,
-            inner_mtu_bytes=self.mtu_bytes,
+            mtu_bytes=self.mtu_bytes,
             has_session=current is not None and current.room(now) > 0,
             has_given_up=self.has_given_up,
         )

@@ -367,6 +367,11 @@ def test_what_has_no_effect_is_warned_of(text: str, line: int, told: str) -> Non
     assert any(one.startswith(f"gateway.toml:{line}: ") and told in one for one in warnings_of(text))
 
 
+def test_a_relay_needs_no_allowed_ips() -> None:
+    text = BASE + '[peer.hk]\nvia = "de"\nallowed_ips = ["9.0.0.0/8"]\n[peer.de]\n'
+    assert [one for one in warnings_of(text) if "allowed_ips" in one] == []
+
+
 _scalars = st.one_of(
     st.booleans(),
     st.integers(-(2**70), 2**70),

@@ -356,7 +356,7 @@ def test_a_node_behind_a_relay_gets_its_packets_in_envelopes_to_the_relay(make: 
     assert [(one.endpoint, kind_of(one.data)) for one in world.wire.sent] == [(FAR, Kind.RELAYED)]
     sg = next(status for status in world.uplink.status() if status.name == "sg")
     assert sg.endpoint == Endpoint(node_id("sg"), 0, "hk")
-    assert sg.inner_mtu_bytes == 1420 - 52
+    assert sg.mtu_bytes == 1420 - 52
 
 
 def test_a_relay_that_does_not_answer_makes_its_nodes_unreachable(make: Callable[..., World]) -> None:

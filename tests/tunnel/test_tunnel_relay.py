@@ -111,11 +111,11 @@ def test_the_relay_sends_one_datagram_of_the_same_size_for_each_that_came() -> N
 def test_an_envelope_takes_52_bytes_and_the_inner_mtu_gives_them() -> None:
     world = talking()
     alice = world.nodes["alice"].tunnel
-    assert {status.name: status.inner_mtu_bytes for status in alice.status(world.now)} == {"relay": 1420, "bob": 1368}
+    assert {status.name: status.mtu_bytes for status in alice.status(world.now)} == {"relay": 1420, "bob": 1368}
     sizes = [len(alice.send("bob", [inner(size)], world.now).datagrams[0].data) for size in (1360, 1361, 1367, 1368)]
     assert sizes == [1360 + 84, 1368 + 84, 1368 + 84, 1368 + 84]
     alice.set_mtu(1300)
-    assert alice.status(world.now)[1].inner_mtu_bytes == 1248
+    assert alice.status(world.now)[1].mtu_bytes == 1248
 
 
 def test_congestion_marks_pass_the_relay_and_reach_the_inner_packet() -> None:
@@ -260,6 +260,39 @@ def test_a_relay_that_starts_anew_hears_of_silent_nodes_within_four_minutes() ->
     world.restart(world.nodes["relay"], *learned)
     world.run(240)
     assert arrives(world, 1)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_four_hours_of_loss_restarts_and_roaming_end_with_everything_in_order(seed: int) -> None:
+    """Every ten minutes one of the three starts anew or moves, while 3% are lost, repeated or late by up to 0.3 s."""
+    world = talking(seed, persistent_keepalive_s=25)
+    rng = world.rng
+    learned = [peer_of(name, known=False, persistent_keepalive_s=25) for name in ("alice", "bob", "mallory")]
+
+    def fate(datagram: bytes) -> list[int]:
+        late = rng.randrange(300) * 1_000_000 if rng.random() < 0.03 else 0
+        return [] if rng.random() < 0.03 else [DELAY_NS + late] * (2 if rng.random() < 0.03 else 1)
+
+    world.fate = fate
+    talk = Talk(world, 5)
+    for number in range(24):
+        who = rng.choice(("alice", "bob", "relay"))
+        if who == "relay":
+            world.restart(world.nodes[who], *learned)
+        elif rng.random() < 0.5:
+            world.roam(world.nodes[who], f"203.0.113.{100 + number}")
+        else:
+            world.restart(world.nodes[who], *star_peers(who, persistent_keepalive_s=25))
+        talk.go_on(60)
+        for name in RELAYED:
+            assert max(talk.arrived(name)) > talk.sent - 5, (number, who)
+        talk.go_on(540)
+    for name in RELAYED:
+        arrived = talk.arrived(name)
+        assert len(arrived) == len(set(arrived))
+        assert len(arrived) > talk.sent * 0.85
+    named = [(line.by, line.datagram[4:16]) for line in world.log if line.kind in (Kind.DATA, Kind.RELAYED)]
+    assert len(set(named)) == len(named)
 
 
 @pytest.mark.parametrize("who", ["alice", "bob"])
