@@ -180,8 +180,10 @@ def test_what_mallory_sends_to_bob_under_her_own_name_is_for_bob_to_refuse() -> 
     assert is_refused(taken(world, "bob", passed.data, source=HOMES["relay"]), Drop.TUNNEL_RELAY_SOURCE)
 
 
-@pytest.mark.parametrize("source", [ALICE, BOB, MALLORY, RELAY, bytes(8)])
-@pytest.mark.parametrize("destination", [ALICE, BOB, RELAY, bytes(8)])
+@pytest.mark.parametrize(
+    "source", [ALICE, BOB, MALLORY, RELAY, bytes(8)], ids=["alice", "bob", "mallory", "relay", "0"]
+)
+@pytest.mark.parametrize("destination", [ALICE, BOB, RELAY, bytes(8)], ids=["alice", "bob", "relay", "0"])
 def test_a_relay_up_to_no_good_cannot_make_a_message_of_its_own(source: bytes, destination: bytes) -> None:
     """The relay speaks for Alice at Bob's; what it seals itself is not hers, whatever it writes on it."""
     world = talking()
