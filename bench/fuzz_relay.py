@@ -16,12 +16,11 @@ other packets. What must hold after each input:
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections import deque
 from typing import Final
 
-from bench.fuzz import Failure, mutated
+from bench.hostile import Broken, Failure, mutated
 from tunnel.effects import Datagram, Effects, Endpoint, Network, PeerConfig, Received, Role
 from tunnel.endpoint import Tunnel
 from tunnel.envelope import HOPS, Envelope, address_in, named, node_id, read
@@ -197,7 +196,7 @@ def _only(endpoint: Endpoint, data: bytes) -> Effects:
 
 
 def run(seconds: float, seed: int, most: int = 1 << 62) -> int:
-    """Feed inputs until the time is over, at most `most`; their number. What must hold and does not is raised."""
+    """Rounds until the time is over, at most `most` inputs; their number. `Broken` where something did."""
     rng = random.Random(seed)
     end = time.monotonic() + seconds
     number = 0
@@ -222,6 +221,5 @@ def run(seconds: float, seed: int, most: int = 1 << 62) -> int:
                 if round_.under_way:
                     raise Failure(f"what {name} sends does not arrive any more")
         except Exception as error:  # whatever it is, the input that did it is told
-            print(f"relay, input {number} of seed {seed}, to {to}: {datagram.hex()}", file=sys.stderr)
-            raise error
+            raise Broken(f"input {number}, to {to}: {datagram.hex()}") from error
     return number

@@ -246,6 +246,7 @@ class Uplink:
         for peer, named in self._names.items():
             if before.get(peer) != named:
                 self._look_up(peer)
+        self._gateway.out.path_mtus = {self._ports[status.name]: status.mtu_bytes for status in self.status()}
         self._unserved = unserved
         self._judge(self._loop.clock())
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from bench import fuzz_relay
-from bench.fuzz import Failure
+from bench.hostile import Failure
 from tunnel.effects import Effects
 from tunnel.envelope import HOPS, Envelope, node_id
 from tunnel.messages import ENVELOPE_BYTES

@@ -48,12 +48,12 @@ class Machines:
             relay = OUTER_EXIT if name == "home" else RELAY_FOR_FAR
             peers = self._peer("relay1", f"{relay}:51820") + self._peer(other, None) + 'via = "relay1"\n'
         if name == "home":
-            vpn = f'address = "{VPN_ALIAS}"\nmtu = {LARGEST_INNER}\nnode = "far"\n'
+            vpn = f'address = "{VPN_ALIAS}"\nnode = "far"\n'
             ports = CONFIGURATION.partition("[vpn]")[0] + f"[vpn]\n{vpn}"
             ports += '[offload]\nprefixes = ["offload.txt"]\n[control]\nsocket = "control.sock"\n'
         else:
             address = {"relay1": "10.99.0.1", "far": FAR}[name]
-            ports = f'[tun0]\naddress = "{address}/24"\n[vpn]\nmtu = {LARGEST_INNER}\nnode = "home"\n'
+            ports = f'[tun0]\naddress = "{address}/24"\n[vpn]\nnode = "home"\n'
             ports += f'[control]\nsocket = "{name}.sock"\n'
         return ports + common + peers
 
@@ -157,6 +157,8 @@ def test_everything_passes_the_relay_whole_and_the_relay_routes_nothing(machines
     lab = machines.lab
     assert lab.client(client, "ping", FAR)["ok"]
     assert lab.client(client, "ping", FAR, "64", str(LARGEST_INNER - 28))["ok"]
+    refused = lab.client(client, "ping", FAR, "64", str(LARGEST_INNER - 27))
+    assert (refused["ok"], refused["type"], refused["code"]) == (False, 3, 4)
     for size in ("1", "1300", "4000"):
         assert lab.client(client, "ask", FAR, size, "3")["ok"]
     answer = lab.client(client, "transfer", FAR, "5000000", "5000000")
