@@ -10,7 +10,8 @@ reply to its source under load, never larger than what came; one drop is counted
 counters and deadlines are what they were. Messages that were delivered before are hostile, too: they are recordings.
 
 To add a message type: its authenticated part in `AUTHENTIC`, its fields in `FIELDS`, and a stage that holds one back
-(a message sealed under a session belongs beside `up`, as one more of what that stage yields).
+(a message sealed under a session belongs beside `up`, as one more of what that stage yields). Envelopes that are
+sealed as they should be are the business of `bench.fuzz_relay`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ AUTHENTIC: dict[Kind, slice] = {
     Kind.RESPONSE: slice(8, 60),
     Kind.COOKIE_REPLY: slice(8, 64),
     Kind.DATA: slice(4, None),
+    Kind.RELAYED: slice(4, None),
 }
 # Offset and size of what a mutation replaces as a whole.
 FIELDS: dict[Kind, list[tuple[int, int]]] = {
@@ -56,6 +58,7 @@ FIELDS: dict[Kind, list[tuple[int, int]]] = {
     Kind.RESPONSE: [(4, 4), (8, 4), (12, 32), (44, 16), (60, 16), (76, 16)],
     Kind.COOKIE_REPLY: [(4, 4), (8, 24), (32, 32)],
     Kind.DATA: [(4, 4), (8, 8), (16, 16)],
+    Kind.RELAYED: [(4, 4), (8, 8), (16, 20), (36, 16), (52, 16)],
 }
 # Points of low order on Curve25519, and numbers that counters and indices might stumble over.
 POINTS = [

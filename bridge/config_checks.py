@@ -259,14 +259,13 @@ def _tunnel(config: Config, document: Document, report: Report) -> None:
             report.warn((table,), "no tunnel is opened: vpn.interface, which is not encrypted, takes its place")
         elif document.has("tap0") and not document.has("vpn"):
             report.warn((table,), "no tunnel is opened on a LAN gateway without [vpn], add it with its node")
-    if config.tunnel and config.tunnel.relay and document.has("tunnel", "relay"):
-        report.warn(("tunnel", "relay"), "relaying is not in this version, nothing is passed between peers")
+    relays = {peer.via for peer in config.peer.values()}  # needed without carrying anything of their own
     for name, peer in config.peer.items():
-        if peer.via is not None:
-            what = "relays are not in this version: the peer cannot be reached, and is not listened to"
-            report.warn(("peer", name, "via"), what)
         _accept(name, config, report)
-        if not (document.has("peer", name, "allowed_ips") or document.has("peer", name, "accept")):
+        if peer.via is not None and peer.endpoint is not None:
+            report.warn(("peer", name, "endpoint"), f"has no effect on a peer that is reached via {peer.via}")
+        is_relay_alone = name in relays
+        if not (document.has("peer", name, "allowed_ips") or document.has("peer", name, "accept") or is_relay_alone):
             report.warn(("peer", name), 'nothing is taken from the peer, add allowed_ips = ["0.0.0.0/0"] or less')
     if config.tap0 and config.vpn and config.vpn.address:
         lan = config.tap0.address.network

@@ -18,6 +18,7 @@ from bridge.config_model import Config, Peer
 from bridge.document import Document, Report
 from bridge.prefix_files import reason
 from bridge.toml_lines import KeyPath
+from tunnel.relay import same_id
 
 _KEY_BYTES = 32
 _LONGEST_SOCKET_PATH = 107  # sun_path has 108 bytes, with a final zero
@@ -32,6 +33,7 @@ def demand(config: Config, document: Document, report: Report) -> None:
     for name, peer in config.peer.items():
         _peer(name, peer, document, report)
     _peers_apart(config, report)
+    _ids(config, report)
     _ways(config, document, report)
     _fallbacks(config, document, report)
     _programs(config, report)
@@ -137,12 +139,23 @@ def _peers_apart(config: Config, report: Report) -> None:
             report.fault(("peer", name, "public_key"), f"this is the key of {first} too, each peer has its own")
 
 
+def _ids(config: Config, report: Report) -> None:
+    """Relays tell nodes apart by ids that are made of their names."""
+    own = config.tunnel.name if config.tunnel is not None else None
+    clash = same_id(config.peer if own is None or own in config.peer else [own, *config.peer])
+    if clash is not None:
+        path: KeyPath = ("tunnel", "name") if own in clash else ("peer", clash[1])
+        report.fault(path, f'"{clash[0]}" and "{clash[1]}" have the same relay id, give one of them another name')
+
+
 def _ways(config: Config, document: Document, report: Report) -> None:
     """`via` names a peer, and following it ends at one that is reached directly."""
     for name, peer in config.peer.items():
         if peer.via is None:
             continue
         path: KeyPath = ("peer", name, "via")
+        if config.tunnel is not None and not document.has("tunnel", "name"):
+            report.fault(path, "this node has no name to be relayed to by, add tunnel.name as its peers call it")
         if not document.has("peer", peer.via):
             report.fault(path, f'"{peer.via}" is no peer, add [peer.{peer.via}] or name one that is there')
             continue

@@ -161,6 +161,7 @@ class Daemon:
                 cipher=self._cores,
                 stamps=kept.read(),
                 networks=setup.peers.networks,
+                role=setup.peers.role,
             )
         except ValueError as error:
             raise Refused(f"the tunnel cannot be opened: {error}") from error
@@ -452,14 +453,16 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _hook_environment(loaded: Config, gateway_before: str | None) -> dict[str, str]:
-    """INTERFACE and ADDRESS (tun0's, else tap0's), PEER_IP (the default node's) and DEFAULT_GW (the kernel's next hop
-    before our ports came up), each only where it is known."""
+    """INTERFACE and ADDRESS (tun0's, else tap0's), PEER_IP (the default node's, or its relay's) and DEFAULT_GW (the
+    kernel's next hop before our ports came up), each only where it is known."""
     port = loaded.tun0 or loaded.tap0
     environment = {}
     if port is not None:
         environment["INTERFACE"] = port.interface
         environment["ADDRESS"] = str(port.address.ip)
     peer = loaded.peer.get(loaded.default_node) if loaded.default_node else None
+    while peer is not None and peer.via is not None:
+        peer = loaded.peer[peer.via]
     if peer is not None and peer.endpoint:
         environment["PEER_IP"] = peer.endpoint.rpartition(":")[0].strip("[]")
     if gateway_before is not None:

@@ -267,7 +267,7 @@ def peers(config: Config, statuses: Iterable[Status], now: int) -> Document:
 
 
 def _peer(name: str, peer: Peer, status: Status | None, now: int) -> Document:
-    endpoint = status.endpoint if status is not None else None
+    endpoint = status.endpoint if status is not None and peer.via is None else None
     return {
         "name": name,
         "public_key": peer.public_key,

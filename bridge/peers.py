@@ -19,7 +19,7 @@ from bridge.prefix_files import reason
 from bridge.routing import subnet_edges
 from route.lists import Prefix
 from route.table import NEVER_FORWARDED
-from tunnel.effects import Endpoint, Network, Networks, PeerConfig
+from tunnel.effects import NO_ROLE, Endpoint, Network, Networks, PeerConfig, Role
 from tunnel.primitives import KEY_BYTES, wipe
 
 _LONGEST_FILE_BYTES = 1024
@@ -37,6 +37,7 @@ class Peers(NamedTuple):
     configs: tuple[PeerConfig, ...]
     names: dict[str, HostPort]
     networks: Networks = Networks()
+    role: Role = NO_ROLE
 
     def wipe(self) -> None:
         """Overwrite the pre-shared keys, once the tunnel has taken them."""
@@ -51,8 +52,8 @@ def has_tunnel(config: Config) -> bool:
 
 
 def served(config: Config) -> list[str]:
-    """The peers that the tunnel serves: not yet those behind a relay."""
-    return [name for name, peer in config.peer.items() if peer.via is None] if has_tunnel(config) else []
+    """The peers that the tunnel serves."""
+    return list(config.peer) if has_tunnel(config) else []
 
 
 def peers_from(config: Config) -> Peers:
@@ -63,7 +64,7 @@ def peers_from(config: Config) -> Peers:
         peer = config.peer[name]
         assert peer.public_key is not None, "`run` demands a public key"
         endpoint: Endpoint | None = None
-        where = parse_endpoint(peer.endpoint) if peer.endpoint else None
+        where = parse_endpoint(peer.endpoint) if peer.endpoint and peer.via is None else None
         if where is not None:
             address = address_of(where[0])
             if address is None:
@@ -79,9 +80,12 @@ def peers_from(config: Config) -> Peers:
                 bytearray(KEY_BYTES) if peer.preshared_key_file is None else read_key(peer.preshared_key_file),
                 peer.persistent_keepalive,
                 _networks(peer.accept),
+                peer.via or "",
             )
         )
-    return Peers(tuple(configs), names, networks_from(config))
+    tunnel = config.tunnel
+    role = NO_ROLE if tunnel is None else Role(tunnel.name or "", tunnel.relay)
+    return Peers(tuple(configs), names, networks_from(config), role)
 
 
 def networks_from(config: Config) -> Networks:

@@ -206,7 +206,9 @@ class Uplink:
 
     def _judge(self, now: int) -> None:
         """Which nodes the walk may send to."""
-        silent = {peer.name for peer in self.tunnel.status(now) if peer.endpoint is None or peer.has_given_up}
+        statuses = self.tunnel.status(now)
+        silent = {peer.name for peer in statuses if peer.endpoint is None or peer.has_given_up}
+        silent |= {peer.name for peer in statuses if peer.endpoint is not None and peer.endpoint.via in silent}
         self._gateway.unreachable_nodes = self._unserved | silent
 
     def _announcements(self, effects: Effects, now: int) -> None:
@@ -228,7 +230,7 @@ class Uplink:
         """What would be taken of the peers' announcements under another configuration. It changes the tunnel: this is
         for a fork."""
         now = self._loop.clock()
-        self.tunnel.set_peers(peers.configs, now)
+        self.tunnel.set_peers(peers.configs, now, peers.role)
         self.tunnel.set_networks(peers.networks, now)
         return self._announced()
 
@@ -267,7 +269,7 @@ class Uplink:
         """
         now = self._loop.clock()
         self._send_queued()
-        effects = self.tunnel.set_peers(peers.configs, now)
+        effects = self.tunnel.set_peers(peers.configs, now, peers.role)
         self._settle(effects, now)
         self._take_over(peers, unserved)
         self._settle(self.tunnel.set_networks(peers.networks, now), now)
@@ -285,6 +287,7 @@ class Uplink:
         for peer, named in self._names.items():
             if before.get(peer) != named:
                 self._look_up(peer)
+        self._gateway.out.path_mtus = {self._ports[status.name]: status.mtu_bytes for status in self.status()}
         self._unserved = unserved
         self._judge(self._loop.clock())
 

@@ -15,9 +15,9 @@ SHORTEST_ANNOUNCED: Final = 8
 class Endpoint(NamedTuple):
     """Where a peer's datagrams come from and go to.
 
-    `address`: 4 or 16 bytes in network order; `via`: the name of the peer that relays, with `address` as the relay
-    knows it; "" is direct. The tunnel compares endpoints and hands back the very one that came with a peer's latest
-    authentic datagram, nothing else.
+    `address`: 4 or 16 bytes in network order. `via`: the name of the neighbour that relays, with the node's id as
+    `address` and port 0 (`tunnel.envelope`); "" is direct, and only such ones leave the tunnel with a datagram. The
+    tunnel compares endpoints and hands back the very one that came with a peer's latest authentic datagram.
     """
 
     address: bytes
@@ -89,7 +89,10 @@ class Networks(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
     """One peer as the operator wrote it. A `persistent_keepalive_s` of 0 is off; a psk of zeros is none. What it may
-    announce lies inside of `accept`."""
+    announce lies inside of `accept`.
+
+    `via`: the name of the peer that relays for it, its `endpoint` does not matter then; "": it is reached directly.
+    """
 
     name: str
     public_key: bytes
@@ -98,6 +101,7 @@ class PeerConfig:
     psk: bytes | bytearray = field(default=bytes(32), repr=False)
     persistent_keepalive_s: int = 0
     accept: tuple[Network, ...] = ()
+    via: str = ""
 
 
 class Verdict(IntEnum):
@@ -141,6 +145,17 @@ _WORDS = {
 }
 
 
+class Role(NamedTuple):
+    """What this node is to others. `name`: by which they relay to it, "" is none; `relays`: whether it relays for its
+    own peers among each other."""
+
+    name: str = ""
+    relays: bool = True
+
+
+NO_ROLE = Role()
+
+
 class Stamps(NamedTuple):
     """What must survive a restart: the greatest TAI64N stamp that came from a peer, and the last one sent to it."""
 
@@ -178,6 +193,7 @@ class Unsent(NamedTuple):
 class Status(NamedTuple):
     """One peer, for people. Times are `now` values in ns; None: never, or not known.
 
+    `mtu_bytes`: the longest inner packet towards it, less than the tunnel's where it is reached through a relay.
     `has_session`: a packet would leave at once. `has_given_up`: the last series of initiations was in vain.
     `announced`: what it says lies behind it, `told`: what we told it, each prefix with what became of it; None while
     that is not known.
@@ -192,6 +208,7 @@ class Status(NamedTuple):
     tx_bytes: int
     staged: int
     persistent_keepalive_s: int
+    mtu_bytes: int
     has_session: bool
     has_given_up: bool
     announced: tuple[tuple[Network, Verdict | None], ...] = ()

@@ -6,6 +6,9 @@ never runs backwards. What does not authenticate is dropped in silence and count
 
 A burst of data is opened in three steps, so that the middle one may run on several cores: sessions are looked up and
 old counters refused; the `BurstCipher` opens all of it; windows, timers and inner sources follow in order.
+
+Peers behind a relay have an endpoint that names it. Their messages are taken out of envelopes and handled as all
+others; what is for them is put into envelopes at the end of each call (`tunnel.relay`).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from tunnel.control import is_control
 from tunnel.cookies import CookieDesk, LoadGauge, SourceLimits
 from tunnel.ecn import HANDSHAKE_TOS, marked
 from tunnel.effects import (
+    NO_ROLE,
     Datagram,
     Effects,
     Endpoint,
@@ -28,6 +32,7 @@ from tunnel.effects import (
     Networks,
     PeerConfig,
     Received,
+    Role,
     Stamps,
     Status,
     TooBig,
@@ -36,6 +41,7 @@ from tunnel.messages import DATA_HEADER, DEFAULT_MTU_BYTES, Kind, index_at, kind
 from tunnel.noise import LocalKeys, RemoteKeys, read_static
 from tunnel.peer import Common, Peer
 from tunnel.primitives import BurstCipher, Cipher
+from tunnel.relay import Relaying, with_ways
 from tunnel.session import Session
 from tunnel.timers import OFF
 from wire.drop import Drop
@@ -53,7 +59,7 @@ class Tunnel:
     `private_key`: 32 bytes; `wall_ns`: the wall clock, for the stamps of initiations alone; `random_bytes(n)`: n
     unpredictable bytes; `cipher`: what seals and opens; `stamps`: what `stamps()` said in an earlier run; `networks`:
     what is announced, and which prefixes no peer may announce.
-    `ValueError` where a key, a prefix or a keepalive is impossible, two peers are one, or too much is announced.
+    `ValueError` where a key, a prefix, a keepalive or a way is impossible, two peers are one, or too much is announced.
     """
 
     __slots__ = (
@@ -66,6 +72,7 @@ class Tunnel:
         "_limits",
         "_networks",
         "_peers",
+        "_relaying",
         "_remembered",
     )
 
@@ -81,6 +88,7 @@ class Tunnel:
         cipher: BurstCipher | None = None,
         stamps: Mapping[bytes, Stamps] | None = None,
         networks: Networks = _NO_NETWORKS,
+        role: Role = NO_ROLE,
     ) -> None:
         local = LocalKeys(private_key)
         self._common = Common(local, cipher or Cipher(), random_bytes, wall_ns, mtu_bytes)
@@ -90,6 +98,7 @@ class Tunnel:
         self._peers: dict[bytes, Peer] = {}  # by public key
         self._by_name: dict[str, Peer] = {}
         self._allowed = AllowedIps(())
+        self._relaying = Relaying(role, self._common.indices)
         self._remembered: dict[bytes, Stamps] = {}
         for public, known in (stamps or {}).items():
             if len(known.received) != tai64n.STAMP_BYTES or len(known.sent) != tai64n.STAMP_BYTES:
@@ -119,12 +128,18 @@ class Tunnel:
                 out.refuse(peer, packet, Drop.TUNNEL_NO_PEER)
         elif burst:
             found.send(burst, now, out)
-        return out
+        return self._wrapped(out, now)
 
     def call(self, peer: str, now: int) -> Effects:
         """Ask for a session without a packet, for a peer that had given up say; nothing where that is under way."""
         out = Effects()
         self._by_name[peer].initiate(now, out)
+        return self._wrapped(out, now)
+
+    def _wrapped(self, out: Effects, now: int) -> Effects:
+        """What is for a peer behind a relay leaves in an envelope, the last thing of every call."""
+        if self._relaying.is_used:
+            self._relaying.wrap(now, out)
         return out
 
     # Datagrams come
@@ -132,6 +147,15 @@ class Tunnel:
     def receive(self, burst: Iterable[Received], now: int) -> Effects:
         """Take in datagrams. Whatever they hold, the outcome is a value."""
         out = Effects()
+        unwrapped = self._take_in(burst, now, out)
+        if unwrapped:  # none of these is an envelope
+            self._take_in(unwrapped, now, out)
+        self._judge(now, out)
+        return self._wrapped(out, now)
+
+    def _take_in(self, burst: Iterable[Received], now: int, out: Effects) -> list[Received]:
+        """The same; what came in envelopes for us is returned."""
+        unwrapped: list[Received] = []
         sessions = self._common.indices.sessions
         jobs: list[_Job] = []
         for received in burst:
@@ -150,6 +174,10 @@ class Tunnel:
                     jobs.append((session, counter, received))
             elif kind is None:
                 out.drop(Drop.TUNNEL_MALFORMED)
+            elif kind is Kind.RELAYED:
+                message = self._relaying.open(received, now, out)
+                if message is not None:
+                    unwrapped.append(message)
             else:
                 if jobs:
                     self._open(jobs, now, out)
@@ -157,8 +185,8 @@ class Tunnel:
                 self._handshake(kind, datagram, received.source, now, out)
         if jobs:
             self._open(jobs, now, out)
-        self._judge(now, out)
-        return out
+        self._relaying.settle(now, out)
+        return unwrapped
 
     def _open(self, jobs: list[_Job], now: int, out: Effects) -> None:
         """Open data messages, and settle each run of one session at once. A control message ends a run: what comes
@@ -227,6 +255,8 @@ class Tunnel:
             peer = self._common.indices.pending.get(index_at(message, 8))
             if peer is None:
                 out.drop(Drop.TUNNEL_UNKNOWN_INDEX)
+            elif not peer.may_be_at(source):
+                out.drop(Drop.TUNNEL_RELAY_SOURCE)
             else:
                 peer.consume_response(message, source, now, out)
             return
@@ -238,6 +268,9 @@ class Tunnel:
         if peer is None:
             called.wipe()
             out.drop(Drop.TUNNEL_UNKNOWN_PEER)
+        elif not peer.may_be_at(source):
+            called.wipe()
+            out.drop(Drop.TUNNEL_RELAY_SOURCE)
         else:
             peer.consume_initiation(called, message, source, now, out)
 
@@ -263,7 +296,7 @@ class Tunnel:
             if peer.timers.earliest() <= now:
                 peer.tick(now, out)
         self._judge(now, out)
-        return out
+        return self._wrapped(out, now)
 
     def next_deadline(self) -> int | None:
         """When the earliest timer fires, in ns; None where none runs."""
@@ -336,16 +369,17 @@ class Tunnel:
                 peer.offer(now, out)
         self._networks = networks
         self._judge_all(now, out)
-        return out
+        return self._wrapped(out, now)
 
-    def set_peers(self, peers: Iterable[PeerConfig], now: int) -> Effects:
-        """Take over a configuration, or nothing of it (`ValueError`). No event tells of announcements that went with
-        their peers.
+    def set_peers(self, peers: Iterable[PeerConfig], now: int, role: Role | None = None) -> Effects:
+        """Take over a configuration, or nothing of it (`ValueError`). Without a `role` it stays as it is. No event
+        tells of announcements that went with their peers.
 
         A peer that keeps its public and pre-shared key keeps its sessions and what waits for one, whatever its name is
         now; a learned endpoint stays unless another one was written.
         """
-        wanted = list(peers)
+        role = self._relaying.role if role is None else role
+        wanted = with_ways(list(peers), role)
         allowed = AllowedIps(wanted)
         made: dict[bytes, Peer] = {}
         fresh: dict[bytes, RemoteKeys] = {}
@@ -376,9 +410,10 @@ class Tunnel:
         self._peers = made
         self._by_name = {peer.config.name: peer for peer in made.values()}
         self._allowed = allowed
+        self._relaying.configure(role, self._by_name, out)
         self._announced = {network: key for network, key in self._announced.items() if key in made}
         self._judge_all(now, out)
-        return out
+        return self._wrapped(out, now)
 
     def set_endpoint(self, peer: str, endpoint: Endpoint, now: int) -> None:
         """A name was resolved anew: the peer is there from now on, until it is heard from elsewhere."""
@@ -411,5 +446,6 @@ class Tunnel:
             peer.close(out)
         self._peers = {}
         self._by_name = {}
+        self._relaying.configure(self._relaying.role, {}, out)
         self._common.local.wipe()
         return out

@@ -1,4 +1,4 @@
-"""The four messages: layouts, lengths, numbers. Little endian; a type byte and three reserved zeros come first.
+"""The messages: layouts, lengths, numbers. Little endian; a type byte and three reserved zeros come first.
 
 | message | bytes | offsets |
 |---|---|---|
@@ -6,6 +6,9 @@
 | response | 92 | sender 4, receiver 8, ephemeral 12, empty 44, mac1 60, mac2 76 |
 | cookie reply | 64 | receiver 4, nonce 8, cookie 32 |
 | data | 32 and more | receiver 4, counter 8, sealed packet 16 |
+| relayed | 84 and more | receiver 4, counter 8, sealed address 16, one of the messages above 52 (`tunnel.envelope`) |
+
+The fifth is ours alone: any other WireGuard peer drops it in silence, as it does every type that it does not know.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ INITIATION_BYTES: Final = 148
 RESPONSE_BYTES: Final = 92
 COOKIE_REPLY_BYTES: Final = 64
 DATA_MINIMUM_BYTES: Final = 32
+ENVELOPE_BYTES: Final = 52
 DATAGRAM_MAXIMUM_BYTES: Final = 65_535
 MACS_BYTES: Final = 32
 INITIATION_HEAD: Final = b"\x01\0\0\0"
 RESPONSE_HEAD: Final = b"\x02\0\0\0"
 COOKIE_REPLY_HEAD: Final = b"\x03\0\0\0"
 DATA_HEAD: Final = b"\x04\0\0\0"
+RELAYED_HEAD: Final = b"\x05\0\0\0"
 
 # IPv4 20 (IPv6 40), UDP 8, header 16, tag 16: what the tunnel puts around an inner packet.
 OVERHEAD_IPV4_BYTES: Final = 60
@@ -41,6 +46,7 @@ class Kind(IntEnum):
     RESPONSE = 2
     COOKIE_REPLY = 3
     DATA = 4
+    RELAYED = 5
 
 
 _EXACT = {
@@ -55,6 +61,9 @@ def kind_of(datagram: bytes) -> Kind | None:
     head = datagram[:4]
     if head == DATA_HEAD:
         return Kind.DATA if DATA_MINIMUM_BYTES <= len(datagram) <= DATAGRAM_MAXIMUM_BYTES else None
+    if head == RELAYED_HEAD:
+        least = ENVELOPE_BYTES + DATA_MINIMUM_BYTES
+        return Kind.RELAYED if least <= len(datagram) <= DATAGRAM_MAXIMUM_BYTES else None
     size, kind = _EXACT.get(head, (0, None))
     return kind if len(datagram) == size else None
 

@@ -21,7 +21,8 @@ from tunnel.control import Control, ControlKind
 from tunnel.cookies import CookieJar
 from tunnel.ecn import HANDSHAKE_TOS, outer_tos
 from tunnel.effects import Datagram, Effects, Endpoint, Event, Happening, PeerConfig, Stamps, Status
-from tunnel.messages import index_at
+from tunnel.envelope import Envelope
+from tunnel.messages import ENVELOPE_BYTES, index_at
 from tunnel.noise import (
     Called,
     Initiated,
@@ -135,19 +136,32 @@ class Peer:
         self.configure(config, now)
 
     def configure(self, config: PeerConfig, now: int) -> None:
-        """Take over what the operator changed. An endpoint that was learned stays unless another one was written."""
-        if config.endpoint is not None and config.endpoint != self.config.endpoint:
+        """Take over what the operator changed. An endpoint that was learned stays unless another one was written.
+
+        The endpoint of a peer behind a relay is written: its id, and the relay's name (`tunnel.relay.with_ways`).
+        """
+        leaves_relay = self.config.via != "" and not config.via
+        if leaves_relay or (config.endpoint is not None and config.endpoint != self.config.endpoint):
             self.endpoint = config.endpoint
+        if self.endpoint is None:  # its sessions and its series lead nowhere until it calls
+            self.erase()
+            self.timers = Timers()
         if config.persistent_keepalive_s != self.config.persistent_keepalive_s:
             is_on = config.persistent_keepalive_s and self.endpoint is not None
             self.timers.persistent = now if is_on else OFF
         self.config = replace(config, psk=b"")  # the key lives in `keys`, which can be wiped
 
     def move(self, endpoint: Endpoint, now: int) -> None:
-        """The operator (or a name server) says where the peer is."""
+        """The operator (or a name server) says where the peer is; one behind a relay is nowhere else."""
+        if self.config.via:
+            return
         self.endpoint = endpoint
         if self.config.persistent_keepalive_s and self.timers.persistent == OFF:
             self.timers.persistent = now
+
+    def may_be_at(self, source: Endpoint) -> bool:
+        """False for a message of ours that came through a relay which does not speak for this peer."""
+        return not source.via or source == self.endpoint
 
     # Packets leave
 
@@ -181,16 +195,36 @@ class Peer:
         assert endpoint is not None
         common = self._common
         first = session.take(len(packets))
-        sealed = common.cipher.seal_burst(session.keys.send, session.remote, first, packets, common.mtu_bytes)
+        sealed = common.cipher.seal_burst(session.keys.send, session.remote, first, packets, self.mtu_bytes)
         datagrams = out.datagrams
         size = 0
         for packet, datagram in zip(packets, sealed, strict=True):
             datagrams.append(Datagram(endpoint, datagram, outer_tos(packet)))
             size += len(datagram)
-        self.tx_bytes += size
+        self._emitted(session, size, now, out, wants_answer=packets is not _KEEPALIVE)
+
+    def carry(self, envelopes: Sequence[Envelope], now: int, out: Effects) -> bool:
+        """Send envelopes to this neighbour; False where there is no session to send them under: it is asked for."""
+        session, endpoint = self._current, self.endpoint
+        if endpoint is None:
+            return False
+        if session is None or session.room(now) < len(envelopes):
+            self._ask(now, out)
+            return False
+        size = 0
+        for counter, envelope in enumerate(envelopes, session.take(len(envelopes))):
+            datagram = envelope.sealed(session.keys.send, session.remote, counter)
+            out.datagrams.append(Datagram(endpoint, datagram, envelope.tos))
+            size += len(datagram)
+        self._emitted(session, size, now, out, wants_answer=True)
+        return True
+
+    def _emitted(self, session: Session, size_bytes: int, now: int, out: Effects, *, wants_answer: bool) -> None:
+        """What was sealed under the current session counts for the timers."""
+        self.tx_bytes += size_bytes
         self._sent(now)
-        if packets is not _KEEPALIVE and self.timers.unanswered == OFF:
-            self.timers.unanswered = now + UNANSWERED_NS + common.jitter_ns()
+        if wants_answer and self.timers.unanswered == OFF:
+            self.timers.unanswered = now + UNANSWERED_NS + self._common.jitter_ns()
         if session.is_due(now):
             self.initiate(now, out)
 
@@ -414,14 +448,15 @@ class Peer:
             self.timers.announce = now + pause
 
     def _heard(self, source: Endpoint, size_bytes: int, now: int, out: Effects) -> None:
-        """Anything authenticated came: that is where the peer is."""
+        """Anything authenticated came: that is where the peer is, unless it is behind a relay by configuration."""
         self.rx_bytes += size_bytes
         self.timers.unanswered = OFF
         self._restart_persistent(now)
+        if self.config.via:
+            return
         if source != self.endpoint:
-            self.endpoint = source
             out.events.append(Event(Happening.MOVED, self.config.name))
-        self.endpoint = source  # equal, but perhaps not the same: whoever made it may know more of it, our own side say
+        self.endpoint = source  # also an equal one: whoever made it may know more of it, our own side say
 
     def _sent(self, now: int) -> None:
         """Anything authenticated was sent."""
@@ -500,6 +535,11 @@ class Peer:
         self.timers = Timers()
         self.keys.wipe()
 
+    @property
+    def mtu_bytes(self) -> int:
+        """The longest inner packet: an envelope takes its share of what the way to the relay carries."""
+        return self._common.mtu_bytes - (ENVELOPE_BYTES if self.config.via else 0)
+
     def status(self, now: int) -> Status:
         """The peer, for people."""
         current = self._current
@@ -513,6 +553,7 @@ class Peer:
             tx_bytes=self.tx_bytes,
             staged=len(self._staged),
             persistent_keepalive_s=self.config.persistent_keepalive_s,
+            mtu_bytes=self.mtu_bytes,
             has_session=current is not None and current.room(now) > 0,
             has_given_up=self.has_given_up,
             announced=self.hearing.shown(),

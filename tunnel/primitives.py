@@ -201,6 +201,24 @@ class TransportKey:
         return not any(self._secret)
 
 
+def seal_under(key: TransportKey, counter: int, plain: bytes, associated: bytes) -> bytes:
+    """ChaCha20-Poly1305 with a session's key: ciphertext and tag."""
+    out = bytearray(len(plain) + TAG_BYTES)
+    nonce = _NONCE.pack(0, counter)
+    target = ffi.from_buffer(_BUFFER, out)
+    _seal(target, _NULL, plain, len(plain), associated, len(associated), _NULL, nonce, key.pointer)
+    return bytes(out)
+
+
+def open_under(key: TransportKey, counter: int, sealed: bytes, associated: bytes) -> bytes | None:
+    """The plaintext; None where the tag does not fit. `sealed` holds a tag at least."""
+    out = bytearray(len(sealed) - TAG_BYTES)
+    nonce = _NONCE.pack(0, counter)
+    target = ffi.from_buffer(_BUFFER, out)
+    failed = _open(target, _NULL, _NULL, sealed, len(sealed), associated, len(associated), nonce, key.pointer)
+    return None if failed else bytes(out)
+
+
 class BurstCipher(Protocol):
     """What seals and opens data. The results stand in the order of the arguments.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from tunnel.noise import SessionKeys
 from tunnel.replay import REJECT_AFTER_MESSAGES, ReplayWindow
+from wire.drop import Drop
 from wire.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -72,6 +73,15 @@ class IndexTable:
         self._random_bytes = random_bytes
         self.sessions: dict[int, Session] = {}
         self.pending: dict[int, Peer] = {}  # initiations that wait for their response
+
+    def find(self, receiver: int, counter: int, now: int) -> Session | Drop:
+        """The session that a message names, or why the message goes no further; it is not authenticated yet."""
+        session = self.sessions.get(receiver)
+        if session is None:
+            return Drop.TUNNEL_UNKNOWN_INDEX
+        if session.is_over(now):
+            return Drop.TUNNEL_EXPIRED
+        return session if session.window.may_be_new(counter) else Drop.TUNNEL_REPLAY
 
     def draw(self) -> int:
         """An index that is not in use."""

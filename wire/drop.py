@@ -96,6 +96,15 @@ class Drop(StrEnum):
     TUNNEL_ANNOUNCE_REFUSED = "tunnel.announce_refused"  # a prefix that a peer announced and does not get
     TUNNEL_CONGESTION = "tunnel.congestion"  # RFC 6040: marked on the way, and its inner packet cannot be
     TUNNEL_OUTER_ICMP = "tunnel.outer_icmp"  # an ICMP error about a datagram of ours, not about its size: not heeded
+    # The tunnel: envelopes, which relays pass on (all of it in silence)
+    TUNNEL_RELAY_MALFORMED = "tunnel.relay_malformed"  # an envelope around no message, or around another envelope
+    TUNNEL_RELAY_SOURCE = "tunnel.relay_source"  # the neighbour that sent it is not the one who speaks for its source
+    TUNNEL_RELAY_OFF = "tunnel.relay_off"  # it is for somebody else, and `tunnel.relay` is false
+    TUNNEL_RELAY_DESTINATION = "tunnel.relay_destination"  # it is for a node that is none of our peers
+    TUNNEL_RELAY_HOPS = "tunnel.relay_hops"  # as many relays as may have passed it on already
+    TUNNEL_RELAY_BACK = "tunnel.relay_back"  # it would go back to the neighbour that it came from
+    TUNNEL_RELAY_NO_SESSION = "tunnel.relay_no_session"  # we have no session with the next hop
+    TUNNEL_RELAY_QUEUE = "tunnel.relay_queue"  # ours, waited for a session with the relay: 32 did, or for 5 s
     # The tunnel: inner packets that do not leave
     TUNNEL_NO_PEER = "tunnel.no_peer"  # the peer is not, or no longer, configured
     TUNNEL_NO_ENDPOINT = "tunnel.no_endpoint"  # nobody knows where the peer is until it calls

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bridge.config import Config, ConfigError, load
+from bridge.daemon import _hook_environment
 
 KEY_A, KEY_B = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 
@@ -102,6 +103,10 @@ def test_a_plain_device_behind_vpn_needs_no_tunnel(folder: Path) -> None:
         (WHOLE.replace("203.0.113.10", "[2001:db8::1]"), []),
         (WHOLE + 'preshared_key_file = "gone.psk"\n', ["12: peer.hk.preshared_key_file: "]),
         (WHOLE + 'via = "relay"\n', ['12: peer.hk.via: "relay" is no peer']),
+        (
+            WHOLE.replace('name = "home"\n', "") + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\n',
+            ["11: peer.hk.via: this node has no name to be relayed to by, add tunnel.name"],
+        ),
         (WHOLE + 'via = "hk"\n', ["12: peer.hk.via: hk via hk is a circle"]),
         (
             WHOLE + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nvia = "hk"\n',
@@ -228,3 +233,10 @@ def test_demands_and_other_faults_are_told_together(folder: Path) -> None:
         load(path, "check")
     places = [fault.removeprefix(f"{folder}/").partition(": ")[0] for fault in error.value.faults]
     assert places == ["gateway.toml:11", "gateway.toml:13", "china.txt:2"]
+
+
+def test_hooks_are_told_the_relay_s_address_where_the_node_is_behind_one(folder: Path) -> None:
+    key = base64.b64encode(bytes(32)).decode()
+    text = WHOLE + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nvia = "us"\n[peer.us]\npublic_key = "{key}"\n'
+    config = checked(folder, text + 'endpoint = "203.0.113.77:51820"\n')
+    assert _hook_environment(config, None)["PEER_IP"] == "203.0.113.77"

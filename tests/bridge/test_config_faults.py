@@ -338,8 +338,11 @@ def test_other_namespaces_may_repeat_device_names() -> None:
     [
         ('[tap0]\naddress = "192.168.200.2/24"\n[offload]\nprefixes = []\n', 3, "nothing is offloaded without [tap1]"),
         (BASE + 'interface = "vpn0"\n[tunnel]\n', 12, "no tunnel is opened: vpn.interface"),
-        (BASE + "[tunnel]\nrelay = true\n", 12, "relaying is not in this version"),
-        (BASE + '[peer.hk]\nvia = "de"\n[peer.de]\n', 12, "relays are not in this version: the peer cannot be reached"),
+        (
+            BASE + '[peer.hk]\nvia = "de"\nendpoint = "9.9.9.9:9"\n[peer.de]\n',
+            13,
+            "has no effect on a peer that is reached via de",
+        ),
         (BASE + "[peer.hk]\n", 11, "nothing is taken from the peer, add allowed_ips"),
         (BASE + 'netns = "x"\n', 11, "has no effect without vpn.interface"),
         (changed("[tun0]", 'kind = "tun"\nbridge = "br1"\n[tun0]'), 7, "has no effect on a port of kind"),
@@ -369,6 +372,11 @@ def test_other_namespaces_may_repeat_device_names() -> None:
 )
 def test_what_has_no_effect_is_warned_of(text: str, line: int, told: str) -> None:
     assert any(one.startswith(f"gateway.toml:{line}: ") and told in one for one in warnings_of(text))
+
+
+def test_a_relay_needs_no_allowed_ips() -> None:
+    text = BASE + '[peer.hk]\nvia = "de"\nallowed_ips = ["9.0.0.0/8"]\n[peer.de]\n'
+    assert [one for one in warnings_of(text) if "allowed_ips" in one] == []
 
 
 _scalars = st.one_of(

@@ -24,8 +24,22 @@ from bridge.routing import routes_from
 from bridge.stamps import StampFile
 from bridge.uplink import RESOLVE_AGAIN_S, Uplink
 from route.lists import Prefix
-from tunnel.effects import Datagram, Effects, Endpoint, Network, Networks, PeerConfig, Received, Stamps, TooBig
+from tunnel.effects import (
+    NO_ROLE,
+    Datagram,
+    Effects,
+    Endpoint,
+    Network,
+    Networks,
+    PeerConfig,
+    Received,
+    Role,
+    Stamps,
+    TooBig,
+)
 from tunnel.endpoint import Tunnel
+from tunnel.envelope import node_id
+from tunnel.messages import Kind, kind_of
 from tunnel.primitives import public_key
 from wire.drop import Drop
 from wire.offload import GSO_TCPV4, Offload
@@ -104,7 +118,7 @@ class World:
         self.uplink = Uplink(
             self.loop,
             self.gateway,
-            self.tunnel(OUR_KEY, peers.configs),
+            self.tunnel(OUR_KEY, peers.configs, peers.role),
             self.wire,
             peers,
             keep=self.kept.append,
@@ -112,9 +126,9 @@ class World:
             unserved=unserved,
         )
 
-    def tunnel(self, key: bytes, peers: Sequence[PeerConfig]) -> Tunnel:
+    def tunnel(self, key: bytes, peers: Sequence[PeerConfig], role: Role = NO_ROLE) -> Tunnel:
         random_bytes = random.Random(key).randbytes
-        return Tunnel(key, peers, self.now, wall_ns=lambda: WALL_NS + self.now, random_bytes=random_bytes)
+        return Tunnel(key, peers, self.now, wall_ns=lambda: WALL_NS + self.now, random_bytes=random_bytes, role=role)
 
     def send(self, *packets: IP, offload: Offload | None = None) -> None:
         """The host sends; one turn of the loop."""
@@ -455,6 +469,64 @@ def test_a_long_announcement_is_one_line_of_the_log(
     far_announces(world, *(Network(0x0A140000 + number, 32) for number in range(200)))
     [line] = [record.getMessage() for record in caplog.records if "announces" in record.getMessage()]
     assert line.endswith("10.20.0.7/32 (accepted), 192 more")
+
+
+BEHIND_HK = replace(SG, endpoint=None, via="hk")
+
+
+def behind_a_relay(make: Callable[..., World]) -> World:
+    """The node sg is reached through hk, which the far end is."""
+    world = make(HK)
+    world.uplink.reconfigure(Peers((HK, BEHIND_HK), {}, role=Role("home")), set())
+    return world
+
+
+def test_a_node_behind_a_relay_gets_its_packets_in_envelopes_to_the_relay(make: Callable[..., World]) -> None:
+    world = behind_a_relay(make)
+    assert world.gateway.unreachable_nodes == set()
+    world.loop.turn(0)
+    assert [(one.endpoint, kind_of(one.data)) for one in world.wire.sent] == [(FAR, Kind.INITIATION)]
+    world.meet()
+    world.send(udp(destination="9.9.9.9"))
+    assert [(one.endpoint, kind_of(one.data)) for one in world.wire.sent] == [(FAR, Kind.RELAYED)]
+    sg = next(status for status in world.uplink.status() if status.name == "sg")
+    assert sg.endpoint == Endpoint(node_id("sg"), 0, "hk")
+    assert sg.mtu_bytes == 1420 - 52
+    assert world.gateway.out.path_mtus == {"vpn": 1420, "vpn:sg": 1420 - 52}
+    world.take()
+    long = IP(src=HOST, dst="9.9.9.9", flags="DF") / UDP(sport=5000, dport=53) / Raw(bytes(1400))
+    world.send(long)
+    [error] = world.received()
+    assert (error[ICMP].type, error[ICMP].code, error[ICMP].nexthopmtu) == (3, 4, 1420 - 52)
+    assert world.take() == []
+
+
+def test_a_relay_that_does_not_answer_makes_its_nodes_unreachable(make: Callable[..., World]) -> None:
+    world = behind_a_relay(make)
+    world.wait(120)
+    assert world.gateway.unreachable_nodes == {"hk", "sg"}
+    world.take()
+    world.send(udp(destination="9.9.9.9"))
+    assert world.received()[-1][ICMP].code == 1
+    world.meet()
+    assert world.gateway.unreachable_nodes == set()
+
+
+def test_a_reload_that_takes_the_relay_away_leaves_the_node_without_an_endpoint(make: Callable[..., World]) -> None:
+    world = behind_a_relay(make)
+    world.loop.turn(0)
+    world.meet()
+    world.uplink.reconfigure(Peers((HK, SG), {}, role=Role("home")), set())
+    assert world.gateway.unreachable_nodes == {"sg"}
+    world.send(udp())
+    assert len(world.meet()) == 1
+
+
+def test_a_peer_behind_a_relay_is_told_with_via_and_without_an_endpoint(make: Callable[..., World]) -> None:
+    world = behind_a_relay(make)
+    config = read(CONFIGURATION + 'via = "hk"\n', Path("gateway.toml"), "replay")
+    sg = explain.peers(config, world.uplink.status(), world.now)["peers"][1]
+    assert (sg["name"], sg["via"], sg["endpoint"], sg["state"]) == ("sg", "hk", None, "idle")
 
 
 def test_pre_shared_keys_are_overwritten_once_the_tunnel_has_them(make: Callable[..., World]) -> None:

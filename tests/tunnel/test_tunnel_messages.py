@@ -47,7 +47,7 @@ def messages(world: World) -> dict[Kind, bytes]:
 def test_w3_wrong_lengths_types_and_reserved_bytes_are_dropped_in_silence() -> None:
     world, _, bob = connected()
     for kind, datagram in messages(world).items():
-        wrong = [datagram[:-1], datagram[:4], b"", b"\x05" + datagram[1:], b"\0" + datagram[1:]]
+        wrong = [datagram[:-1], datagram[:4], b"", b"\x06" + datagram[1:], b"\0" + datagram[1:]]
         wrong += [datagram[:at] + b"\x01" + datagram[at + 1 :] for at in (1, 2, 3)]
         if kind is not Kind.DATA:
             wrong.append(datagram + b"\0")

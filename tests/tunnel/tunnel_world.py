@@ -8,7 +8,18 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from tunnel.effects import Effects, Endpoint, Event, Happening, Network, PeerConfig, Received, Stamps, Unsent
+from tunnel.effects import (
+    Effects,
+    Endpoint,
+    Event,
+    Happening,
+    Network,
+    PeerConfig,
+    Received,
+    Role,
+    Stamps,
+    Unsent,
+)
 from tunnel.endpoint import Tunnel
 from tunnel.messages import Kind, kind_of
 from tunnel.primitives import public_key
@@ -18,7 +29,10 @@ from wire.units import SECOND_NS, address_int, seconds_ns
 EVERYTHING = (Network(0, 0),)
 WALL_NS = 1_700_000_000 * SECOND_NS
 DELAY_NS = 10_000_000
-KEYS = {name: bytes([number]) * 32 for number, name in enumerate(("alice", "bob", "carol", "mallory"), start=1)}
+KEYS = {
+    name: bytes([number]) * 32
+    for number, name in enumerate(("alice", "bob", "carol", "mallory", "relay", "second", "third"), start=1)
+}
 PUBLIC = {name: public_key(key) for name, key in KEYS.items()}
 HOMES = {name: Endpoint(bytes([192, 0, 2, number]), 51820) for number, name in enumerate(KEYS, start=1)}
 
@@ -88,7 +102,12 @@ class World:
         self._number = 0
 
     def add(
-        self, name: str, *peers: PeerConfig, stamps: dict[bytes, Stamps] | None = None, mtu_bytes: int = 1420
+        self,
+        name: str,
+        *peers: PeerConfig,
+        stamps: dict[bytes, Stamps] | None = None,
+        mtu_bytes: int = 1420,
+        relays: bool = True,
     ) -> Node:
         """A node (or the node again, after a restart: it keeps what was written down)."""
         tunnel = Tunnel(
@@ -99,6 +118,7 @@ class World:
             random_bytes=self.rng.randbytes,
             mtu_bytes=mtu_bytes,
             stamps=stamps,
+            role=Role(name, relays),
         )
         node = self.nodes[name] = Node(name, tunnel, HOMES[name])
         self.at[node.home] = node
@@ -188,3 +208,34 @@ def connected(seed: int = 0) -> tuple[World, Node, Node]:
     world.run(1)
     assert bob.packets == [("alice", inner())]
     return world, alice, bob
+
+
+RELAYED = {"alice": "bob", "bob": "alice"}
+
+
+def star_peers(name: str, **changes: object) -> list[PeerConfig]:
+    """How Alice or Bob is configured, who reach each other through the node `relay`; `changes` are the relay's."""
+    return [peer_of("relay", **changes), peer_of(RELAYED[name], known=False, via="relay")]
+
+
+def star(seed: int = 0, *, relays: bool = True, **changes: object) -> World:
+    """Alice and Bob behind `relay`, which learns where they are, and Mallory, a peer of the relay's, too."""
+    world = World(seed)
+    learned = [peer_of(name, known=False) for name in ("alice", "bob", "mallory")]
+    world.add("relay", *learned, relays=relays)
+    for name in RELAYED:
+        world.add(name, *star_peers(name, **changes))
+    world.add("mallory", peer_of("relay"))
+    return world
+
+
+def talking(seed: int = 0, **changes: object) -> World:
+    """The same with sessions of all of them with the relay, and between Alice and Bob."""
+    world = star(seed, **changes)
+    world.carry(world.nodes["mallory"], world.nodes["mallory"].tunnel.call("relay", world.now))
+    world.run(1)
+    world.send(world.nodes["alice"], "bob", inner())
+    world.run(1)
+    assert world.nodes["bob"].packets == [("alice", inner())]
+    assert world.nodes["mallory"].happened(Happening.SESSION)
+    return world
