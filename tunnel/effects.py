@@ -41,6 +41,19 @@ class Datagram(NamedTuple):
     tos: int = 0
 
 
+class TooBig(NamedTuple):
+    """Something that we sent did not fit: what an ICMP error, or our own kernel, says about it.
+
+    `endpoint`: where it was going; `mtu_bytes`: of the outer IP packet, 0 where it was not said; `quoted`: our UDP
+    payload as far as the router quoted it; `origin`: the router's address, b"" is our own kernel.
+    """
+
+    endpoint: Endpoint
+    mtu_bytes: int
+    quoted: bytes
+    origin: bytes
+
+
 class Network(NamedTuple):
     """A prefix of inner addresses: `network` without host bits, `length` 0 to 32 (or 128 with `version` 6)."""
 
@@ -76,6 +89,16 @@ class Happening(StrEnum):
     GAVE_UP = "gave_up"  # a series of initiations stayed without an answer
     STAMPED = "stamped"  # `Tunnel.stamps` has changed: time to write it down
     ERASED = "erased"  # 540 s without a new key: all of the peer's keys are wiped
+    MTU = "mtu"  # the longest packet that may be sent to the peer is another one now
+
+
+class PathState(StrEnum):
+    """How the size in use is known. The values are public: CLI, JSON."""
+
+    ASSUMED = "assumed"  # the limit; nobody objected
+    CONFIRMED = "confirmed"  # a probe of that size was answered
+    LOWERED = "lowered"  # a router said so, or it is all that is left of a search
+    SEARCHING = "searching"  # probes are on their way, and some were lost
 
 
 class Event(NamedTuple):
@@ -97,6 +120,7 @@ class Status(NamedTuple):
     """One peer, for people. Times are `now` values in ns; None: never, or not known.
 
     `has_session`: a packet would leave at once. `has_given_up`: the last series of initiations was in vain.
+    `mtu_bytes`: the longest inner packet, and how that is known.
     """
 
     name: str
@@ -110,6 +134,8 @@ class Status(NamedTuple):
     persistent_keepalive_s: int
     has_session: bool
     has_given_up: bool
+    mtu_bytes: int
+    path: PathState
 
 
 class Effects:

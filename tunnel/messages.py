@@ -28,10 +28,13 @@ DATA_HEAD: Final = b"\x04\0\0\0"
 # IPv4 20 (IPv6 40), UDP 8, header 16, tag 16: what the tunnel puts around an inner packet.
 OVERHEAD_IPV4_BYTES: Final = 60
 OVERHEAD_IPV6_BYTES: Final = 80
+OVERHEAD_RELAY_BYTES: Final = 52
+"""What reaching a peer through another one costs beside that."""
 DEFAULT_MTU_BYTES: Final = 1420
 
 INDEX = struct.Struct("<I")
 DATA_HEADER = struct.Struct("<IIQ")
+DATA_HEADER_WORD: Final = int.from_bytes(DATA_HEAD, "little")
 
 
 class Kind(IntEnum):

@@ -19,8 +19,8 @@ from tunnel import control, tai64n
 from tunnel.control import Control, ControlKind
 from tunnel.cookies import CookieJar
 from tunnel.ecn import HANDSHAKE_TOS, outer_tos
-from tunnel.effects import Datagram, Effects, Endpoint, Event, Happening, PeerConfig, Stamps, Status
-from tunnel.messages import index_at
+from tunnel.effects import Datagram, Effects, Endpoint, Event, Happening, PeerConfig, Stamps, Status, TooBig
+from tunnel.messages import DATA_HEADER, DATA_HEADER_WORD, index_at
 from tunnel.noise import (
     Called,
     Initiated,
@@ -32,6 +32,7 @@ from tunnel.noise import (
     read_timestamp,
     respond,
 )
+from tunnel.pathmtu import MOST_PROBES, PathMtu, Way
 from tunnel.primitives import BurstCipher
 from tunnel.session import IndexTable, Session
 from tunnel.timers import (
@@ -50,13 +51,16 @@ from wire.drop import Drop
 from wire.units import SECOND_NS
 
 STAGED_PACKETS: Final = 128
+NOWHERE: Final = Endpoint(bytes(4), 0)
+RECENT_PACKETS: Final = 1 << 20
+"""What a router quotes is one of the latest packets of a session: seconds old at most, at any speed."""
 _KEEPALIVE = (b"",)
 
 
 class Common:
     """What all peers of a tunnel share."""
 
-    __slots__ = ("cipher", "indices", "local", "mtu_bytes", "random_bytes", "wall_ns")
+    __slots__ = ("cipher", "indices", "local", "random_bytes", "wall_ns", "way_to")
 
     def __init__(
         self,
@@ -64,18 +68,22 @@ class Common:
         cipher: BurstCipher,
         random_bytes: Callable[[int], bytes],
         wall_ns: Callable[[], int],
-        mtu_bytes: int,
+        way_to: Callable[[Endpoint], Way],
     ) -> None:
         self.local = local
         self.cipher = cipher
         self.random_bytes = random_bytes
         self.wall_ns = wall_ns
-        self.mtu_bytes = mtu_bytes
+        self.way_to = way_to
         self.indices = IndexTable(random_bytes)
+
+    def number(self) -> int:
+        """32 random bits."""
+        return int.from_bytes(self.random_bytes(4), "little")
 
     def jitter_ns(self) -> int:
         """A third of a second at most, so that two ends do not keep step."""
-        return int.from_bytes(self.random_bytes(4), "little") % (JITTER_NS + 1)
+        return self.number() % (JITTER_NS + 1)
 
 
 class Peer:
@@ -98,6 +106,7 @@ class Peer:
         "has_given_up",
         "keys",
         "latest_handshake",
+        "path",
         "rx_bytes",
         "stamps",
         "timers",
@@ -119,6 +128,7 @@ class Peer:
         self.keys = keys
         self.stamps = stamps
         self.timers = Timers()
+        self.path = PathMtu(common.way_to(NOWHERE), common.number)
         self.config = replace(config, endpoint=None, persistent_keepalive_s=0)
         self.endpoint: Endpoint | None = None
         self.has_given_up = False
@@ -130,7 +140,7 @@ class Peer:
     def configure(self, config: PeerConfig, now: int) -> None:
         """Take over what the operator changed. An endpoint that was learned stays unless another one was written."""
         if config.endpoint is not None and config.endpoint != self.config.endpoint:
-            self.endpoint = config.endpoint
+            self._is_at(config.endpoint, now)
         if config.persistent_keepalive_s != self.config.persistent_keepalive_s:
             is_on = config.persistent_keepalive_s and self.endpoint is not None
             self.timers.persistent = now if is_on else OFF
@@ -138,9 +148,16 @@ class Peer:
 
     def move(self, endpoint: Endpoint, now: int) -> None:
         """The operator (or a name server) says where the peer is."""
-        self.endpoint = endpoint
+        self._is_at(endpoint, now)
         if self.config.persistent_keepalive_s and self.timers.persistent == OFF:
             self.timers.persistent = now
+
+    def _is_at(self, endpoint: Endpoint, now: int) -> None:
+        """Another endpoint. Another port alone is a NAT on the way that forgot us: the same path."""
+        before, self.endpoint = self.endpoint, endpoint
+        if before is None or (before.address, before.via) != (endpoint.address, endpoint.via):
+            self.path.moved(self._common.way_to(endpoint), now)
+            self.timers.path = self.path.due_ns
 
     # Packets leave
 
@@ -148,6 +165,9 @@ class Peer:
         """Seal a burst, or keep it until there is a session. A packet has 1 byte at least."""
         if self.endpoint is None:
             self._refuse(burst, Drop.TUNNEL_NO_ENDPOINT, out)
+            return
+        burst = self._fitting(burst, out)
+        if not burst:
             return
         room = 0 if self._current is None else self._current.room(now)
         if room >= len(burst):
@@ -159,6 +179,14 @@ class Peer:
         while len(self._staged) > STAGED_PACKETS:
             out.refuse(self.config.name, self._staged.popleft(), Drop.TUNNEL_QUEUE_FULL)
         self._ask(now, out)
+
+    def _fitting(self, burst: Sequence[bytes], out: Effects) -> Sequence[bytes]:
+        """The burst without what is too long for the path; the walk let it in before it knew."""
+        mtu_bytes = self.path.mtu_bytes
+        if max(map(len, burst)) <= mtu_bytes:
+            return burst
+        self._refuse((packet for packet in burst if len(packet) > mtu_bytes), Drop.TUNNEL_TOO_BIG, out)
+        return [packet for packet in burst if len(packet) <= mtu_bytes]
 
     def keepalive(self, now: int, out: Effects) -> None:
         """Send an empty packet; without a session, ask for one, whose confirmation does the same."""
@@ -174,7 +202,7 @@ class Peer:
         assert endpoint is not None
         common = self._common
         first = session.take(len(packets))
-        sealed = common.cipher.seal_burst(session.keys.send, session.remote, first, packets, common.mtu_bytes)
+        sealed = common.cipher.seal_burst(session.keys.send, session.remote, first, packets, self.path.mtu_bytes)
         datagrams = out.datagrams
         size = 0
         for packet, datagram in zip(packets, sealed, strict=True):
@@ -305,14 +333,18 @@ class Peer:
         self.timers.retransmit = OFF
         self.has_given_up = False
         self.latest_handshake = now
+        self.path.session(now)
+        self.timers.path = self.path.due_ns
         out.events.append(Event(Happening.SESSION, self.config.name))
 
     def _flush(self, now: int, out: Effects) -> bool:
         """Send what waited; False where nothing did."""
         if not self._staged:
             return False
-        packets = list(self._staged)
+        packets = self._fitting(list(self._staged), out)
         self._staged.clear()
+        if not packets:
+            return False
         self._emit(packets, now, out)
         return True
 
@@ -346,13 +378,32 @@ class Peer:
         if message is None:
             out.drop(Drop.TUNNEL_CONTROL)
             return
+        before = self.path.mtu_bytes
+        self.path.spoken(now)
         if message.kind is ControlKind.PROBE:
             self.tell(Control(ControlKind.PROBED, message.number), now, out)
+        elif message.kind is ControlKind.PROBED:
+            self.path.answered(message.number, now)
+        self._follow_path(before, out)
 
     def tell(self, message: Control, now: int, out: Effects) -> None:
         """Send a control message, where there is a session to send it under; else it is as if the wire had lost it."""
         if self._current is not None and self._current.room(now) > 0:
-            self._emit((message.packed(),), now, out)
+            self._emit_controls((message,), self.path.mtu_bytes, out)
+
+    def _emit_controls(self, messages: Sequence[Control], padded_to_bytes: int, out: Effects) -> None:
+        """Seal control messages. They have answers and repetitions of their own, and probes may be too long for the
+        path: no timer of the protocol takes them for data, which is answered, or for a keepalive."""
+        session, endpoint = self._current, self.endpoint
+        assert session is not None
+        assert endpoint is not None
+        first = session.take(len(messages))
+        packets = [message.packed() for message in messages]
+        for datagram in self._common.cipher.seal_burst(
+            session.keys.send, session.remote, first, packets, padded_to_bytes
+        ):
+            out.datagrams.append(Datagram(endpoint, datagram))
+            self.tx_bytes += len(datagram)
 
     def _heard(self, source: Endpoint, size_bytes: int, now: int, out: Effects) -> None:
         """Anything authenticated came: that is where the peer is."""
@@ -360,7 +411,9 @@ class Peer:
         self.timers.unanswered = OFF
         self._restart_persistent(now)
         if source != self.endpoint:
-            self.endpoint = source
+            before = self.path.mtu_bytes
+            self._is_at(source, now)
+            self._follow_path(before, out)
             out.events.append(Event(Happening.MOVED, self.config.name))
 
     def _sent(self, now: int) -> None:
@@ -371,6 +424,54 @@ class Peer:
     def _restart_persistent(self, now: int) -> None:
         if self.config.persistent_keepalive_s:
             self.timers.persistent = now + self.config.persistent_keepalive_s * SECOND_NS
+
+    # The path
+
+    def too_big(self, signal: TooBig, now: int, out: Effects) -> bool:
+        """Something that was sent to our endpoint did not fit; False where that is not to be believed.
+
+        Our own kernel is. A router is where it quotes the head of a data message that we sent: the index that the peer
+        drew for a living session, and a counter that we have used lately. Who is not on the path has seen neither.
+        """
+        before = self.path.mtu_bytes
+        is_sure = not signal.origin or self._is_ours(signal.quoted, now)
+        if is_sure:
+            self.path.told(signal.mtu_bytes, now)
+        else:
+            self.path.hinted(now)
+        self._follow_path(before, out)
+        return is_sure
+
+    def _is_ours(self, quoted: bytes, now: int) -> bool:
+        if len(quoted) < DATA_HEADER.size:
+            return False
+        head, receiver, counter = DATA_HEADER.unpack_from(quoted)
+        return head == DATA_HEADER_WORD and any(
+            session is not None
+            and session.remote == receiver
+            and not session.is_over(now)
+            and 0 < session.counter - counter <= RECENT_PACKETS
+            for session in (self._current, self._previous)
+        )
+
+    def look_at_the_way(self, now: int, out: Effects) -> None:
+        """What every packet to us is bound by may be something else now."""
+        before = self.path.mtu_bytes
+        self.path.changed(self._common.way_to(self.endpoint or NOWHERE), now)
+        self._follow_path(before, out)
+
+    def _probe(self, now: int, out: Effects) -> None:
+        before = self.path.mtu_bytes
+        can_probe = self.endpoint is not None and self._current is not None and self._current.room(now) >= MOST_PROBES
+        probes = self.path.tick(now, can_probe=can_probe)
+        if probes:
+            self._emit_controls([control.probe(*probe) for probe in probes], 0, out)
+        self._follow_path(before, out)
+
+    def _follow_path(self, mtu_before: int, out: Effects) -> None:
+        self.timers.path = self.path.due_ns
+        if self.path.mtu_bytes != mtu_before:
+            out.events.append(Event(Happening.MTU, self.config.name))
 
     # Time passes
 
@@ -392,6 +493,8 @@ class Peer:
         if timers.persistent <= now:
             self._restart_persistent(now)
             self.keepalive(now, out)
+        if timers.path <= now:
+            self._probe(now, out)
 
     def _retransmit(self, now: int, out: Effects) -> None:
         """Repeat the initiation, or give up and flush what waits."""
@@ -440,4 +543,6 @@ class Peer:
             persistent_keepalive_s=self.config.persistent_keepalive_s,
             has_session=current is not None and current.room(now) > 0,
             has_given_up=self.has_given_up,
+            mtu_bytes=self.path.mtu_bytes,
+            path=self.path.state,
         )

@@ -25,9 +25,10 @@ class Timers:
 
     `retransmit`: the initiation goes out again, or the series is given up. `keepalive`: data came and nothing went
     out. `unanswered`: data went out and nothing came. `persistent`: the operator's keepalive. `erase`: the keys.
+    `path`: `tunnel.pathmtu` has something to do.
     """
 
-    __slots__ = ("erase", "keepalive", "persistent", "retransmit", "unanswered")
+    __slots__ = ("erase", "keepalive", "path", "persistent", "retransmit", "unanswered")
 
     def __init__(self) -> None:
         self.retransmit = OFF
@@ -35,7 +36,8 @@ class Timers:
         self.unanswered = OFF
         self.persistent = OFF
         self.erase = OFF
+        self.path = OFF
 
     def earliest(self) -> int:
         """The next deadline, or `OFF`."""
-        return min(self.retransmit, self.keepalive, self.unanswered, self.persistent, self.erase)
+        return min(self.retransmit, self.keepalive, self.unanswered, self.persistent, self.erase, self.path)

@@ -92,11 +92,13 @@ class Drop(StrEnum):
     TUNNEL_INNER_SOURCE = "tunnel.inner_source"  # an inner source outside the peer's allowed_ips
     TUNNEL_CONTROL = "tunnel.control"  # a control message between nodes that is malformed or not known
     TUNNEL_CONGESTION = "tunnel.congestion"  # RFC 6040: marked on the way, and its inner packet cannot be
+    TUNNEL_SIGNAL = "tunnel.signal"  # an ICMP "too big" that quotes nothing that we sent: not believed
     # The tunnel: inner packets that do not leave
     TUNNEL_NO_PEER = "tunnel.no_peer"  # the peer is not, or no longer, configured
     TUNNEL_NO_ENDPOINT = "tunnel.no_endpoint"  # nobody knows where the peer is until it calls
     TUNNEL_QUEUE_FULL = "tunnel.queue_full"  # 128 packets wait for the session, the oldest gave way
     TUNNEL_GAVE_UP = "tunnel.gave_up"  # it waited for a session, and the handshake gave up
+    TUNNEL_TOO_BIG = "tunnel.too_big"  # the path became narrower while it waited: fragments, or 3/4
     # Our own addresses
     LOCAL_PORT = "local.port"  # no service here: 3/3 or a TCP reset
     LOCAL_PROTOCOL = "local.protocol"  # a protocol that we do not speak: 3/2
