@@ -6,8 +6,8 @@ used begins at the limit that the operator set, and two things lower it:
 - A router says "too big" (RFC 1191, RFC 8201, RFC 4459), and quotes what only somebody on the path can know: `told`,
   after `tunnel.peer` has looked at the quote. One that quotes too little is `hinted`: no more than a reason to probe.
 - A node of this design does not get what it should (RFC 8899, for paths that lose long packets in silence). A *round*
-  probes one size. Lost probes alone say nothing: a size is too long when it was lost `TRIES` times while shorter ones
-  were answered in the same round. The search goes on between both, in steps of the answer or of `TRIES` losses.
+  probes one size. Lost probes alone say nothing: a size is too long when it was lost in each of `TRIES` while shorter
+  ones were answered in the same round. The search goes on between both, in steps of an answer or of `TRIES` losses.
 
 A round begins with a new session, after something was lowered, and every `AGE_NS`. A peer that never said a control
 message, which any other WireGuard peer is, gets one round in `ASK_AGAIN_NS`.
@@ -37,7 +37,7 @@ PAUSE_NS: Final = 10 * SECOND_NS
 HINT_PAUSE_NS: Final = 60 * SECOND_NS
 SILENT_ROUNDS: Final = 3
 """So many rounds without any answer, and a node counts as another WireGuard peer again."""
-MOST_PROBES: Final = 4
+MOST_PROBES: Final = 5
 """At once."""
 
 FLOOR_IPV4_BYTES: Final = 576
@@ -255,12 +255,13 @@ class PathMtu:
         self.due_ns = now
 
     def _try(self, now: int) -> list[Probe]:
-        """The probed size; where it was lost once and nothing has passed yet, shorter ones beside it."""
+        """The probed size; where it was lost once and nothing has passed yet, twice, and shorter ones beside it: what
+        is decided then lowers the MTU, and 5% of loss should not do that once in a day."""
         self._tries += 1
         sizes = [self._size]
         if self._tries > 1 and not self._good:
             shorter = (self.mtu_bytes, BASE_BYTES - self.way.overhead_bytes, self._floor)
-            sizes += sorted({size for size in shorter if size < self._size} - self._answered, reverse=True)
+            sizes += sizes + sorted({size for size in shorter if size < self._size} - self._answered, reverse=True)
         made = [Probe(self._draw(), size) for size in sizes]
         assert len(made) <= MOST_PROBES
         self._probes.update(made)
