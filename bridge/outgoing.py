@@ -150,19 +150,21 @@ class Outgoing:
         refuse: the error speaks for the destination then."""
         return about.destination if self.address_for_host == self._host else self.address_for_host
 
-    def undelivered(self, quoted: Packet, source: int | None) -> Packet | None:
-        """Our 3/1 (RFC 1812 5.2.7.1) about a packet as it left, which did not get through; None where none is owed. It
-        has yet to find its way. `source`: whom it speaks for, None for ourselves."""
+    def undelivered(self, quoted: Packet, source: int | None, mtu_bytes: int) -> Packet | None:
+        """Our 3/1 (RFC 1812 5.2.7.1) about a packet as it left, which did not get through; 3/4 where it is longer than
+        `mtu_bytes`, which is 0 otherwise; None where none is owed. It has yet to find its way. `source`: whom it speaks
+        for, None for ourselves."""
         source = self.error_source(quoted) if source is None else source
         if not source or not errors.may_answer(quoted, group=False):
             return None
         data = errors.error(
             errors.UNREACHABLE,
-            errors.HOST,
+            errors.FRAGMENTATION_NEEDED if mtu_bytes else errors.HOST,
             quoted.data,
             source=source,
             destination=quoted.source,
             identification=self.next_identification(),
+            rest=mtu_bytes,
         )
         message = ipv4.parse(data, 0, None)
         assert isinstance(message, Packet)
@@ -185,6 +187,12 @@ class Outgoing:
         """The largest packet that may leave by a port, in bytes."""
         mtu_bytes = interface.mtu_bytes
         return min(self.path_mtus.get(port, mtu_bytes), mtu_bytes) if self.path_mtus else mtu_bytes
+
+    def segment_bytes(self, port: str, interface: Interface) -> int:
+        """What the MSS of connections by a port is made for. Behind a path that is narrower than configured, a multiple
+        of 16: the far end of a tunnel may pad to that what it sends, and know nothing of the path."""
+        mtu_bytes = self.mtu_towards(port, interface)
+        return mtu_bytes if mtu_bytes == interface.mtu_bytes else mtu_bytes & ~15
 
     def emit(self, port: str, out: Interface, packet: Packet, arrival: Arrival | None, now: int) -> Drop | None:
         """Put a packet on a port, on a tap to its next hop's MAC address; it waits where that is not known yet."""

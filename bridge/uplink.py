@@ -25,9 +25,10 @@ from bridge.gateway import Gateway
 from bridge.loop import Loop, Timer
 from bridge.peers import HostPort, Peers
 from route.table import vpn_target
-from tunnel.effects import Datagram, Effects, Endpoint, Happening, Received, Stamps, Status
+from tunnel.effects import Datagram, Effects, Endpoint, Happening, Received, Stamps, Status, TooBig
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import shared_secret
+from wire import ipv4
 from wire import offload as offloads
 from wire.coalesce import coalesce
 from wire.drop import Drop
@@ -40,22 +41,26 @@ BURST_DATAGRAMS = 256
 QUEUED_PACKETS = 256
 """A burst of super-frames is many packets: that many are sealed at once."""
 RESOLVE_AGAIN_S = 30.0
+TELL_MTU_AFTER_S = 30.0
 _PAUSE_NS = SECOND_NS  # after a fault of ours on a timer
 _PORT = "vpn"  # where the tunnel's drops are counted
 _OWED = frozenset({Drop.TUNNEL_NO_PEER, Drop.TUNNEL_NO_ENDPOINT, Drop.TUNNEL_GAVE_UP})
 """Reasons that a sender is told (ICMP 3/1); a queue that is full is congestion, and silent."""
 _ANY_KEY = bytes(range(32))  # a point of low order is one to every key
-_CHANGES = frozenset({Happening.SESSION, Happening.MOVED, Happening.GAVE_UP})
+_CHANGES = frozenset({Happening.SESSION, Happening.MOVED, Happening.GAVE_UP, Happening.MTU})
 
 
 class Datagrams(Protocol):
     """What the uplink needs of `bridge.ports.datagrams.DatagramSocket`."""
 
     def fileno(self) -> int:
-        """Readable while datagrams wait."""
+        """Readable while datagrams or signals wait."""
 
     def read_burst(self, limit: int) -> list[Received]:
         """What waits, about `limit` datagrams at most."""
+
+    def read_signals(self) -> list[TooBig]:
+        """What came about datagrams that did not fit, up to the last `read_burst`."""
 
     def send_burst(self, datagrams: Sequence[Datagram]) -> Counter[Drop]:
         """Send in order; what was refused."""
@@ -87,6 +92,7 @@ class Uplink:
         self._resolve = resolve
         self._names: dict[str, HostPort] = {}
         self._looking: set[str] = set()
+        self._telling: set[str] = set()
         self._ports: dict[str, str] = {}  # by peer
         self._queues: dict[str, list[bytes]] = {}  # by peer
         self._queued = 0
@@ -137,6 +143,9 @@ class Uplink:
     def _receive(self, _events: int) -> None:
         now = self._loop.clock()
         self._settle(self.tunnel.receive(self._datagrams.read_burst(BURST_DATAGRAMS), now), now)
+        signals = self._datagrams.read_signals()
+        if signals:
+            self._settle(self.tunnel.path_signals(signals, now), now)
         self.flush()
         self._arm()
 
@@ -174,10 +183,25 @@ class Uplink:
             self._changed(effects, now)
         for peer, packet, reason in effects.unsent:
             port = self._ports.get(peer)
-            if reason in _OWED and port is not None:
+            if port is None:
+                continue
+            if reason is Drop.TUNNEL_TOO_BIG:
+                self._fit(peer, port, packet, now)
+            elif reason in _OWED:
                 self._loop.carry_out(self._gateway.undelivered(port, packet, now))
         for peer, run in groupby(effects.packets, key=itemgetter(0)):
             self._loop.walk(self._ports[peer], coalesce([packet for _, packet in run]))
+
+    def _fit(self, peer: str, port: str, packet: bytes, now: int) -> None:
+        """A packet became too long for its path while it waited: what the walk would do with it by now."""
+        parsed, mtu_bytes = ipv4.parse(packet, 0, None), self.tunnel.mtu_towards(peer)
+        if isinstance(parsed, Drop):
+            return
+        if parsed.dont_fragment:
+            self._loop.carry_out(self._gateway.undelivered(port, packet, now, mtu_bytes=mtu_bytes))
+            return
+        fragments = [bytes(fragment.data) for fragment in ipv4.fragments_of(parsed, mtu_bytes)]
+        self._settle(self.tunnel.send(peer, fragments, now), now)
 
     def _count(self, reason: Drop, count: int) -> None:
         self._gateway.counters.drops_by_port[_PORT, reason] += count
@@ -189,12 +213,25 @@ class Uplink:
                 self._look_up(peer)
             elif what is Happening.SESSION and peer in self._gateway.unreachable_nodes:
                 log.info("%s is there", peer)
+            elif what is Happening.MTU and peer not in self._telling:
+                self._telling.add(peer)
+                self._loop.call_later(TELL_MTU_AFTER_S, partial(self._tell_mtu, peer))
         self._judge(now)
 
     def _judge(self, now: int) -> None:
-        """Which nodes the walk may send to."""
-        silent = {peer.name for peer in self.tunnel.status(now) if peer.endpoint is None or peer.has_given_up}
+        """Which nodes the walk may send to, and how much at once."""
+        statuses = self.tunnel.status(now)
+        silent = {peer.name for peer in statuses if peer.endpoint is None or peer.has_given_up}
         self._gateway.unreachable_nodes = self._unserved | silent
+        # Between a change of the configuration and `_take_over`, a peer may have no port yet.
+        known = ((self._ports.get(peer.name), peer.mtu_bytes) for peer in statuses)
+        self._gateway.out.path_mtus = {port: mtu_bytes for port, mtu_bytes in known if port is not None}
+
+    def _tell_mtu(self, peer: str) -> None:
+        """Once for a whole search, however many steps it takes."""
+        self._telling.discard(peer)
+        if peer in self._ports:
+            log.info("packets for %s have %d bytes at most", peer, self.tunnel.mtu_towards(peer))
 
     # Names
 

@@ -340,6 +340,10 @@ class Tunnel:
         ):
             peer.look_at_the_way(now, out)
 
+    def mtu_towards(self, peer: str) -> int:
+        """The longest inner packet that `send` takes for a peer, in bytes."""
+        return self._by_name[peer].path.mtu_bytes
+
     def stamps(self) -> dict[bytes, Stamps]:
         """What must survive a restart, by public key; it is no secret.
 

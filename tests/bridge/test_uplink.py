@@ -22,7 +22,7 @@ from bridge.ports.memory import MemoryPort
 from bridge.routing import routes_from
 from bridge.stamps import StampFile
 from bridge.uplink import RESOLVE_AGAIN_S, Uplink
-from tunnel.effects import Datagram, Effects, Endpoint, Network, PeerConfig, Received, Stamps
+from tunnel.effects import Datagram, Effects, Endpoint, Network, PeerConfig, Received, Stamps, TooBig
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import public_key
 from wire.drop import Drop
@@ -58,6 +58,7 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[Datagram] = []
         self.waiting: deque[Received] = deque()
+        self.signals: list[TooBig] = []
         self.refuses = 0
         self._event = os.eventfd(0, os.EFD_NONBLOCK)
 
@@ -73,6 +74,14 @@ class Wire:
         burst = list(self.waiting)
         self.waiting.clear()
         return burst
+
+    def read_signals(self) -> list[TooBig]:
+        signals, self.signals = self.signals, []
+        return signals
+
+    def tell(self, *signals: TooBig) -> None:
+        self.signals += signals
+        os.eventfd_write(self._event, 1)
 
     def send_burst(self, datagrams: Sequence[Datagram]) -> Counter[Drop]:
         self.sent += datagrams[self.refuses :]
