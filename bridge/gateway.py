@@ -380,7 +380,8 @@ class Gateway:
         if identification is not None and identification != received.identification:
             ipv4.set_identification(packet, identification)
         if packet.protocol == ipv4.TCP and not packet.offset_bytes:
-            tcp.clamp_mss(packet, min(self.out.mtu_towards(arrival.port, arrival.interface), mtu_bytes) - 40)
+            ways = (arrival.port, arrival.interface), (path.port, out)
+            tcp.clamp_mss(packet, min(self.out.segment_bytes(*way) for way in ways) - 40)
         self.flows.saw(
             arrival.interface.name,
             path.port,

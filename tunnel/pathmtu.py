@@ -10,7 +10,7 @@ used begins at the limit that the operator set, and two things lower it:
   ones were answered in the same round. The search goes on between both, in steps of an answer or of `TRIES` losses.
 
 A round begins with a new session, after something was lowered, and every `AGE_NS`. A peer that never said a control
-message, which any other WireGuard peer is, gets one round in `ASK_AGAIN_NS`.
+message, which any other WireGuard peer is, gets one whole round in `ASK_AGAIN_NS`.
 
 A value that was lowered stays for `AGE_NS` (RFC 1191 6.3, RFC 8899's PMTU_RAISE_TIMER). Then a node is probed with the
 limit, and whatever it answers is used; towards another peer the limit is used, and the next router lowers it again.
@@ -92,6 +92,7 @@ class PathMtu:
         "_good",
         "_probes",
         "_raise_ns",
+        "_silent_ns",
         "_silent_rounds",
         "_size",
         "_speaks",
@@ -106,6 +107,7 @@ class PathMtu:
         self.way = way
         self._speaks = False
         self._silent_rounds = 0
+        self._silent_ns = -OFF
         self._began_ns = -OFF
         self._confirmed = 0
         self._raise_ns = OFF
@@ -124,7 +126,7 @@ class PathMtu:
     @property
     def state(self) -> PathState:
         """How `mtu_bytes` is known."""
-        if self._size and self._tries > 1:
+        if self._size and (self._tries > 1 or self._size != self.mtu_bytes):
             return PathState.SEARCHING
         if self._confirmed == self.mtu_bytes:
             return PathState.CONFIRMED
@@ -155,8 +157,11 @@ class PathMtu:
 
     def session(self, now: int) -> None:
         """A session is ready: probes can be sent."""
-        if not self._size and (self._speaks or now - self._began_ns >= ASK_AGAIN_NS):
+        if not self._size and self._may_speak(now):
             self.due_ns = self._soon(now)
+
+    def _may_speak(self, now: int) -> bool:
+        return self._speaks or now - self._silent_ns >= ASK_AGAIN_NS
 
     def spoken(self, now: int) -> None:
         """The peer sent a control message: it will answer ours."""
@@ -180,11 +185,12 @@ class PathMtu:
             outer_bytes = self._plateau()
         size = max(outer_bytes - self.way.overhead_bytes, self._floor)
         if size < self.mtu_bytes:
+            is_asking = self._size != 0  # and will not know whether anybody answers
             self._stop()
             self.mtu_bytes = size
             self._confirmed = 0
             self._raise_ns = now + AGE_NS
-            self.due_ns = self._soon(now) if self._speaks else self._raise_ns
+            self.due_ns = self._soon(now) if self._speaks or is_asking else self._raise_ns
         elif self._size and size < self._size:  # a probe was too big, and what is in use is not
             self._bad = min(self._bad, size + 1)
             if size > max(self._good, self.mtu_bytes):
@@ -239,7 +245,7 @@ class PathMtu:
         if has_aged and not self._speaks:
             self.mtu_bytes = self.way.limit_bytes
             self._raise_ns = OFF
-        if can_probe and (self._speaks or now - self._began_ns >= ASK_AGAIN_NS):
+        if can_probe and self._may_speak(now):
             self._began_ns = now
             self._good = 0
             size = self.way.limit_bytes if has_aged else self.mtu_bytes
@@ -261,7 +267,9 @@ class PathMtu:
         sizes = [self._size]
         if self._tries > 1 and not self._good:
             shorter = (self.mtu_bytes, BASE_BYTES - self.way.overhead_bytes, self._floor)
-            sizes += sizes + sorted({size for size in shorter if size < self._size} - self._answered, reverse=True)
+            sizes += sizes + list({size for size in shorter if size < self._size} - self._answered)
+        # Ascending: a shorter one behind a longer may leave in one piece with it, and be lost with it on the way.
+        sizes.sort()
         made = [Probe(self._draw(), size) for size in sizes]
         assert len(made) <= MOST_PROBES
         self._probes.update(made)
@@ -279,6 +287,7 @@ class PathMtu:
             if self._good <= self.mtu_bytes:
                 self._use(self._good, now)
         else:  # no word about sizes: the peer does not speak, or is away
+            self._silent_ns = now
             self._silent_rounds += 1
             if self._silent_rounds >= SILENT_ROUNDS:
                 self._speaks = False

@@ -324,6 +324,27 @@ def test_an_answer_that_nobody_asked_for_changes_nothing() -> None:
     assert world.mtu(alice, "bob") == NARROW
 
 
+@pytest.mark.parametrize("who", ["alice", "bob"])
+def test_two_nodes_whose_first_probes_are_too_big_both_ways_find_out_that_they_speak(who: str) -> None:
+    world, alice, bob = pair()
+    world.widths = {home.address: 1280 for home in HOMES.values()}
+    world.send(alice, "bob", inner())
+    busy(world, alice, 30)
+    node, other = {"alice": (alice, "bob"), "bob": (bob, "alice")}[who]
+    assert (world.mtu(node, other), state(world, node)) == (NARROW, PathState.CONFIRMED)
+
+
+def test_shorter_probes_never_leave_in_one_piece_behind_a_longer_one() -> None:
+    """A super-frame that is too long for a router is lost as a whole."""
+    world, alice, _ = narrow(silent=True)
+    made: list[list[int]] = []
+    for _ in range(4):
+        world.now = max(world.now, alice.tunnel.next_deadline() or 0)
+        made.append([len(datagram.data) for datagram in world.carry(alice, alice.tunnel.tick(world.now)).datagrams])
+    assert [1452, 1452] in [sizes[-2:] for sizes in made]
+    assert all(sizes == sorted(sizes) for sizes in made)
+
+
 # Time and movement
 
 
