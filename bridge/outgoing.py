@@ -53,7 +53,7 @@ class Outgoing:
     Errors into a tunnel that has no address of ours carry tap0's, else tun0's, else tap1's; those into tun0 carry
     tap0's or, without a LAN, another address of ours, and where we have no other they speak for the destination.
     `path_mtus`: what is known of the way behind a port, by the port's name, in bytes; it lowers the interface's MTU,
-    and whoever finds it out writes it here.
+    and whoever finds it out writes it here. `segments`: likewise, for the MSS of connections alone.
     """
 
     def __init__(self, interfaces: dict[str, Interface], identification: int, *, events: bool) -> None:
@@ -66,6 +66,7 @@ class Outgoing:
         self.answered = False
         self.held = False
         self.path_mtus: dict[str, int] = {}
+        self.segments: dict[str, int] = {}
         own = (interfaces[name].address for name in ("tap0", "tun0", "tap1") if name in interfaces)
         self.own_address = next(own, 0)
         self._host = interfaces["tun0"].address if "tun0" in interfaces else 0
@@ -189,10 +190,9 @@ class Outgoing:
         return min(self.path_mtus.get(port, mtu_bytes), mtu_bytes) if self.path_mtus else mtu_bytes
 
     def segment_bytes(self, port: str, interface: Interface) -> int:
-        """What the MSS of connections by a port is made for. Behind a path that is narrower than configured, a multiple
-        of 16: the far end of a tunnel may pad to that what it sends, and know nothing of the path."""
+        """The packet that the MSS of connections by a port is made for, in bytes."""
         mtu_bytes = self.mtu_towards(port, interface)
-        return mtu_bytes if mtu_bytes == interface.mtu_bytes else mtu_bytes & ~15
+        return min(self.segments.get(port, mtu_bytes), mtu_bytes) if self.segments else mtu_bytes
 
     def emit(self, port: str, out: Interface, packet: Packet, arrival: Arrival | None, now: int) -> Drop | None:
         """Put a packet on a port, on a tap to its next hop's MAC address; it waits where that is not known yet."""

@@ -43,6 +43,8 @@ QUEUED_PACKETS = 256
 RESOLVE_AGAIN_S = 30.0
 TELL_MTU_AFTER_S = 30.0
 _PAUSE_NS = SECOND_NS  # after a fault of ours on a timer
+_PADDED_BYTES = 16
+"""The far end pads what it sends to a multiple, up to its own MTU, and knows nothing of a path that is narrower."""
 _PORT = "vpn"  # where the tunnel's drops are counted
 _OWED = frozenset({Drop.TUNNEL_NO_PEER, Drop.TUNNEL_NO_ENDPOINT, Drop.TUNNEL_GAVE_UP})
 """Reasons that a sender is told (ICMP 3/1); a queue that is full is congestion, and silent."""
@@ -225,7 +227,13 @@ class Uplink:
         self._gateway.unreachable_nodes = self._unserved | silent
         # Between a change of the configuration and `_take_over`, a peer may have no port yet.
         known = ((self._ports.get(peer.name), peer.mtu_bytes) for peer in statuses)
-        self._gateway.out.path_mtus = {port: mtu_bytes for port, mtu_bytes in known if port is not None}
+        out, configured = self._gateway.out, self._gateway.interfaces["vpn"].mtu_bytes
+        out.path_mtus = {port: mtu_bytes for port, mtu_bytes in known if port is not None}
+        out.segments = {
+            port: mtu_bytes // _PADDED_BYTES * _PADDED_BYTES
+            for port, mtu_bytes in out.path_mtus.items()
+            if mtu_bytes < configured
+        }
 
     def _tell_mtu(self, peer: str) -> None:
         """Once for a whole search, however many steps it takes."""

@@ -20,7 +20,7 @@ from tunnel.control import Control, ControlKind
 from tunnel.cookies import CookieJar
 from tunnel.ecn import HANDSHAKE_TOS, outer_tos
 from tunnel.effects import Datagram, Effects, Endpoint, Event, Happening, PeerConfig, Stamps, Status, TooBig
-from tunnel.messages import DATA_HEADER, DATA_HEADER_WORD, index_at
+from tunnel.messages import index_at
 from tunnel.noise import (
     Called,
     Initiated,
@@ -52,8 +52,6 @@ from wire.units import SECOND_NS
 
 STAGED_PACKETS: Final = 128
 NOWHERE: Final = Endpoint(bytes(4), 0)
-RECENT_PACKETS: Final = 1 << 20
-"""What a router quotes is one of the latest packets of a session: seconds old at most, at any speed."""
 _KEEPALIVE = (b"",)
 
 
@@ -430,29 +428,17 @@ class Peer:
     def too_big(self, signal: TooBig, now: int, out: Effects) -> bool:
         """Something that was sent to our endpoint did not fit; False where that is not to be believed.
 
-        Our own kernel is. A router is where it quotes the head of a data message that we sent: the index that the peer
-        drew for a living session, and a counter that we have used lately. Who is not on the path has seen neither.
+        Our own kernel is, and who quotes a data message of a living session. What else comes is a hint at most.
         """
         before = self.path.mtu_bytes
-        is_sure = not signal.origin or self._is_ours(signal.quoted, now)
+        sessions = (self._current, self._previous)
+        is_sure = not signal.origin or any(one is not None and one.has_sent(signal.quoted, now) for one in sessions)
         if is_sure:
             self.path.told(signal.mtu_bytes, now)
         else:
             self.path.hinted(now)
         self._follow_path(before, out)
         return is_sure
-
-    def _is_ours(self, quoted: bytes, now: int) -> bool:
-        if len(quoted) < DATA_HEADER.size:
-            return False
-        head, receiver, counter = DATA_HEADER.unpack_from(quoted)
-        return head == DATA_HEADER_WORD and any(
-            session is not None
-            and session.remote == receiver
-            and not session.is_over(now)
-            and 0 < session.counter - counter <= RECENT_PACKETS
-            for session in (self._current, self._previous)
-        )
 
     def look_at_the_way(self, now: int, out: Effects) -> None:
         """What every packet to us is bound by may be something else now."""

@@ -14,7 +14,7 @@ from tunnel.control import Control, ControlKind
 from tunnel.effects import Endpoint, Event, Happening, PathState, Received, TooBig, Unsent
 from tunnel.messages import DATA_HEADER, Kind
 from tunnel.pathmtu import AGE_NS, PAUSE_NS, PathMtu, Probe, Way, direct_way
-from tunnel.peer import RECENT_PACKETS
+from tunnel.session import RECENT_PACKETS
 from wire.drop import Drop
 from wire.units import SECOND_NS, seconds_ns
 
