@@ -66,8 +66,9 @@ class Session:
         if len(quoted) < DATA_HEADER.size or self.is_over(now):
             return False
         head, receiver, counter = DATA_HEADER.unpack_from(quoted)
-        is_data = head == DATA_HEADER_WORD and receiver == self.remote
-        return is_data and 0 < self.counter - counter <= RECENT_PACKETS
+        if head != DATA_HEADER_WORD or receiver != self.remote:
+            return False
+        return 0 < self.counter - int(counter) <= RECENT_PACKETS
 
     def wipe(self) -> None:
         """Overwrite both keys."""

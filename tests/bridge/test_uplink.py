@@ -75,17 +75,13 @@ class Wire:
         self.waiting.clear()
         return burst
 
-    def read_signals(self) -> list[TooBig]:
-        signals, self.signals = self.signals, []
-        return signals
-
-    def tell(self, *signals: TooBig) -> None:
-        self.signals += signals
-        os.eventfd_write(self._event, 1)
-
     def send_burst(self, datagrams: Sequence[Datagram]) -> Counter[Drop]:
         self.sent += datagrams[self.refuses :]
         return Counter({Drop.PORT_FULL: self.refuses}) if self.refuses else Counter()
+
+    def read_signals(self) -> list[TooBig]:
+        signals, self.signals = self.signals, []
+        return signals
 
     def close(self) -> None:
         os.close(self._event)

@@ -37,6 +37,12 @@ def told(datagram: Datagram, mtu_bytes: int = 1280) -> TooBig:
     return TooBig(datagram.endpoint, mtu_bytes, datagram.data[:548], ROUTER)
 
 
+def tell(world: World, *signals: TooBig) -> None:
+    """They wait to be read, as datagrams do."""
+    world.wire.signals += signals
+    world.wire.deliver([])
+
+
 @pytest.fixture
 def world(make: Callable[..., World]) -> World:
     """A session, and a path that has just turned out to carry 1,280 bytes."""
@@ -45,7 +51,7 @@ def world(make: Callable[..., World]) -> World:
     world.meet()
     world.send(big(1420, df=True))
     [lost] = [datagram for datagram in world.take() if len(datagram.data) == 1452]
-    world.wire.tell(told(lost))
+    tell(world, told(lost))
     world.loop.turn(0)
     world.received()
     assert world.gateway.out.path_mtus == {"vpn": NARROW}
@@ -121,7 +127,7 @@ def test_q3_a_forged_signal_is_counted_and_changes_nothing(make: Callable[..., W
     world.send(udp())
     world.meet()
     for quoted in (b"", b"\4\0\0\0", b"\4\0\0\0" + bytes(40), bytes(548)):
-        world.wire.tell(TooBig(FAR, 576, quoted, ROUTER))
+        tell(world, TooBig(FAR, 576, quoted, ROUTER))
     world.loop.turn(0)
     assert world.gateway.out.path_mtus == {"vpn": 1420}
     assert world.drops() == {Drop.TUNNEL_SIGNAL: 4}
@@ -131,7 +137,7 @@ def test_each_node_has_its_own_path_and_a_reload_keeps_it(make: Callable[..., Wo
     world = make(HK, replace(SG, endpoint=Endpoint(bytes((192, 0, 2, 3)), 51820)))
     world.send(udp())
     world.meet()
-    world.wire.tell(TooBig(FAR, 1400, b"", b""))  # our own device
+    tell(world, TooBig(FAR, 1400, b"", b""))  # our own device
     world.loop.turn(0)
     assert world.gateway.out.path_mtus == {"vpn": 1340, "vpn:sg": 1420}
     world.take()
@@ -146,7 +152,7 @@ def test_the_mtu_is_told_and_logged_once(world: World, caplog: pytest.LogCapture
     [hk, sg] = explain.peers(world.gateway.config, world.uplink.status(), world.now)["peers"]
     assert (hk["mtu"], hk["mtu_state"], sg["mtu"]) == (NARROW, PathState.LOWERED, None)
     with caplog.at_level(logging.INFO):
-        world.wire.tell(TooBig(FAR, 1270, b"", b""), TooBig(FAR, 1260, b"", b""))
+        tell(world, TooBig(FAR, 1270, b"", b""), TooBig(FAR, 1260, b"", b""))
         world.loop.turn(0)
         world.wait(TELL_MTU_AFTER_S + 2)
     assert [record.getMessage() for record in caplog.records if "at most" in record.message] == [
