@@ -279,6 +279,8 @@ def _peer(name: str, peer: Peer, status: Status | None, now: int) -> Document:
         "tx_bytes": status.tx_bytes if status is not None else 0,
         "persistent_keepalive_s": peer.persistent_keepalive or None,
         "session_age_s": _since(status.session_since, now) if status is not None else None,
+        "mtu": status.mtu_bytes if status is not None else None,
+        "mtu_state": status.path if status is not None else None,
         "waiting": status.staged if status is not None else 0,
         "state": _peer_state(status),
         "accept": [str(prefix) for prefix in peer.accept],

@@ -198,8 +198,9 @@ class Gateway:
         """A port could not put a frame on its device."""
         self.counters.drops_by_port[port.partition(":")[0], reason] += 1
 
-    def undelivered(self, port: str, sent: bytes, now: int) -> list[Effect]:
-        """A packet that left by `port` of the tunnel did not get through: its sender hears 3/1 (RFC 1812 5.2.7.1).
+    def undelivered(self, port: str, sent: bytes, now: int, *, mtu_bytes: int = 0) -> list[Effect]:
+        """A packet that left by `port` of the tunnel did not get through: its sender hears 3/1 (RFC 1812 5.2.7.1), or
+        3/4 with the MTU that it is too long for.
 
         `sent` is the packet as it left. The error is one of our own about it, and goes the way of any error that comes
         back by that port: to whoever the quoted packet's link names.
@@ -208,7 +209,7 @@ class Gateway:
         quoted = ipv4.parse(sent, 0, None)
         if isinstance(quoted, Drop):
             return effects
-        message = self.out.undelivered(quoted, self.decision.speaks_for(port, quoted))
+        message = self.out.undelivered(quoted, self.decision.speaks_for(port, quoted), mtu_bytes)
         if message is None:
             return effects
         arrival = Arrival(port, self._interface_of(port), message, False)
@@ -396,7 +397,8 @@ class Gateway:
         if identification is not None and identification != received.identification:
             ipv4.set_identification(packet, identification)
         if packet.protocol == ipv4.TCP and not packet.offset_bytes:
-            tcp.clamp_mss(packet, min(self.out.mtu_towards(arrival.port, arrival.interface), mtu_bytes) - 40)
+            ways = (arrival.port, arrival.interface), (path.port, out)
+            tcp.clamp_mss(packet, min(self.out.segment_bytes(*way) for way in ways) - 40)
         self.flows.saw(
             arrival.interface.name,
             path.port,

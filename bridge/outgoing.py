@@ -53,7 +53,7 @@ class Outgoing:
     Errors into a tunnel that has no address of ours carry tap0's, else tun0's, else tap1's; those into tun0 carry
     tap0's or, without a LAN, another address of ours, and where we have no other they speak for the destination.
     `path_mtus`: what is known of the way behind a port, by the port's name, in bytes; it lowers the interface's MTU,
-    and whoever finds it out writes it here.
+    and whoever finds it out writes it here. `segments`: likewise, for the MSS of connections alone.
     """
 
     def __init__(self, interfaces: dict[str, Interface], identification: int, *, events: bool) -> None:
@@ -66,6 +66,7 @@ class Outgoing:
         self.answered = False
         self.held = False
         self.path_mtus: dict[str, int] = {}
+        self.segments: dict[str, int] = {}
         own = (interfaces[name].address for name in ("tap0", "tun0", "tap1") if name in interfaces)
         self.own_address = next(own, 0)
         self._host = interfaces["tun0"].address if "tun0" in interfaces else 0
@@ -150,19 +151,21 @@ class Outgoing:
         refuse: the error speaks for the destination then."""
         return about.destination if self.address_for_host == self._host else self.address_for_host
 
-    def undelivered(self, quoted: Packet, source: int | None) -> Packet | None:
-        """Our 3/1 (RFC 1812 5.2.7.1) about a packet as it left, which did not get through; None where none is owed. It
-        has yet to find its way. `source`: whom it speaks for, None for ourselves."""
+    def undelivered(self, quoted: Packet, source: int | None, mtu_bytes: int) -> Packet | None:
+        """Our 3/1 (RFC 1812 5.2.7.1) about a packet as it left, which did not get through; 3/4 where it is longer than
+        `mtu_bytes`, which is 0 otherwise; None where none is owed. It has yet to find its way. `source`: whom it speaks
+        for, None for ourselves."""
         source = self.error_source(quoted) if source is None else source
         if not source or not errors.may_answer(quoted, group=False):
             return None
         data = errors.error(
             errors.UNREACHABLE,
-            errors.HOST,
+            errors.FRAGMENTATION_NEEDED if mtu_bytes else errors.HOST,
             quoted.data,
             source=source,
             destination=quoted.source,
             identification=self.next_identification(),
+            rest=mtu_bytes,
         )
         message = ipv4.parse(data, 0, None)
         assert isinstance(message, Packet)
@@ -185,6 +188,11 @@ class Outgoing:
         """The largest packet that may leave by a port, in bytes."""
         mtu_bytes = interface.mtu_bytes
         return min(self.path_mtus.get(port, mtu_bytes), mtu_bytes) if self.path_mtus else mtu_bytes
+
+    def segment_bytes(self, port: str, interface: Interface) -> int:
+        """The packet that the MSS of connections by a port is made for, in bytes."""
+        mtu_bytes = self.mtu_towards(port, interface)
+        return min(self.segments.get(port, mtu_bytes), mtu_bytes) if self.segments else mtu_bytes
 
     def emit(self, port: str, out: Interface, packet: Packet, arrival: Arrival | None, now: int) -> Drop | None:
         """Put a packet on a port, on a tap to its next hop's MAC address; it waits where that is not known yet."""

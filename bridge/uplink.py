@@ -30,6 +30,7 @@ from route.table import vpn_target
 from tunnel.effects import Datagram, Effects, Endpoint, Happening, Network, Received, Stamps, Status, TooBig, Verdict
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import shared_secret
+from wire import ipv4
 from wire import offload as offloads
 from wire.coalesce import coalesce
 from wire.drop import Drop
@@ -42,12 +43,15 @@ BURST_DATAGRAMS = 256
 QUEUED_PACKETS = 256
 """A burst of super-frames is many packets: that many are sealed at once."""
 RESOLVE_AGAIN_S = 30.0
+TELL_MTU_AFTER_S = 30.0
 _PAUSE_NS = SECOND_NS  # after a fault of ours on a timer
+_PADDED_BYTES = 16
+"""The far end pads what it sends to a multiple, up to its own MTU, and knows nothing of a path that is narrower."""
 _PORT = "vpn"  # where the tunnel's drops are counted
 _OWED = frozenset({Drop.TUNNEL_NO_PEER, Drop.TUNNEL_NO_ENDPOINT, Drop.TUNNEL_GAVE_UP})
 """Reasons that a sender is told (ICMP 3/1); a queue that is full is congestion, and silent."""
 _ANY_KEY = bytes(range(32))  # a point of low order is one to every key
-_CHANGES = frozenset({Happening.SESSION, Happening.MOVED, Happening.GAVE_UP})
+_CHANGES = frozenset({Happening.SESSION, Happening.MOVED, Happening.GAVE_UP, Happening.MTU})
 _TALK = frozenset({Happening.ANNOUNCED, Happening.ANSWERED})
 _TOLD_PREFIXES = 8
 """Of an announcement in one line of the log."""
@@ -95,6 +99,7 @@ class Uplink:
         self._resolve = resolve
         self._names: dict[str, HostPort] = {}
         self._looking: set[str] = set()
+        self._telling: set[str] = set()
         self._ports: dict[str, str] = {}  # by peer
         self._queues: dict[str, list[bytes]] = {}  # by peer
         self._queued = 0
@@ -187,10 +192,25 @@ class Uplink:
             self._announcements(effects, now)
         for peer, packet, reason in effects.unsent:
             port = self._ports.get(peer)
-            if reason in _OWED and port is not None:
+            if port is None:
+                continue
+            if reason is Drop.TUNNEL_TOO_BIG:
+                self._fit(peer, port, packet, now)
+            elif reason in _OWED:
                 self._loop.carry_out(self._gateway.undelivered(port, packet, now))
         for peer, run in groupby(effects.packets, key=itemgetter(0)):
             self._loop.walk(self._ports[peer], coalesce([packet for _, packet in run]))
+
+    def _fit(self, peer: str, port: str, packet: bytes, now: int) -> None:
+        """A packet became too long for its path while it waited: what the walk would do with it by now."""
+        parsed, mtu_bytes = ipv4.parse(packet, 0, None), self.tunnel.mtu_towards(peer)
+        if isinstance(parsed, Drop):
+            return
+        if parsed.dont_fragment:
+            self._loop.carry_out(self._gateway.undelivered(port, packet, now, mtu_bytes=mtu_bytes))
+            return
+        fragments = [bytes(fragment.data) for fragment in ipv4.fragments_of(parsed, mtu_bytes)]
+        self._settle(self.tunnel.send(peer, fragments, now), now)
 
     def _count(self, reason: Drop, count: int) -> None:
         self._gateway.counters.drops_by_port[_PORT, reason] += count
@@ -202,14 +222,32 @@ class Uplink:
                 self._look_up(peer)
             elif what is Happening.SESSION and peer in self._gateway.unreachable_nodes:
                 log.info("%s is there", peer)
+            elif what is Happening.MTU and peer not in self._telling:
+                self._telling.add(peer)
+                self._loop.call_later(TELL_MTU_AFTER_S, partial(self._tell_mtu, peer))
         self._judge(now)
 
     def _judge(self, now: int) -> None:
-        """Which nodes the walk may send to."""
+        """Which nodes the walk may send to, and how much at once."""
         statuses = self.tunnel.status(now)
         silent = {peer.name for peer in statuses if peer.endpoint is None or peer.has_given_up}
         silent |= {peer.name for peer in statuses if peer.endpoint is not None and peer.endpoint.via in silent}
         self._gateway.unreachable_nodes = self._unserved | silent
+        # Between a change of the configuration and `_take_over`, a peer may have no port yet.
+        known = ((self._ports.get(peer.name), peer.mtu_bytes) for peer in statuses)
+        out, configured = self._gateway.out, self._gateway.interfaces["vpn"].mtu_bytes
+        out.path_mtus = {port: mtu_bytes for port, mtu_bytes in known if port is not None}
+        out.segments = {
+            port: mtu_bytes // _PADDED_BYTES * _PADDED_BYTES
+            for port, mtu_bytes in out.path_mtus.items()
+            if mtu_bytes < configured
+        }
+
+    def _tell_mtu(self, peer: str) -> None:
+        """Once for a whole search, however many steps it takes."""
+        self._telling.discard(peer)
+        if peer in self._ports:
+            log.info("packets for %s have %d bytes at most", peer, self.tunnel.mtu_towards(peer))
 
     def _announcements(self, effects: Effects, now: int) -> None:
         """What peers take of ours is told; what is taken of theirs takes part in the walk from now on."""
@@ -287,7 +325,6 @@ class Uplink:
         for peer, named in self._names.items():
             if before.get(peer) != named:
                 self._look_up(peer)
-        self._gateway.out.path_mtus = {self._ports[status.name]: status.mtu_bytes for status in self.status()}
         self._unserved = unserved
         self._judge(self._loop.clock())
 

@@ -20,13 +20,25 @@ def command(options: Options) -> None:
 
 def _peers(document: Document) -> Iterator[Shown]:
     yield Table(
-        ("PEER", "STATE", "ENDPOINT", "VIA", ">HANDSHAKE", ">RX BYTES", ">TX BYTES", ">KEEPALIVE", "ALLOWED IPS"),
+        (
+            "PEER",
+            "STATE",
+            "ENDPOINT",
+            "VIA",
+            ">MTU",
+            ">HANDSHAKE",
+            ">RX BYTES",
+            ">TX BYTES",
+            ">KEEPALIVE",
+            "ALLOWED IPS",
+        ),
         [
             (
                 peer["name"],
                 peer["state"],
                 peer["endpoint"],
                 peer["via"],
+                None if peer["mtu"] is None else f"{peer['mtu']} {peer['mtu_state']}",
                 _seconds(peer["latest_handshake_s"], " ago"),
                 peer["rx_bytes"],
                 peer["tx_bytes"],

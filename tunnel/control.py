@@ -55,6 +55,11 @@ class Control(NamedTuple):
         return HEADER.pack(self.kind, 0, self.size_bytes, self.number % _NUMBER_LIMIT) + self.body
 
 
+def probe(number: int, size_bytes: int) -> Control:
+    """A PROBE whose plaintext has that size."""
+    return Control(ControlKind.PROBE, number, bytes(size_bytes - HEADER.size))
+
+
 _KINDS: Final = frozenset(ControlKind)
 
 

@@ -173,6 +173,16 @@ class Happening(StrEnum):
     ERASED = "erased"  # 540 s without a new key: all of the peer's keys are wiped
     ANNOUNCED = "announced"  # what is taken or refused of the peer's announcement is something else now
     ANSWERED = "answered"  # the peer said what it takes and refuses of ours
+    MTU = "mtu"  # the longest packet that may be sent to the peer is another one now
+
+
+class PathState(StrEnum):
+    """How the size in use is known. The values are public: CLI, JSON."""
+
+    ASSUMED = "assumed"  # the limit; nobody objected
+    CONFIRMED = "confirmed"  # a probe of that size was answered
+    LOWERED = "lowered"  # a router said so, or it is all that is left of a search
+    SEARCHING = "searching"  # probes are on their way, and some were lost
 
 
 class Event(NamedTuple):
@@ -193,8 +203,8 @@ class Unsent(NamedTuple):
 class Status(NamedTuple):
     """One peer, for people. Times are `now` values in ns; None: never, or not known.
 
-    `mtu_bytes`: the longest inner packet towards it, less than the tunnel's where it is reached through a relay.
     `has_session`: a packet would leave at once. `has_given_up`: the last series of initiations was in vain.
+    `mtu_bytes`: the longest inner packet towards it, and `path` how that is known.
     `announced`: what it says lies behind it, `told`: what we told it, each prefix with what became of it; None while
     that is not known.
     """
@@ -211,6 +221,7 @@ class Status(NamedTuple):
     mtu_bytes: int
     has_session: bool
     has_given_up: bool
+    path: PathState
     announced: tuple[tuple[Network, Verdict | None], ...] = ()
     told: tuple[tuple[Network, Verdict | None], ...] = ()
 

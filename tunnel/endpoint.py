@@ -39,6 +39,7 @@ from tunnel.effects import (
 )
 from tunnel.messages import DATA_HEADER, DEFAULT_MTU_BYTES, Kind, index_at, kind_of
 from tunnel.noise import LocalKeys, RemoteKeys, read_static
+from tunnel.pathmtu import Way, direct_way
 from tunnel.peer import Common, Peer
 from tunnel.primitives import BurstCipher, Cipher
 from tunnel.relay import Relaying, with_ways
@@ -49,6 +50,7 @@ from wire.drop import Drop
 _NO_STAMPS = Stamps(tai64n.NEVER, tai64n.NEVER)
 _NO_NETWORKS = Networks()
 _KEEPALIVE_LIMIT_S = 65_535
+_OTHER_WAY = frozenset({Happening.MTU, Happening.MOVED})
 
 _Job = tuple[Session, int, Received]
 
@@ -70,6 +72,7 @@ class Tunnel:
         "_desk",
         "_gauge",
         "_limits",
+        "_mtu_bytes",
         "_networks",
         "_peers",
         "_relaying",
@@ -91,7 +94,8 @@ class Tunnel:
         role: Role = NO_ROLE,
     ) -> None:
         local = LocalKeys(private_key)
-        self._common = Common(local, cipher or Cipher(), random_bytes, wall_ns, mtu_bytes)
+        self._mtu_bytes = mtu_bytes
+        self._common = Common(local, cipher or Cipher(), random_bytes, wall_ns, self._way_to)
         self._desk = CookieDesk(local.public, random_bytes)
         self._gauge = LoadGauge()
         self._limits = SourceLimits()
@@ -119,7 +123,8 @@ class Tunnel:
     def send(self, peer: str, burst: Sequence[bytes], now: int) -> Effects:
         """Seal inner packets for a peer, or keep them until it has a session; what cannot leave comes back `unsent`.
 
-        A packet longer than the MTU is sealed as it is: the walk has answered it with 3/4, or cut it, before.
+        A packet longer than the path to the peer carries comes back with `TUNNEL_TOO_BIG`: the walk answers such with
+        3/4, or cuts them, before, unless the path has become narrower since.
         """
         out = Effects()
         found = self._by_name.get(peer)
@@ -150,6 +155,8 @@ class Tunnel:
         unwrapped = self._take_in(burst, now, out)
         if unwrapped:  # none of these is an envelope
             self._take_in(unwrapped, now, out)
+        if out.events:
+            self._pass_on(now, out)
         self._judge(now, out)
         return self._wrapped(out, now)
 
@@ -218,10 +225,10 @@ class Tunnel:
                 size += len(datagram)
                 if not plain:
                     continue
-                has_data = True
                 if is_control(plain):
                     control = plain
                     continue
+                has_data = True
                 packet = admit(plain, name)
                 if ecn and not isinstance(packet, Drop):
                     packet = marked(packet, ecn)
@@ -284,8 +291,45 @@ class Tunnel:
             peer.consume_cookie(message, now, out)
 
     def path_signals(self, signals: Iterable[TooBig], now: int) -> Effects:
-        """Take in that datagrams of ours were too big for their path. Nothing is believed yet."""
-        return Effects()
+        """Take in that datagrams of ours were too big for their path. A packet that was lost so is not repeated, and
+        nobody knows any more which one it was: the next of its size is answered by the walk."""
+        out = Effects()
+        there: dict[tuple[bytes, int], list[Peer]] = {}
+        for peer in self._peers.values():
+            relay = self._relay_of(peer.endpoint)
+            where = peer.endpoint if relay is None else relay.endpoint
+            if where is not None:
+                there.setdefault((where.address, where.port), []).append(peer)
+        for signal in signals:
+            # What our own kernel says is true for all that are reached there: the first must not end the loop.
+            believed = [
+                peer.too_big(signal, now, out)
+                for peer in there.get((signal.endpoint.address, signal.endpoint.port), ())
+            ]
+            if not any(believed):
+                out.drop(Drop.TUNNEL_SIGNAL)
+        self._pass_on(now, out)
+        return self._wrapped(out, now)
+
+    def _way_to(self, endpoint: Endpoint) -> Way:
+        """How an endpoint is reached: by a relay, no better than the relay is."""
+        if not endpoint.via:
+            return direct_way(endpoint, self._mtu_bytes)
+        relay = self._relay_of(endpoint)
+        if relay is None:  # none that is configured: nothing can be sent
+            return Way(self._mtu_bytes).through_relay(self._mtu_bytes)
+        return relay.path.way.through_relay(relay.path.mtu_bytes)
+
+    def _relay_of(self, endpoint: Endpoint | None) -> Peer | None:
+        return self._by_name.get(endpoint.via) if endpoint is not None and endpoint.via else None
+
+    def _pass_on(self, now: int, out: Effects) -> None:
+        """What is another way to a relay is one for all behind it."""
+        for what, name in tuple(out.events):
+            if what in _OTHER_WAY:
+                for peer in self._peers.values():
+                    if peer.endpoint is not None and peer.endpoint.via == name:
+                        peer.look_at_the_way(now, out)
 
     # Time
 
@@ -295,6 +339,8 @@ class Tunnel:
         for peer in self._peers.values():
             if peer.timers.earliest() <= now:
                 peer.tick(now, out)
+        if out.events:
+            self._pass_on(now, out)
         self._judge(now, out)
         return self._wrapped(out, now)
 
@@ -413,15 +459,30 @@ class Tunnel:
         self._relaying.configure(role, self._by_name, out)
         self._announced = {network: key for network, key in self._announced.items() if key in made}
         self._judge_all(now, out)
+        self._look_at_ways(now, out)
         return self._wrapped(out, now)
 
     def set_endpoint(self, peer: str, endpoint: Endpoint, now: int) -> None:
         """A name was resolved anew: the peer is there from now on, until it is heard from elsewhere."""
         self._by_name[peer].move(endpoint, now)
 
-    def set_mtu(self, mtu_bytes: int) -> None:
-        """The inner MTU: padding does not go beyond it."""
-        self._common.mtu_bytes = mtu_bytes
+    def set_mtu(self, mtu_bytes: int, now: int) -> Effects:
+        """The longest inner packet for any peer; for each of them its path may say less."""
+        out = Effects()
+        self._mtu_bytes = mtu_bytes
+        self._look_at_ways(now, out)
+        return out
+
+    def _look_at_ways(self, now: int, out: Effects) -> None:
+        """All of them anew, those to relays first."""
+        for peer in sorted(
+            self._peers.values(), key=lambda peer: peer.endpoint is not None and bool(peer.endpoint.via)
+        ):
+            peer.look_at_the_way(now, out)
+
+    def mtu_towards(self, peer: str) -> int:
+        """The longest inner packet that `send` takes for a peer, in bytes."""
+        return self._by_name[peer].path.mtu_bytes
 
     def stamps(self) -> dict[bytes, Stamps]:
         """What must survive a restart, by public key; it is no secret.

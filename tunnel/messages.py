@@ -37,6 +37,8 @@ DEFAULT_MTU_BYTES: Final = 1420
 
 INDEX = struct.Struct("<I")
 DATA_HEADER = struct.Struct("<IIQ")
+COUNTED_HEADS: Final = frozenset(int.from_bytes(head, "little") for head in (DATA_HEAD, RELAYED_HEAD))
+"""The first words of what is sent under a session: index and counter follow them."""
 
 
 class Kind(IntEnum):

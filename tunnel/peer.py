@@ -20,9 +20,9 @@ from tunnel.announce import RENEW_NS, Hearing, Offer, Telling
 from tunnel.control import Control, ControlKind
 from tunnel.cookies import CookieJar
 from tunnel.ecn import HANDSHAKE_TOS, outer_tos
-from tunnel.effects import Datagram, Effects, Endpoint, Event, Happening, PeerConfig, Stamps, Status
+from tunnel.effects import Datagram, Effects, Endpoint, Event, Happening, PeerConfig, Stamps, Status, TooBig
 from tunnel.envelope import Envelope
-from tunnel.messages import ENVELOPE_BYTES, index_at
+from tunnel.messages import index_at
 from tunnel.noise import (
     Called,
     Initiated,
@@ -34,6 +34,7 @@ from tunnel.noise import (
     read_timestamp,
     respond,
 )
+from tunnel.pathmtu import MOST_PROBES, PathMtu, Way
 from tunnel.primitives import BurstCipher
 from tunnel.session import IndexTable, Session
 from tunnel.timers import (
@@ -52,13 +53,14 @@ from wire.drop import Drop
 from wire.units import SECOND_NS
 
 STAGED_PACKETS: Final = 128
+NOWHERE: Final = Endpoint(bytes(4), 0)
 _KEEPALIVE = (b"",)
 
 
 class Common:
     """What all peers of a tunnel share."""
 
-    __slots__ = ("cipher", "indices", "is_unjudged", "local", "mtu_bytes", "offer", "random_bytes", "wall_ns")
+    __slots__ = ("cipher", "indices", "is_unjudged", "local", "offer", "random_bytes", "wall_ns", "way_to")
 
     def __init__(
         self,
@@ -66,20 +68,24 @@ class Common:
         cipher: BurstCipher,
         random_bytes: Callable[[int], bytes],
         wall_ns: Callable[[], int],
-        mtu_bytes: int,
+        way_to: Callable[[Endpoint], Way],
     ) -> None:
         self.local = local
         self.cipher = cipher
         self.random_bytes = random_bytes
         self.wall_ns = wall_ns
-        self.mtu_bytes = mtu_bytes
+        self.way_to = way_to
         self.indices = IndexTable(random_bytes)
         self.offer = Offer()
         self.is_unjudged = False  # what peers announce, or who may have it, has changed
 
+    def number(self) -> int:
+        """32 random bits."""
+        return int.from_bytes(self.random_bytes(4), "little")
+
     def jitter_ns(self) -> int:
         """A third of a second at most, so that two ends do not keep step."""
-        return int.from_bytes(self.random_bytes(4), "little") % (JITTER_NS + 1)
+        return self.number() % (JITTER_NS + 1)
 
 
 class Peer:
@@ -103,6 +109,7 @@ class Peer:
         "hearing",
         "keys",
         "latest_handshake",
+        "path",
         "rx_bytes",
         "stamps",
         "telling",
@@ -127,6 +134,7 @@ class Peer:
         self.timers = Timers()
         self.hearing = Hearing()
         self.telling = Telling(common.offer)
+        self.path = PathMtu(common.way_to(NOWHERE), common.number)
         self.config = replace(config, endpoint=None, persistent_keepalive_s=0)
         self.endpoint: Endpoint | None = None
         self.has_given_up = False
@@ -140,8 +148,9 @@ class Peer:
 
         The endpoint of a peer behind a relay is written: its id, and the relay's name (`tunnel.relay.with_ways`).
         """
-        leaves_relay = self.config.via != "" and not config.via
-        if leaves_relay or (config.endpoint is not None and config.endpoint != self.config.endpoint):
+        if config.endpoint is not None and config.endpoint != self.config.endpoint:
+            self._is_at(config.endpoint, now)
+        elif self.config.via and not config.via:  # the relay knows where it is, we do not
             self.endpoint = config.endpoint
         if self.endpoint is None:  # its sessions and its series lead nowhere until it calls
             self.erase()
@@ -155,9 +164,16 @@ class Peer:
         """The operator (or a name server) says where the peer is; one behind a relay is nowhere else."""
         if self.config.via:
             return
-        self.endpoint = endpoint
+        self._is_at(endpoint, now)
         if self.config.persistent_keepalive_s and self.timers.persistent == OFF:
             self.timers.persistent = now
+
+    def _is_at(self, endpoint: Endpoint, now: int) -> None:
+        """Another endpoint. Another port alone is a NAT on the way that forgot us: the same path."""
+        before, self.endpoint = self.endpoint, endpoint
+        if before is None or (before.address, before.via) != (endpoint.address, endpoint.via):
+            self.path.moved(self._common.way_to(endpoint), now)
+            self.timers.path = self.path.due_ns
 
     def may_be_at(self, source: Endpoint) -> bool:
         """False for a message of ours that came through a relay which does not speak for this peer."""
@@ -170,6 +186,9 @@ class Peer:
         if self.endpoint is None:
             self._refuse(burst, Drop.TUNNEL_NO_ENDPOINT, out)
             return
+        burst = self._fitting(burst, out)
+        if not burst:
+            return
         room = 0 if self._current is None else self._current.room(now)
         if room >= len(burst):
             self._emit(burst, now, out)
@@ -180,6 +199,14 @@ class Peer:
         while len(self._staged) > STAGED_PACKETS:
             out.refuse(self.config.name, self._staged.popleft(), Drop.TUNNEL_QUEUE_FULL)
         self._ask(now, out)
+
+    def _fitting(self, burst: Sequence[bytes], out: Effects) -> Sequence[bytes]:
+        """The burst without what is too long for the path; the walk let it in before it knew."""
+        mtu_bytes = self.path.mtu_bytes
+        if max(map(len, burst)) <= mtu_bytes:
+            return burst
+        self._refuse((packet for packet in burst if len(packet) > mtu_bytes), Drop.TUNNEL_TOO_BIG, out)
+        return [packet for packet in burst if len(packet) <= mtu_bytes]
 
     def keepalive(self, now: int, out: Effects) -> None:
         """Send an empty packet; without a session, ask for one, whose confirmation does the same."""
@@ -195,7 +222,7 @@ class Peer:
         assert endpoint is not None
         common = self._common
         first = session.take(len(packets))
-        sealed = common.cipher.seal_burst(session.keys.send, session.remote, first, packets, self.mtu_bytes)
+        sealed = common.cipher.seal_burst(session.keys.send, session.remote, first, packets, self.path.mtu_bytes)
         datagrams = out.datagrams
         size = 0
         for packet, datagram in zip(packets, sealed, strict=True):
@@ -349,6 +376,8 @@ class Peer:
             self._common.is_unjudged = True
         self.has_given_up = False
         self.latest_handshake = now
+        self.path.session(now)
+        self.timers.path = self.path.due_ns
         out.events.append(Event(Happening.SESSION, self.config.name))
         self.timers.announce = OFF
         if self.telling.begin():
@@ -358,8 +387,10 @@ class Peer:
         """Send what waited; False where nothing did."""
         if not self._staged:
             return False
-        packets = list(self._staged)
+        packets = self._fitting(list(self._staged), out)
         self._staged.clear()
+        if not packets:
+            return False
         self._emit(packets, now, out)
         return True
 
@@ -396,6 +427,8 @@ class Peer:
         if message is None:
             out.drop(Drop.TUNNEL_CONTROL)
             return
+        before = self.path.mtu_bytes
+        self.path.spoken(now)
         if message.kind is ControlKind.PROBE:
             self.tell(Control(ControlKind.PROBED, message.number), now, out)
         elif message.kind is ControlKind.ANNOUNCE:
@@ -404,15 +437,32 @@ class Peer:
             outcome = self.telling.answered(message)
             if isinstance(outcome, Drop):
                 out.drop(outcome)
-                return
-            self.timers.announce = OFF
-            if outcome:
-                out.events.append(Event(Happening.ANSWERED, self.config.name))
+            else:
+                self.timers.announce = OFF
+                if outcome:
+                    out.events.append(Event(Happening.ANSWERED, self.config.name))
+        elif message.kind is ControlKind.PROBED:
+            self.path.answered(message.number, now)
+        self._follow_path(before, out)
 
     def tell(self, message: Control, now: int, out: Effects) -> None:
         """Send a control message, where there is a session to send it under; else it is as if the wire had lost it."""
         if self._current is not None and self._current.room(now) > 0:
-            self._emit((message.packed(),), now, out)
+            self._emit_controls((message,), self.path.mtu_bytes, out)
+
+    def _emit_controls(self, messages: Sequence[Control], padded_to_bytes: int, out: Effects) -> None:
+        """Seal control messages. They have answers and repetitions of their own, and probes may be too long for the
+        path: no timer of the protocol takes them for data, which is answered, or for a keepalive."""
+        session, endpoint = self._current, self.endpoint
+        assert session is not None
+        assert endpoint is not None
+        first = session.take(len(messages))
+        packets = [message.packed() for message in messages]
+        for datagram in self._common.cipher.seal_burst(
+            session.keys.send, session.remote, first, packets, padded_to_bytes
+        ):
+            out.datagrams.append(Datagram(endpoint, datagram))
+            self.tx_bytes += len(datagram)
 
     def _hear(self, message: Control, session: Session, now: int, out: Effects) -> None:
         """The peer announces. What is new is answered once it was judged, which the tunnel does for all peers."""
@@ -455,6 +505,9 @@ class Peer:
         if self.config.via:
             return
         if source != self.endpoint:
+            before = self.path.mtu_bytes
+            self._is_at(source, now)
+            self._follow_path(before, out)
             out.events.append(Event(Happening.MOVED, self.config.name))
         self.endpoint = source  # also an equal one: whoever made it may know more of it, our own side say
 
@@ -466,6 +519,42 @@ class Peer:
     def _restart_persistent(self, now: int) -> None:
         if self.config.persistent_keepalive_s:
             self.timers.persistent = now + self.config.persistent_keepalive_s * SECOND_NS
+
+    # The path
+
+    def too_big(self, signal: TooBig, now: int, out: Effects) -> bool:
+        """Something that was sent to our endpoint did not fit; False where that is not to be believed.
+
+        Our own kernel is, and who quotes a data message of a living session. What else comes is a hint at most.
+        """
+        before = self.path.mtu_bytes
+        sessions = (self._current, self._previous)
+        is_sure = not signal.origin or any(one is not None and one.has_sent(signal.quoted, now) for one in sessions)
+        if is_sure:
+            self.path.told(signal.mtu_bytes, now)
+        else:
+            self.path.hinted(now)
+        self._follow_path(before, out)
+        return is_sure
+
+    def look_at_the_way(self, now: int, out: Effects) -> None:
+        """What every packet to us is bound by may be something else now."""
+        before = self.path.mtu_bytes
+        self.path.changed(self._common.way_to(self.endpoint or NOWHERE), now)
+        self._follow_path(before, out)
+
+    def _probe(self, now: int, out: Effects) -> None:
+        before = self.path.mtu_bytes
+        can_probe = self.endpoint is not None and self._current is not None and self._current.room(now) >= MOST_PROBES
+        probes = self.path.tick(now, can_probe=can_probe)
+        if probes:
+            self._emit_controls([control.probe(*probe) for probe in probes], 0, out)
+        self._follow_path(before, out)
+
+    def _follow_path(self, mtu_before: int, out: Effects) -> None:
+        self.timers.path = self.path.due_ns
+        if self.path.mtu_bytes != mtu_before:
+            out.events.append(Event(Happening.MTU, self.config.name))
 
     # Time passes
 
@@ -491,6 +580,8 @@ class Peer:
         if timers.persistent <= now:
             self._restart_persistent(now)
             self.keepalive(now, out)
+        if timers.path <= now:
+            self._probe(now, out)
 
     def _retransmit(self, now: int, out: Effects) -> None:
         """Repeat the initiation, or give up and flush what waits."""
@@ -535,11 +626,6 @@ class Peer:
         self.timers = Timers()
         self.keys.wipe()
 
-    @property
-    def mtu_bytes(self) -> int:
-        """The longest inner packet: an envelope takes its share of what the way to the relay carries."""
-        return self._common.mtu_bytes - (ENVELOPE_BYTES if self.config.via else 0)
-
     def status(self, now: int) -> Status:
         """The peer, for people."""
         current = self._current
@@ -553,9 +639,10 @@ class Peer:
             tx_bytes=self.tx_bytes,
             staged=len(self._staged),
             persistent_keepalive_s=self.config.persistent_keepalive_s,
-            mtu_bytes=self.mtu_bytes,
+            mtu_bytes=self.path.mtu_bytes,
             has_session=current is not None and current.room(now) > 0,
             has_given_up=self.has_given_up,
             announced=self.hearing.shown(),
             told=self.telling.shown(),
+            path=self.path.state,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from tunnel.messages import COUNTED_HEADS, DATA_HEADER
 from tunnel.noise import SessionKeys
 from tunnel.replay import REJECT_AFTER_MESSAGES, ReplayWindow
 from wire.drop import Drop
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 REKEY_AFTER_MESSAGES: Final = 1 << 60
 REKEY_AFTER_NS: Final = 120 * SECOND_NS
 REJECT_AFTER_NS: Final = 180 * SECOND_NS
+RECENT_PACKETS: Final = 1 << 20
+"""How far back a router may quote: seconds, at any speed."""
 
 
 class Session:
@@ -57,6 +60,16 @@ class Session:
         assert not self.keys.send.is_wiped, "a session that has ended"
         self.counter = first + packets
         return first
+
+    def has_sent(self, quoted: bytes, now: int) -> bool:
+        """Whether somebody quotes the head of a data message or an envelope that we sent lately: the peer's random
+        index, and a counter in use. Who is not on the path has seen neither."""
+        if len(quoted) < DATA_HEADER.size or self.is_over(now):
+            return False
+        head, receiver, counter = DATA_HEADER.unpack_from(quoted)
+        if head not in COUNTED_HEADS or receiver != self.remote:
+            return False
+        return 0 < self.counter - int(counter) <= RECENT_PACKETS
 
     def wipe(self) -> None:
         """Overwrite both keys."""

@@ -25,10 +25,11 @@ class Timers:
 
     `retransmit`: the initiation goes out again, or the series is given up. `keepalive`: data came and nothing went
     out. `unanswered`: data went out and nothing came. `persistent`: the operator's keepalive. `erase`: the keys.
-    `announce`: our prefixes are told again. `withdraw`: those of the peer were not told again.
+    `announce`: our prefixes are told again. `withdraw`: those of the peer were not told again. `path`:
+    `tunnel.pathmtu` has something to do.
     """
 
-    __slots__ = ("announce", "erase", "keepalive", "persistent", "retransmit", "unanswered", "withdraw")
+    __slots__ = ("announce", "erase", "keepalive", "path", "persistent", "retransmit", "unanswered", "withdraw")
 
     def __init__(self) -> None:
         self.retransmit = OFF
@@ -38,6 +39,7 @@ class Timers:
         self.erase = OFF
         self.announce = OFF
         self.withdraw = OFF
+        self.path = OFF
 
     def earliest(self) -> int:
         """The next deadline, or `OFF`."""
@@ -49,4 +51,5 @@ class Timers:
             self.erase,
             self.announce,
             self.withdraw,
+            self.path,
         )

@@ -96,6 +96,7 @@ class Drop(StrEnum):
     TUNNEL_ANNOUNCE_REFUSED = "tunnel.announce_refused"  # a prefix that a peer announced and does not get
     TUNNEL_CONGESTION = "tunnel.congestion"  # RFC 6040: marked on the way, and its inner packet cannot be
     TUNNEL_OUTER_ICMP = "tunnel.outer_icmp"  # an ICMP error about a datagram of ours, not about its size: not heeded
+    TUNNEL_SIGNAL = "tunnel.signal"  # an ICMP "too big" that quotes nothing that we sent: not believed
     # The tunnel: envelopes, which relays pass on (all of it in silence)
     TUNNEL_RELAY_MALFORMED = "tunnel.relay_malformed"  # an envelope around no message, or around another envelope
     TUNNEL_RELAY_SOURCE = "tunnel.relay_source"  # the neighbour that sent it is not the one who speaks for its source
@@ -110,6 +111,7 @@ class Drop(StrEnum):
     TUNNEL_NO_ENDPOINT = "tunnel.no_endpoint"  # nobody knows where the peer is until it calls
     TUNNEL_QUEUE_FULL = "tunnel.queue_full"  # 128 packets wait for the session, the oldest gave way
     TUNNEL_GAVE_UP = "tunnel.gave_up"  # it waited for a session, and the handshake gave up
+    TUNNEL_TOO_BIG = "tunnel.too_big"  # the path became narrower while it waited: fragments, or 3/4
     # Our own addresses
     LOCAL_PORT = "local.port"  # no service here: 3/3 or a TCP reset
     LOCAL_PROTOCOL = "local.protocol"  # a protocol that we do not speak: 3/2

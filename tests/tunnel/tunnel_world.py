@@ -18,6 +18,7 @@ from tunnel.effects import (
     Received,
     Role,
     Stamps,
+    TooBig,
     Unsent,
 )
 from tunnel.endpoint import Tunnel
@@ -29,6 +30,8 @@ from wire.units import SECOND_NS, address_int, seconds_ns
 EVERYTHING = (Network(0, 0),)
 WALL_NS = 1_700_000_000 * SECOND_NS
 DELAY_NS = 10_000_000
+OUTER_HEADERS_BYTES = 28
+ROUTER = bytes([198, 51, 100, 7])
 KEYS = {
     name: bytes([number]) * 32
     for number, name in enumerate(("alice", "bob", "carol", "mallory", "relay", "second", "third"), start=1)
@@ -87,7 +90,11 @@ class Node:
 
 
 class World:
-    """Nodes on a wire. `fate` says after which delays a datagram arrives: none is lost, two is a duplicate."""
+    """Nodes on a wire. `fate` says after which delays a datagram arrives: none is lost, two is a duplicate.
+
+    `widths`: the outer bytes that pass towards an address; a router there says what does not unless it `is_silent`.
+    `plain`: nodes that speak nothing but WireGuard; here they have nothing to say but handshakes and keepalives.
+    """
 
     def __init__(self, seed: int = 0) -> None:
         self.now = 100 * SECOND_NS
@@ -98,7 +105,11 @@ class World:
         self.log: list[Sent] = []
         self.fate: Fate = lambda datagram: [DELAY_NS]
         self.lost: list[bytes] = []
-        self._wire: list[tuple[int, int, Endpoint, Endpoint, bytes]] = []
+        self.widths: dict[bytes, int] = {}
+        self.is_silent = False
+        self.plain: set[str] = set()
+        self.signals: list[TooBig] = []
+        self._wire: list[tuple[int, int, Endpoint, Endpoint, bytes | TooBig]] = []
         self._number = 0
 
     def add(
@@ -148,18 +159,37 @@ class World:
         node.drops.update(effects.drops)
         for to, datagram, _ in effects.datagrams:
             self.log.append(Sent(self.now / SECOND_NS - 100, node.name, kind_of(datagram), datagram, to))
+            if node.name in self.plain and kind_of(datagram) is Kind.DATA and len(datagram) > 32:
+                continue
+            width = self.widths.get(to.address, 1 << 16)
+            if len(datagram) + OUTER_HEADERS_BYTES > width:
+                self.lost.append(datagram)
+                if not self.is_silent:
+                    self._push(DELAY_NS, node.home, to, TooBig(to, width, datagram[:548], ROUTER))
+                continue
             delays = self.fate(datagram)
             if not delays:
                 self.lost.append(datagram)
             for delay in delays:
-                self._number += 1
-                heapq.heappush(self._wire, (self.now + delay, self._number, to, node.home, datagram))
+                self._push(delay, to, node.home, datagram)
         return effects
 
-    def deliver(self, to: Endpoint, source: Endpoint, datagram: bytes) -> None:
-        """A datagram reaches an address, where somebody is or not."""
+    def _push(self, delay_ns: int, to: Endpoint, source: Endpoint, what: bytes | TooBig) -> None:
+        self._number += 1
+        heapq.heappush(self._wire, (self.now + delay_ns, self._number, to, source, what))
+
+    def signal(self, node: Node, *signals: TooBig) -> Effects:
+        """ICMP errors reach a node, from whomever."""
+        return self.carry(node, node.tunnel.path_signals(signals, self.now))
+
+    def deliver(self, to: Endpoint, source: Endpoint, datagram: bytes | TooBig) -> None:
+        """A datagram, or an ICMP error about one, reaches an address, where somebody is or not."""
         node = self.at.get(to)
-        if node is not None:
+        if isinstance(datagram, TooBig):
+            self.signals.append(datagram)
+            if node is not None:
+                self.signal(node, datagram)
+        elif node is not None:
             self.carry(node, node.tunnel.receive([Received(datagram, source)], self.now))
 
     def run(self, seconds: float) -> None:
@@ -184,6 +214,10 @@ class World:
 
     def sent(self, by: str, kind: Kind, since: float = 0.0) -> list[Sent]:
         return [line for line in self.log if line.by == by and line.kind is kind and line.at >= since]
+
+    def mtu(self, node: Node, peer: str) -> int:
+        """The longest packet that a node sends to a peer."""
+        return next(status.mtu_bytes for status in node.tunnel.status(self.now) if status.name == peer)
 
     def keepalives(self, by: str, since: float = 0.0) -> list[Sent]:
         return [line for line in self.sent(by, Kind.DATA, since) if len(line.datagram) == 32]
