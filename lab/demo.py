@@ -36,6 +36,7 @@ from wire import ethernet
 from wire.units import address_int
 
 PREFIXES = 4600
+TRANSFER_S = 120.0
 PEERS = ("ours", "wireguard-go")
 MESSAGE_HEADS = frozenset({INITIATION_HEAD, RESPONSE_HEAD, COOKIE_REPLY_HEAD, DATA_HEAD})
 _HAIRPIN = """
@@ -230,7 +231,7 @@ def _traceroute(stage: Stage, lab: Lab, flow: Flow, wanted: tuple[str, ...]) -> 
 
 
 def _transfer(stage: Stage, lab: Lab, name: str, client: str, remote: str, seen_as: str, size_bytes: int) -> None:
-    told = lab.client(client, "transfer", remote, str(size_bytes), str(size_bytes))
+    told = lab.client(client, "transfer", remote, str(size_bytes), str(size_bytes), timeout_s=TRANSFER_S)
     rates = [size_bytes * 8 / 1e9 / max(told[key], 1e-3) for key in ("up_s", "down_s")]
     held = bool(told["ok"]) and str(told["seen_as"]).rpartition(":")[0] == seen_as
     stage.check(held, f"{name}: up {rates[0]:.1f}, down {rates[1]:.1f} Gbit/s, seen as {told['seen_as']}")
