@@ -106,10 +106,11 @@ class Round:
         """Time passes."""
         self.now += round(seconds * SECOND_NS)
         for name, node in self.nodes.items():
-            self.deliver(name, node.tick(self.now))
+            effects = node.tick(self.now)
             due = node.next_deadline()
             if due is not None and due <= self.now:
                 raise Failure(f"a timer of {name} does not move on")
+            self.deliver(name, effects)
 
     def sealed(self, by: str, to: str) -> bytes | None:
         """An envelope as `by` may seal it for a neighbour; None while they have no session."""

@@ -336,11 +336,10 @@ class Tunnel:
     def tick(self, now: int) -> Effects:
         """Fire what is due. Afterwards `next_deadline` is later than `now`."""
         out = Effects()
-        for peer in self._peers.values():
-            if peer.timers.earliest() <= now:
+        while due := [peer for peer in self._peers.values() if peer.timers.earliest() <= now]:
+            for peer in due:
                 peer.tick(now, out)
-        if out.events:
-            self._pass_on(now, out)
+            self._pass_on(now, out)  # which may give others something to do
         self._judge(now, out)
         return self._wrapped(out, now)
 

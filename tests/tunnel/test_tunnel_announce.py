@@ -23,7 +23,7 @@ from tunnel.announce import (
 )
 from tunnel.control import Control, ControlKind
 from tunnel.effects import Happening, Network, Networks, PeerConfig, Received, Verdict
-from tunnel.messages import Kind
+from tunnel.messages import DEFAULT_MTU_BYTES, Kind
 from wire.drop import Drop
 from wire.units import SECOND_NS
 
@@ -148,8 +148,8 @@ def test_nothing_is_said_where_nothing_is_announced() -> None:
     world, alice, bob = gateway_and_exit("")
     world.send(alice, "bob", inner())
     world.run(60)
-    assert {len(line.datagram) for line in world.sent("alice", Kind.DATA)} == {64}
-    assert len(world.sent("alice", Kind.DATA)) == 1
+    assert told(alice, "bob") == heard(bob, "alice") == {}
+    assert alice.happened(Happening.ANSWERED) == bob.happened(Happening.ANNOUNCED) == 0
     assert bob.tunnel.announced() == {}
 
 
@@ -410,9 +410,9 @@ def test_without_accept_nothing_is_taken_and_the_packets_are_counted() -> None:
         PREFIX.pack(24, 0xC0A8C800)[:-1],
         PREFIX.pack(24, 0xC0A8C800) + b"\0",
         PREFIX.pack(32, 0x01020304) * (MOST_PREFIXES + 1),
-        b"".join(PREFIX.pack(32, 0x0A000000 + number) for number in range(10_000)),
+        b"".join(PREFIX.pack(32, 0x0A000000 + number) for number in range(275)),
     ],
-    ids=["host bits", "/33", "/255", "host bits of /0", "cut", "a byte more", "one too many", "10,000"],
+    ids=["host bits", "/33", "/255", "host bits of /0", "cut", "a byte more", "one too many", "as many as fit"],
 )
 def test_a_malformed_list_leaves_the_old_one_and_is_not_answered(body: bytes) -> None:
     world, alice, bob = gateway_and_exit("")
@@ -438,7 +438,8 @@ def test_the_longest_list_is_one_message_that_any_path_takes() -> None:
     world.run(1)
     assert len(bob.tunnel.announced()["alice"]) == MOST_PREFIXES
     assert set(told(alice, "bob").values()) == {TAKEN}
-    assert max(len(line.datagram) for line in world.sent("alice", Kind.DATA)) + 28 <= 1100
+    sizes = {len(line.datagram) for line in world.sent("alice", Kind.DATA)} - {DEFAULT_MTU_BYTES + 32}  # a probe
+    assert 1000 < max(sizes) + 28 <= 1100
     with pytest.raises(ValueError, match="200 prefixes"):
         change(world, alice, hosts + " 10.1.0.0/16")
     with pytest.raises(ValueError, match="host bits"):
