@@ -80,9 +80,9 @@ class CookieDesk:
 
     def is_proven(self, message: bytes, source: Endpoint, now: int) -> bool:
         """mac2: the sender holds the cookie that we sent to this source less than 120 s ago."""
-        if self._is_stale(now):
-            return False
         end = len(message) - MAC_BYTES
+        if self._is_stale(now) or message[end:] == _NO_MAC:
+            return False
         return is_equal(mac(self._cookie(source, now), message[:end]), message[end:])
 
     def reply(self, message: bytes, source: Endpoint, now: int) -> bytes:

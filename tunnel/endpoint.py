@@ -165,6 +165,7 @@ class Tunnel:
         unwrapped: list[Received] = []
         sessions = self._common.indices.sessions
         jobs: list[_Job] = []
+        handshakes: list[tuple[Kind, Received]] = []  # taken after the data
         for received in burst:
             datagram = received.data
             kind = kind_of(datagram)
@@ -186,12 +187,11 @@ class Tunnel:
                 if message is not None:
                     unwrapped.append(message)
             else:
-                if jobs:
-                    self._open(jobs, now, out)
-                    jobs = []
-                self._handshake(kind, datagram, received.source, now, out)
+                handshakes.append((kind, received))
         if jobs:
             self._open(jobs, now, out)
+        for kind, received in handshakes:
+            self._handshake(kind, received.data, received.source, now, out)
         self._relaying.settle(now, out)
         return unwrapped
 

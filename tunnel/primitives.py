@@ -15,7 +15,6 @@ from hashlib import blake2s
 from typing import Any, Final, Protocol
 
 from nacl._sodium import ffi, lib
-from nacl.bindings import sodium_memcmp
 
 KEY_BYTES: Final = 32
 HASH_BYTES: Final = 32
@@ -52,7 +51,7 @@ def wipe(secret: bytearray) -> None:
 
 def is_equal(one: bytes, other: bytes) -> bool:
     """Comparison in a time that depends on nothing but the length."""
-    return len(one) == len(other) and sodium_memcmp(one, other)
+    return len(one) == len(other) and lib.sodium_memcmp(one, other, len(one)) == 0
 
 
 def _expect(value: Bytes, size: int) -> None:

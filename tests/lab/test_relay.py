@@ -16,9 +16,9 @@ import pytest
 
 from bridge.control_client import NotRunning, request
 from lab.namespace import Namespace
+from lab.other_end import KeyFile
 from lab.process import Failed, Process
 from lab.topology import CONFIGURATION, OUTER_EXIT, TUN0, VPN_ALIAS, Lab
-from lab.wireguard import KeyFile
 from tests.laboratory import needing_the_kernel
 
 pytestmark = pytest.mark.lab
