@@ -5,6 +5,8 @@
     ask HOST BYTES [COUNT]        UDP datagrams of BYTES, each echoed with the source address that arrived there
     stream HOST BYTES COUNT RATE  the same, but RATE datagrams a second without waiting for echoes, and what they tell
     ping HOST [TTL] [BYTES]       one ICMP echo request that must not be fragmented, and whoever answers it
+    discover HOST                 UDP datagrams with DF, as long as the kernel believes that they may be, until one
+                                  is echoed: its size, and all that were tried
     knock HOST PORT               whether TCP and UDP of a closed port are refused, as they should be
 
 Clients print one JSON document. They use the kernel's own stack on both sides: what arrives was taken by a real TCP,
@@ -36,7 +38,10 @@ _NUMBER = struct.Struct("!I")
 _QUIET_S = 2.0
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _IP_MTU_DISCOVER = 10  # linux/in.h; the socket module has no names for these before Python 3.14
-_IP_PMTUDISC_DONT, _IP_PMTUDISC_PROBE = 0, 3  # DF clear; DF set, whatever the path's MTU is believed to be
+_IP_PMTUDISC_DONT, _IP_PMTUDISC_DO, _IP_PMTUDISC_PROBE = 0, 2, 3
+"""DF clear; DF set, and nothing longer than the path's MTU is believed to be; DF set, whatever that is."""
+_IP_MTU = 14
+_IP_AND_UDP_BYTES = 28
 
 
 def serve(address: str) -> None:
@@ -215,9 +220,32 @@ def ping(host: str, ttl: str = "64", size: str = "56") -> dict[str, object]:
                     "from": answerer,
                     "type": kind,
                     "code": code,
+                    "mtu": int.from_bytes(body[6:8], "big") if (kind, code) == (3, 4) else None,
                     "ms": round((time.monotonic() - started) * 1000, 3),
                 }
-    return {"ok": False, "from": None, "type": None, "code": None, "ms": None}
+    return {"ok": False, "from": None, "type": None, "code": None, "mtu": None, "ms": None}
+
+
+def discover(host: str) -> dict[str, object]:
+    """RFC 1191 as a host does it; `mtu` is that of the packet that came through."""
+    tried: list[int] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        asking.settimeout(1.0)
+        asking.connect((host, PORT))
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
+            mtu_bytes = asking.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+            payload = asked(len(tried), mtu_bytes - _IP_AND_UDP_BYTES)
+            tried.append(mtu_bytes)
+            try:
+                asking.send(payload)
+                answer = asking.recv(1 << 16)
+            except OSError:  # nothing came, or an ICMP error of which the kernel has taken note
+                continue
+            if answer[_SOURCE.size :] == payload:
+                return {"ok": True, "mtu": mtu_bytes, "tried": tried}
+    return {"ok": False, "mtu": None, "tried": tried}
 
 
 def knock(host: str, port: str) -> dict[str, object]:
@@ -266,6 +294,7 @@ _CLIENTS: dict[str, Callable[..., dict[str, object]]] = {
     "ask": ask,
     "stream": stream,
     "ping": ping,
+    "discover": discover,
     "knock": knock,
 }
 
