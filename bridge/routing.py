@@ -83,7 +83,8 @@ def _node(config: Config, name: str) -> str:
 
 
 def _connected(config: Config, default: str) -> list[Layer]:
-    """Our own addresses first, then the subnets. Of tun0's subnet only its address is this host's."""
+    """Our own addresses first, then the subnets. Of tun0's subnet only its address is this host's; the rest is the
+    default node's. An exit node has none: there it is the peers', as their `allowed_ips` share it out."""
 
     def layer(target: str, port: str, prefix: Prefix) -> Layer:
         return Layer(target, str(config.path), [(*prefix, config.line(port, "address"))])
@@ -95,6 +96,8 @@ def _connected(config: Config, default: str) -> list[Layer]:
         if port is None:
             continue
         own.append(layer(own_target, name, Prefix(int(port.address.ip), 32)))
+        if name == TUN0 and config.tap0 is None and config.default_node is None:
+            continue
         subnet = port.address.network
         subnets.append(layer(subnet_target, name, Prefix(int(subnet.network_address), subnet.prefixlen)))
     if config.vpn and config.vpn.address:

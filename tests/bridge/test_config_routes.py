@@ -194,6 +194,12 @@ def test_an_exit_node_reaches_its_peers_networks() -> None:
     assert at(table, "8.8.8.8").target == "unreachable"
 
 
+def test_on_an_exit_node_the_whole_subnet_of_tun0_may_be_a_peers() -> None:
+    table = routes('[tun0]\naddress = "10.9.0.1/24"\n[tunnel]\n[peer.home]\nallowed_ips = ["10.9.0.0/24"]\n')
+    assert at(table, "10.9.0.7").target == "vpn:home"
+    assert at(table, "10.9.0.1").target == "tun0"
+
+
 def test_without_tap1_lists_have_no_effect() -> None:
     text = GATEWAY.replace('[tap1]\naddress = "192.168.1.2/24"\ngateway = "192.168.1.1"\n', "")
     table = routes(text)
