@@ -168,6 +168,7 @@ class Happening(StrEnum):
 
     SESSION = "session"  # a session is ready to send
     MOVED = "moved"  # the peer's endpoint is another one now
+    UNANSWERED = "unanswered"  # some initiations of a series have had no answer: is the peer still where it was?
     GAVE_UP = "gave_up"  # a series of initiations stayed without an answer
     STAMPED = "stamped"  # `Tunnel.stamps` has changed: time to write it down
     ERASED = "erased"  # 540 s without a new key: all of the peer's keys are wiped

@@ -161,7 +161,8 @@ class Tunnel:
         return self._wrapped(out, now)
 
     def _take_in(self, burst: Iterable[Received], now: int, out: Effects) -> list[Received]:
-        """The same; what came in envelopes for us is returned."""
+        """The same; what came in envelopes for us is returned. Handshakes follow the data of a burst: nobody sends any
+        under keys that we have not answered yet."""
         unwrapped: list[Received] = []
         sessions = self._common.indices.sessions
         jobs: list[_Job] = []

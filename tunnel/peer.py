@@ -39,6 +39,7 @@ from tunnel.primitives import BurstCipher
 from tunnel.session import IndexTable, Session
 from tunnel.timers import (
     ATTEMPTS,
+    ATTEMPTS_IN_VAIN,
     ERASE_NS,
     INITIATION_PAUSE_NS,
     JITTER_NS,
@@ -589,6 +590,8 @@ class Peer:
             self.timers.retransmit = self._initiated_ns + REKEY_TIMEOUT_NS + self._common.jitter_ns()
             return
         if self._attempts < ATTEMPTS:
+            if self._attempts % ATTEMPTS_IN_VAIN == 0:
+                out.events.append(Event(Happening.UNANSWERED, self.config.name))
             self._send_initiation(now, out)
             return
         self.timers.retransmit = OFF

@@ -17,6 +17,8 @@ LAST_MINUTE_NS: Final = REJECT_AFTER_NS - KEEPALIVE_NS - REKEY_TIMEOUT_NS
 ERASE_NS: Final = 3 * REJECT_AFTER_NS
 # 90 s at one every 5 s, the first beside them, and the one that finds the 90 s over.
 ATTEMPTS: Final = 20
+# After so many the peer may be elsewhere: 20 s, and again every 20 s.
+ATTEMPTS_IN_VAIN: Final = 4
 INITIATION_PAUSE_NS: Final = SECOND_NS // 50
 
 

@@ -344,6 +344,20 @@ def test_a_handshake_in_vain_goes_on_with_the_next_address_of_a_name(make: Calla
         assert len(world.asked) == number + 2
 
 
+def test_a_peer_that_is_silent_for_20_s_is_looked_for_under_its_name(make: Callable[..., World]) -> None:
+    world = make(replace(HK, endpoint=None), names={"hk": ("node.example", 51820)})
+    moved = bytes((192, 0, 2, 77))
+    world.asked[0][1]([FAR.address])
+    world.send(udp())
+    world.wait(18)
+    assert len(world.asked) == 1
+    world.wait(5)
+    assert {endpoint.address for endpoint, _, _ in world.take()} == {FAR.address}
+    world.asked[1][1]([moved])
+    world.wait(6)
+    assert {endpoint.address for endpoint, _, _ in world.take()} == {moved}
+
+
 def test_answers_go_to_the_very_endpoint_that_the_latest_authentic_datagram_came_with(
     make: Callable[..., World],
 ) -> None:
