@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
-
-from bridge.control_client import NotRunning, request
+from lab.daemon import await_answer, start_daemon
 from lab.other_end import OUR_PORT, OtherEnd
 from lab.outside import OUTER_GATEWAY
-from lab.process import Failed, Process
-from lab.topology import READY_S, TUN0, VPN_ALIAS, Lab
+from lab.process import Process
+from lab.topology import TUN0, VPN_ALIAS, Lab
 
 ADDRESS = "192.168.192.1"
-_POLL_S = 0.02
 
 
 class SecondInstance(OtherEnd):
@@ -45,19 +41,8 @@ class SecondInstance(OtherEnd):
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.config_path.write_text(self.own_configuration())
-        words = (sys.executable, "-m", "bridgectl", "run", "-c", str(self.config_path))
-        self._process = self._exit.start(*words)
-        deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline:
-            if not self._process.is_running:
-                raise Failed(f"the other end ended with exit code {self._process.wait()}\n{self._process.errors()}")
-            try:
-                request(self.socket_path, "stats", {})
-            except NotRunning:
-                time.sleep(_POLL_S)
-            else:
-                return
-        raise Failed(f"the other end gave no answer within {READY_S:g} s\n{self._process.errors()}")
+        self._process = start_daemon(self._exit, self.config_path)
+        await_answer(self._process, self.socket_path, "the other end")
 
     def stop(self) -> None:
         """Ask it to end; a second call does nothing."""

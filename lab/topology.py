@@ -18,22 +18,19 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bridge.control_client import NotRunning, request, stream
+from bridge.control_client import request
 from lab import outside
+from lab.daemon import await_answer, watch
 from lab.namespace import Namespace
 from lab.outside import BadWire, Cable, Outside, Router
 from lab.peers import PORT
 from lab.private import private_names
 from lab.process import COMMAND_S, Failed, Process, run
-
-READY_S = 20.0
-_POLL_S = 0.02
 
 HOSTS = {"lan3": "192.168.200.3", "lan4": "192.168.200.4"}
 TAP0, TAP1, TUN0, VPN_ALIAS = "192.168.200.2", "192.168.1.2", "192.168.192.211", "192.168.192.210"
@@ -166,23 +163,10 @@ class Lab:
         words = [sys.executable, *run, str(self.config_path)]
         self.gateway = self.namespaces["gw"].start(*words, more=more)
         self._stack.callback(self.gateway.stop)
-        self._await_answer(self.gateway)
+        await_answer(self.gateway, self.socket_path, "the gateway")
         if "vpn0" in self.namespaces["exit"].ip("-br link"):
             self.namespaces["exit"].ip("route replace 192.168.192.0/24 dev vpn0")
         return self.gateway
-
-    def _await_answer(self, gateway: Process) -> None:
-        deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline:
-            if not gateway.is_running:
-                raise Failed(f"the gateway ended with exit code {gateway.wait()}\n{gateway.errors()}")
-            try:
-                self.ask("stats")
-            except NotRunning:
-                time.sleep(_POLL_S)
-            else:
-                return
-        raise Failed(f"the gateway gave no answer within {READY_S:g} s\n{gateway.errors()}")
 
     def stop_gateway(self) -> int:
         """Ask the daemon to end; its exit code."""
@@ -190,15 +174,19 @@ class Lab:
         self.gateway.signal(signal.SIGTERM)
         return self.gateway.wait()
 
+    def remove_gateway(self) -> None:
+        """End the daemon, if there is one, whatever state it is in: the next test starts another."""
+        if self.gateway is not None:
+            self.gateway.stop()
+            self.gateway = None
+
     def ask(self, command: str, **arguments: object) -> dict[str, Any]:
         """Ask the daemon over its control socket."""
         return request(self.socket_path, command, arguments)
 
     def watch(self, port: str) -> Generator[dict[str, Any], None, None]:
-        """The frames of a port from now on (`capture` on the control socket), each within `READY_S`."""
-        records = stream(self.socket_path, "capture", {"port": port}, record_timeout_s=READY_S)
-        next(records)
-        return records
+        """The frames of a port from now on, see `lab.daemon.watch`."""
+        return watch(self.socket_path, port)
 
     def serve(self) -> None:
         """Start the far ends (`lab.peers`, port 7777): 114.114.114.114, 8.8.8.8 and the LAN hosts."""

@@ -42,8 +42,6 @@ def far(wired: Lab) -> Iterator[FarEnd]:
     end = FarEnd(wired)
     yield end
     end.stop()
-    if wired.gateway is not None:
-        wired.gateway.stop()
-        wired.gateway = None
+    wired.remove_gateway()
     for path in (*wired.folder.glob("*.conf"), wired.folder / "tunnel.json"):
         path.unlink(missing_ok=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
 import signal
 import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from bridge.control_client import ControlError, NotRunning
 from lab.flows import LAN_TO_OFFLOAD
 from lab.process import Process
 from lab.topology import CONFIGURATION, OFFLOAD_LIST, OFFLOADED, TAP0, TAP1, TUN0, TUNNELLED, VPN_ALIAS, Lab
+from tests.lab.far_end import until
 
 pytestmark = pytest.mark.lab
 
@@ -31,9 +31,7 @@ def fresh_lab(bare_lab: Lab) -> Iterator[Lab]:
     """The module's topology with the usual files and no gateway, before and after."""
     bare_lab.configure()
     yield bare_lab
-    if bare_lab.gateway is not None:
-        bare_lab.gateway.stop()
-        bare_lab.gateway = None
+    bare_lab.remove_gateway()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,13 +46,6 @@ def run_to_its_end(lab: Lab) -> tuple[int, str]:
         return process.wait(), process.errors()
     finally:
         process.stop()
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
-        os.sched_yield()
 
 
 def devices(lab: Lab) -> dict[str, set[str]]:

@@ -9,25 +9,23 @@ lan3 -- gw ==(sealed)== exit -- tun0 -- 8.8.8.8 (the exit's own kernel)
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bridge.control_client import NotRunning, request
+from bridge.control_client import request
+from lab.daemon import await_answer, start_daemon
 from lab.namespace import Namespace
 from lab.other_end import KeyFile
-from lab.process import Failed, Process
+from lab.process import Process
 from lab.topology import CONFIGURATION, OUTER_EXIT, TAP0, TUN0, TUNNELLED, VPN_ALIAS, Lab
+from tests.lab.far_end import until
 
 pytestmark = pytest.mark.lab
 
-DEADLINE_S = 30.0
 EXIT_PORT = 51821
 EXIT_TUN0, EXIT_TAP1, WORLD_ROUTER, WORLD = "192.168.192.1", "192.168.77.2", "192.168.77.1", "9.9.9.9"
 PHONE, PHONE_OUTER, EXIT_FOR_PHONE = "10.8.0.3", "198.51.101.2", "198.51.101.1"
@@ -46,17 +44,8 @@ class Machines:
         path, socket = self.lab.folder / f"{name}.toml", self.socket(name)
         own = f'[control]\nsocket = "{socket}"\n[tunnel]\nprivate_key_file = "{self.keys[name].path}"\n'
         path.write_text(configuration.replace("[tunnel]\n", own + f'state_file = "{name}.json"\n'))
-        words = [sys.executable, "-m", "bridgectl", "run", "-c", str(path)]
-        process = self.running[name] = self.lab.namespaces[namespace].start(*words)
-        deadline = time.monotonic() + DEADLINE_S
-        while True:
-            if not process.is_running or time.monotonic() > deadline:
-                raise Failed(f"{name} does not answer\n{process.errors()}")
-            try:
-                request(socket, "stats", {})
-                return
-            except NotRunning:
-                os.sched_yield()
+        process = self.running[name] = start_daemon(self.lab.namespaces[namespace], path)
+        await_answer(process, socket, name)
 
     def socket(self, name: str) -> Path:
         """The control socket of a daemon."""
@@ -143,13 +132,6 @@ def machines(wired: Lab) -> Iterator[Machines]:
     yield found
     for process in found.running.values():
         process.stop()
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
-        os.sched_yield()
 
 
 def assert_carried(lab: Lab, client: str, remote: str, seen_as: str) -> None:

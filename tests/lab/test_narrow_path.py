@@ -43,9 +43,7 @@ def end(wired: Lab, router: Router, request: pytest.FixtureRequest) -> Iterator[
     found = ENDS[request.param](wired)
     found.start()
     yield found
-    if wired.gateway is not None:
-        wired.gateway.stop()
-        wired.gateway = None
+    wired.remove_gateway()
     found.stop()
     (wired.folder / "tunnel.json").unlink(missing_ok=True)
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from bridge.control_client import request, stream
+from bridge.control_client import request
+from lab.daemon import watch
 from lab.flows import LAN_TO_VPN, Flow, datagrams, observe
 from lab.second import ADDRESS, SecondInstance
-from lab.topology import HOSTS, READY_S, TUN0, TUNNELLED, VPN_ALIAS, Lab
+from lab.topology import HOSTS, TUN0, TUNNELLED, VPN_ALIAS, Lab
 from tests.lab.far_end import peer, run, until
 
 pytestmark = pytest.mark.lab
@@ -49,9 +50,7 @@ class Exit(SecondInstance):
         return request(self.socket_path, command, arguments)
 
     def watch(self, port: str) -> Generator[dict[str, Any], None, None]:
-        records = stream(self.socket_path, "capture", {"port": port}, record_timeout_s=READY_S)
-        next(records)
-        return records
+        return watch(self.socket_path, port)
 
     def home(self) -> dict[str, Any]:
         """What it tells of the gateway."""
@@ -78,9 +77,7 @@ def exit_(joined: Lab) -> Iterator[Exit]:
     end = Exit(joined)
     yield end
     end.stop()
-    if joined.gateway is not None:
-        joined.gateway.stop()
-        joined.gateway = None
+    joined.remove_gateway()
     for folder in (joined.folder, joined.folder / "exit"):
         (folder / "tunnel.json").unlink(missing_ok=True)
 

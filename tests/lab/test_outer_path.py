@@ -19,9 +19,8 @@ from bridge.ports.namespace import entered
 from lab.other_end import FAR_PORT, OUR_PORT
 from lab.outside import OUTER_EXIT, OUTER_GATEWAY
 from lab.topology import TUNNELLED, Lab
-from lab.wireguard import FarEnd, demand_wireguard
+from lab.wireguard import FarEnd
 from tests.lab.far_end import DEADLINE_S, peer, run, until
-from tests.laboratory import needing_the_kernel
 from tunnel.ecn import HANDSHAKE_TOS
 
 pytestmark = pytest.mark.lab
@@ -32,17 +31,14 @@ _EVERY_PROTOCOL = 0x0003
 
 
 @pytest.fixture(scope="module")
-def wired(bare_lab: Lab) -> Lab:
-    with needing_the_kernel():
-        demand_wireguard(bare_lab)
-    bare_lab.serve()
-    bare_lab.join_outside()
+def wired(wired: Lab) -> Lab:
+    """The same with IPv6 on the cable, and a second address at the gateway."""
     for name, address in {"gw": OURS_6, "exit": FAR_6}.items():
         with entered(name):
             Path("/proc/sys/net/ipv6/conf/outer/disable_ipv6").write_text("0")
-        bare_lab.namespaces[name].ip(f"-6 addr add {address}/64 dev outer nodad")
-    bare_lab.namespaces["gw"].ip(f"addr add {SECOND}/24 dev outer")
-    return bare_lab
+        wired.namespaces[name].ip(f"-6 addr add {address}/64 dev outer nodad")
+    wired.namespaces["gw"].ip(f"addr add {SECOND}/24 dev outer")
+    return wired
 
 
 def assert_it_carries(lab: Lab) -> None:

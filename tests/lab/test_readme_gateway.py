@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from bridge.control_client import NotRunning, request
+from bridge.control_client import request
+from lab.daemon import await_answer, start_daemon
 from lab.namespace import Namespace
 from lab.private import private_names
 from lab.process import ROOT
-from lab.topology import HOSTS, OFFLOADED, READY_S, ROUTER, TAP0
+from lab.topology import HOSTS, OFFLOADED, ROUTER, TAP0
 from tests.laboratory import needing_the_kernel
 
 pytestmark = pytest.mark.lab
@@ -49,23 +48,13 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Na
         (tmp_path / "offload.txt").write_text("0.0.0.0/0\n")
         check = here.python("-m", "bridgectl", "check", "-c", str(tmp_path / "gateway.toml"))
         assert bridges["isp"] in check
-        daemon = here.start(sys.executable, "-m", "bridgectl", "run", "-c", str(tmp_path / "gateway.toml"))
+        daemon = start_daemon(here, tmp_path / "gateway.toml")
         stack.callback(daemon.stop)
-        deadline = time.monotonic() + READY_S
-        while True:
-            try:
-                request_stats(tmp_path)
-                break
-            except NotRunning:
-                assert time.monotonic() < deadline, daemon.errors()
+        await_answer(daemon, tmp_path / "control.sock", "the gateway")
         server = isp.start_python("-m", "lab.peers", "serve", OFFLOADED)
         stack.callback(server.stop)
         assert server.line() == "ready"
         yield host, isp, tmp_path
-
-
-def request_stats(folder: Path) -> dict[str, object]:
-    return request(folder / "control.sock", "stats", {})
 
 
 def test_a_lan_host_reaches_the_internet_as_the_readme_promises(

@@ -6,19 +6,18 @@ lan3 -- gw ==(sealed)== exit ==(sealed)== far 192.168.192.1
 
 from __future__ import annotations
 
-import os
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from bridge.control_client import NotRunning, request
+from bridge.control_client import request
+from lab.daemon import await_answer, start_daemon
 from lab.namespace import Namespace
 from lab.other_end import KeyFile
-from lab.process import Failed, Process
+from lab.process import Process
 from lab.topology import CONFIGURATION, OUTER_EXIT, TUN0, VPN_ALIAS, Lab
+from tests.lab.far_end import until
 from tests.laboratory import needing_the_kernel
 
 pytestmark = pytest.mark.lab
@@ -72,17 +71,8 @@ class Machines:
             return
         path = self.lab.folder / f"{name}.toml"
         path.write_text(self.configuration(name))
-        words = [sys.executable, "-m", "bridgectl", "run", "-c", str(path)]
-        process = self.running[name] = self.where[name].start(*words)
-        deadline = time.monotonic() + DEADLINE_S
-        while True:
-            if not process.is_running or time.monotonic() > deadline:
-                raise Failed(f"{name} does not answer\n{process.errors()}")
-            try:
-                self.ask(name, "stats")
-                return
-            except NotRunning:
-                os.sched_yield()
+        process = self.running[name] = start_daemon(self.where[name], path)
+        await_answer(process, self.lab.folder / f"{name}.sock", name)
 
     def reload(self, name: str, more: str = "") -> None:
         """Write another configuration and take it."""
@@ -101,16 +91,7 @@ class Machines:
         """End all daemons."""
         for process in self.running.values():
             process.stop()
-        if self.lab.gateway is not None:
-            self.lab.gateway.stop()
-            self.lab.gateway = None
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
-        os.sched_yield()
+        self.lab.remove_gateway()
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +113,7 @@ def machines(bare_lab: Lab) -> Iterator[Machines]:
             until(
                 lambda: all(found.peer("relay1", name)["state"] == "up" for name in ("home", "far")),
                 "both have called the relay",
+                DEADLINE_S,
             )
             server = far.start_python("-m", "lab.peers", "serve", FAR)
             try:
@@ -185,7 +167,7 @@ def test_a_relay_that_starts_anew_is_found_again(machines: Machines) -> None:
     assert machines.lab.client("lan3", "ping", FAR)["ok"]
     machines.running["relay1"].stop()
     machines.start("relay1")
-    until(lambda: machines.lab.client("lan3", "ping", FAR)["ok"], "both nodes have called it again")
+    until(lambda: machines.lab.client("lan3", "ping", FAR)["ok"], "both nodes have called it again", DEADLINE_S)
     assert machines.lab.client("lan3", "transfer", FAR, "200000", "200000")["ok"]
     assert has_routed_nothing(machines)
 
@@ -196,4 +178,4 @@ def test_a_reload_of_the_relay_switches_relaying_off_and_on(machines: Machines) 
     assert not machines.lab.client("lan3", "ping", FAR)["ok"]
     assert machines.ask("relay1", "stats")["drops"]["tunnel.relay_off"] > 0
     machines.reload("relay1")
-    until(lambda: machines.lab.client("lan3", "ping", FAR)["ok"], "it relays again")
+    until(lambda: machines.lab.client("lan3", "ping", FAR)["ok"], "it relays again", DEADLINE_S)

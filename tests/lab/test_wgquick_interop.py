@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,9 @@ from lab.other_end import FAR_PORT, OUR_PORT
 from lab.outside import OUTER_EXIT, OUTER_GATEWAY
 from lab.topology import TUNNELLED, Lab
 from lab.wireguard import DEVICE, FarEnd
+from tests.lab.far_end import peer, until
 
 pytestmark = pytest.mark.lab
-
-DEADLINE_S = 30.0
 
 
 def bridgectl(lab: Lab, *words: str) -> str:
@@ -43,10 +41,7 @@ def test_the_file_for_a_peer_joins_wireguard_to_us(wired: Lab, far: FarEnd, psk:
     take_over(wired, path)
     wired.start_gateway()
     wired.namespaces["exit"].run("wg", "set", DEVICE, "peer", far.ours.public, "persistent-keepalive", "1")
-    deadline = time.monotonic() + DEADLINE_S
-    while wired.ask("peers")["peers"][0]["state"] != "up":
-        assert time.monotonic() < deadline, "wireguard-go has not called"
-        os.sched_yield()
+    until(lambda: peer(wired)["state"] == "up", "wireguard-go has called")
     assert wired.client("lan3", "ping", TUNNELLED)["ok"]
     assert wired.ask("peers")["peers"][0]["endpoint"] == f"{OUTER_EXIT}:{FAR_PORT}"
 
