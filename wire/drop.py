@@ -89,7 +89,7 @@ class Drop(StrEnum):
     TUNNEL_REPLAY = "tunnel.replay"  # a counter that was seen, or is too old
     TUNNEL_AUTHENTICATION = "tunnel.authentication"  # a data message whose tag does not fit
     TUNNEL_INNER_MALFORMED = "tunnel.inner_malformed"  # an inner packet that is neither IPv4 nor IPv6, or cut
-    TUNNEL_INNER_SOURCE = "tunnel.inner_source"  # an inner source outside the peer's allowed_ips
+    TUNNEL_INNER_SOURCE = "tunnel.inner_source"  # an inner source that is not the peer's own
     TUNNEL_CONTROL = "tunnel.control"  # a control message between nodes that is malformed or not known
     TUNNEL_ANNOUNCE_OLD = "tunnel.announce_old"  # an announcement, or an answer to one, that a later one has replaced
     TUNNEL_ANNOUNCE_LIMIT = "tunnel.announce_limit"  # a peer announces other prefixes too often: it may try again
