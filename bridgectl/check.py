@@ -79,6 +79,7 @@ def _peer(name: str, peer: Any) -> Document:
     return {
         "peer": name,
         "endpoint": peer.endpoint,
+        "via": peer.via,
         "allowed_ips": [str(prefix) for prefix in peer.allowed_ips],
         "accept": [str(prefix) for prefix in peer.accept],
         "fallback": peer.fallback,
@@ -108,12 +109,13 @@ def _plan(document: Document) -> Iterator[Shown]:
     yield Table(headings, [[port[key] for key in keys] for port in document["ports"]])
     if document["peers"]:
         yield Table(
-            ("PEER", "ENDPOINT", "ALLOWED IPS", "ACCEPTS", "FALLBACK", "LEAVES BY"),
+            ("PEER", "ENDPOINT", "VIA", "ALLOWED IPS", "ACCEPTS", "FALLBACK", "LEAVES BY"),
             [
                 (
                     peer["peer"],
                     peer["endpoint"],
-                    ", ".join(peer["allowed_ips"]),
+                    peer["via"],
+                    ", ".join(peer["allowed_ips"]) or None,
                     ", ".join(peer["accept"]) or None,
                     peer["fallback"],
                     "tap1" if peer["exit"] else None,

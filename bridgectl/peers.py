@@ -14,7 +14,7 @@ from bridgectl.output import Document, Shown, Table, present
 @click.command()
 @shared(watch=True)
 def command(options: Options) -> None:
-    """Tunnel peers: endpoint, latest handshake, bytes, keepalive."""
+    """Tunnel peers: state, endpoint, path MTU, latest handshake, bytes."""
     present(options, lambda: ask(options, "peers"), _peers)
 
 
