@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from tunnel import tai64n
 from tunnel.allowed import AllowedIps
 from tunnel.announce import MOST_PREFIXES, RUN_BYTES, Claimant, Offer, fault_of, shared_out
+from tunnel.common import Common
 from tunnel.control import is_control
 from tunnel.cookies import CookieDesk, LoadGauge, SourceLimits
 from tunnel.ecn import HANDSHAKE_TOS, marked
@@ -40,7 +41,7 @@ from tunnel.effects import (
 from tunnel.messages import DATA_HEADER, DEFAULT_MTU_BYTES, Kind, index_at, kind_of
 from tunnel.noise import LocalKeys, RemoteKeys, read_static
 from tunnel.pathmtu import Way, direct_way
-from tunnel.peer import Common, Peer
+from tunnel.peer import Peer
 from tunnel.primitives import BurstCipher, Cipher
 from tunnel.relay import Relaying, with_ways
 from tunnel.session import Session
@@ -164,7 +165,7 @@ class Tunnel:
         """The same; what came in envelopes for us is returned. Handshakes follow the data of a burst: nobody sends any
         under keys that we have not answered yet."""
         unwrapped: list[Received] = []
-        sessions = self._common.indices.sessions
+        find = self._common.indices.find
         jobs: list[_Job] = []
         handshakes: list[tuple[Kind, Received]] = []  # taken after the data
         for received in burst:
@@ -172,13 +173,9 @@ class Tunnel:
             kind = kind_of(datagram)
             if kind is Kind.DATA:
                 _, receiver, counter = DATA_HEADER.unpack_from(datagram)
-                session = sessions.get(receiver)
-                if session is None:
-                    out.drop(Drop.TUNNEL_UNKNOWN_INDEX)
-                elif session.is_over(now):
-                    out.drop(Drop.TUNNEL_EXPIRED)
-                elif not session.window.may_be_new(counter):
-                    out.drop(Drop.TUNNEL_REPLAY)
+                session = find(receiver, counter, now)
+                if isinstance(session, Drop):
+                    out.drop(session)
                 else:
                     jobs.append((session, counter, received))
             elif kind is None:

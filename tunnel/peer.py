@@ -5,44 +5,34 @@ still taken. *next* is what we answered an initiation with: it becomes current w
 only that shows that the initiator has it too. A handshake *series* is under way while `timers.retransmit` runs: an
 initiation and its repetitions, or the wait for that first data.
 
-The functions stand in the order of a peer's life: packets leave, a handshake, packets come, time passes.
+The functions stand in the order of a peer's life: packets leave, a handshake, packets come, time passes. The file is
+long because every one of them moves the same slots and timers.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from tunnel import control, tai64n
-from tunnel.announce import RENEW_NS, Hearing, Offer, Telling
+from tunnel.announce import RENEW_NS, Hearing, Telling
+from tunnel.common import Common
 from tunnel.control import Control, ControlKind
 from tunnel.cookies import CookieJar
 from tunnel.ecn import HANDSHAKE_TOS, outer_tos
 from tunnel.effects import Datagram, Effects, Endpoint, Event, Happening, PeerConfig, Stamps, Status, TooBig
 from tunnel.envelope import Envelope
 from tunnel.messages import index_at
-from tunnel.noise import (
-    Called,
-    Initiated,
-    LocalKeys,
-    RemoteKeys,
-    SessionKeys,
-    finish,
-    initiate,
-    read_timestamp,
-    respond,
-)
-from tunnel.pathmtu import MOST_PROBES, PathMtu, Way
-from tunnel.primitives import BurstCipher
-from tunnel.session import IndexTable, Session
+from tunnel.noise import Called, Initiated, RemoteKeys, SessionKeys, finish, initiate, read_timestamp, respond
+from tunnel.pathmtu import MOST_PROBES, PathMtu
+from tunnel.session import Session
 from tunnel.timers import (
     ATTEMPTS,
     ATTEMPTS_IN_VAIN,
     ERASE_NS,
     INITIATION_PAUSE_NS,
-    JITTER_NS,
     KEEPALIVE_NS,
     LAST_MINUTE_NS,
     OFF,
@@ -56,37 +46,6 @@ from wire.units import SECOND_NS
 STAGED_PACKETS: Final = 128
 NOWHERE: Final = Endpoint(bytes(4), 0)
 _KEEPALIVE = (b"",)
-
-
-class Common:
-    """What all peers of a tunnel share."""
-
-    __slots__ = ("cipher", "indices", "is_unjudged", "local", "offer", "random_bytes", "wall_ns", "way_to")
-
-    def __init__(
-        self,
-        local: LocalKeys,
-        cipher: BurstCipher,
-        random_bytes: Callable[[int], bytes],
-        wall_ns: Callable[[], int],
-        way_to: Callable[[Endpoint], Way],
-    ) -> None:
-        self.local = local
-        self.cipher = cipher
-        self.random_bytes = random_bytes
-        self.wall_ns = wall_ns
-        self.way_to = way_to
-        self.indices = IndexTable(random_bytes)
-        self.offer = Offer()
-        self.is_unjudged = False  # what peers announce, or who may have it, has changed
-
-    def number(self) -> int:
-        """32 random bits."""
-        return int.from_bytes(self.random_bytes(4), "little")
-
-    def jitter_ns(self) -> int:
-        """A third of a second at most, so that two ends do not keep step."""
-        return self.number() % (JITTER_NS + 1)
 
 
 class Peer:
