@@ -17,7 +17,7 @@ from bridge.alias_settings import forwards_from
 from bridge.config import Config
 from bridge.error_paths import error_from_inside, error_from_outside, error_hairpin
 from bridge.interface import Interface
-from bridge.nodes import Nodes
+from bridge.nodes import Nodes, idle_ns
 from bridge.openings import Openings
 from bridge.outgoing import Outgoing, wire_bytes
 from bridge.path import Answer, Arrival, Path, Side
@@ -29,7 +29,7 @@ from route.table import RouteTable, is_private, node_of
 from wire import ipv4
 from wire.drop import Drop
 from wire.ipv4 import Packet
-from wire.units import prefix_mask, seconds_ns
+from wire.units import prefix_mask
 
 
 class Decision:
@@ -243,9 +243,8 @@ class Decision:
         near, far = (link.inside, link.inside_port), (packet.source, packet.source_port)
         self._out.say("alias", "{} is {}, {}", (packet.destination, packet.destination_port), near, link.state)
         if link.is_static and (inside.interface is self._vpn or self._port_towards(packet.source) != arrival.port):
-            alias = self._config.alias
-            idle_s = alias.tcp_established_timeout if packet.protocol == ipv4.TCP else alias.udp_timeout
-            self.returns.came((packet.protocol, *near, *far), arrival.port, now + seconds_ns(idle_s))
+            until = now + idle_ns(self._config.alias, packet.protocol)
+            self.returns.came((packet.protocol, *near, *far), arrival.port, until)
         return Path(*inside, near, far, destination=near)
 
     def speaks_for(self, port: str, undelivered: Packet) -> int | None:

@@ -1,12 +1,12 @@
 """The uplink: the ports `vpn` and `vpn:NODE` of the walk, joined to the encrypted tunnel and its UDP socket.
 
 What the walk sends to a node waits until the burst that it came with is walked, and is sealed and sent with the rest of
-it; a super-frame is cut into packets first. What comes is opened in bursts, merged
-into super-frames where it can be, and walked as frames of the node's port. The
-tunnel's timers are timers of the loop.
+it; a super-frame is cut into packets first. What comes is opened in bursts, merged into super-frames where it can be,
+and walked as frames of the node's port. The tunnel's timers are timers of the loop.
 
 A node is unreachable for the walk, which answers with ICMP 3/1, while nobody knows where it is or its last handshake
-was in vain. A packet for it then asks for another handshake, which begins with looking its name up again.
+was in vain. A packet for it then asks for another handshake. Its name is looked up again while its calls stay without
+an answer.
 
 Reads no clock of its own and opens nothing: the loop's clock, a socket and a resolver are handed in.
 """

@@ -16,8 +16,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IP
 
 from bridge.config_fields import is_node_name, parse_endpoint
 from bridge.faults import ConfigError
+from tunnel.primitives import KEY_BYTES
 
-KEY_BYTES = 32
 _INTERFACE = ("PrivateKey", "Address", "ListenPort", "DNS", "MTU", "Table", "FwMark", "SaveConfig")
 _HOOKS = ("PreUp", "PostUp", "PreDown", "PostDown")
 _PEER = ("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive")
