@@ -1,4 +1,4 @@
-"""The gateway that the README sets up, with two NICs and with one: its own configuration, its own commands."""
+"""What the README sets up, by its own files: the gateway, with two NICs and with one, and the tunnel to an exit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import pytest
 from bridge.control_client import request
 from lab.daemon import await_answer, start_daemon
 from lab.namespace import Namespace
+from lab.other_end import KeyFile
+from lab.outside import OUTER_EXIT
 from lab.private import private_names
 from lab.process import ROOT
-from lab.topology import HOSTS, OFFLOADED, ROUTER, TAP0
+from lab.topology import HOSTS, OFFLOADED, ROUTER, TAP0, TUNNELLED, Lab
+from tests.lab.far_end import peer
 from tests.laboratory import needing_the_kernel
 
 pytestmark = pytest.mark.lab
@@ -67,3 +70,31 @@ def test_a_lan_host_reaches_the_internet_as_the_readme_promises(
     assert '"ok": true' in host.python("-m", "lab.peers", "ping", ROUTER)
     neighbours = request(folder / "control.sock", "arp.show", {})["tables"]
     assert [[entry["ip"] for entry in table["entries"]] for table in neighbours] == [[HOSTS["lan3"]], [ROUTER]]
+
+
+def test_a_lan_host_reaches_the_world_through_the_tunnel_of_the_readme(bare_lab: Lab) -> None:
+    gateway, addition, exit_ = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    folder = bare_lab.folder / "exit"
+    folder.mkdir()
+    keys = [KeyFile(where / "private.key") for where in (bare_lab.folder, folder)]
+    texts = []
+    for text, other in ((gateway + addition, keys[1]), (exit_, keys[0])):
+        text, replaced = re.subn(r'(?<=public_key = ")[^"]+', other.public, text)  # noqa: PLW2901 - the same file
+        assert replaced == 1
+        text = text.replace("[tunnel]\n", '[tunnel]\nstate_file = "tunnel.json"\n')  # noqa: PLW2901
+        texts.append(text.replace("203.0.113.10", OUTER_EXIT) + '[control]\nsocket = "control.sock"\n')
+    bare_lab.serve()
+    bare_lab.join_outside()
+    bare_lab.configure(texts[0])
+    (folder / "gateway.toml").write_text(texts[1])
+    daemon = start_daemon(bare_lab.namespaces["exit"], folder / "gateway.toml")
+    try:
+        await_answer(daemon, folder / "control.sock", "the exit")
+        bare_lab.start_gateway()
+        told = bare_lab.client("lan3", "transfer", TUNNELLED, "1000000", "1000000")
+        assert told["ok"]
+        assert told["seen_as"].startswith("10.8.0.2:")
+        assert peer(bare_lab, "exit")["state"] == "up"
+    finally:
+        daemon.stop()
+        bare_lab.remove_gateway()
