@@ -155,9 +155,10 @@ class Peer:
         if self.endpoint is None:  # its sessions and its series lead nowhere until it calls
             self.erase()
             self.timers = Timers()
-        if config.persistent_keepalive_s != self.config.persistent_keepalive_s:
-            is_on = config.persistent_keepalive_s and self.endpoint is not None
-            self.timers.persistent = now if is_on else OFF
+        if not config.persistent_keepalive_s or self.endpoint is None:
+            self.timers.persistent = OFF
+        elif config.persistent_keepalive_s != self.config.persistent_keepalive_s or self.timers.persistent == OFF:
+            self.timers.persistent = now
         self.config = replace(config, psk=b"")  # the key lives in `keys`, which can be wiped
 
     def move(self, endpoint: Endpoint, now: int) -> None:
