@@ -161,11 +161,13 @@ class Peer:
             self.timers.persistent = now
         self.config = replace(config, psk=b"")  # the key lives in `keys`, which can be wiped
 
-    def move(self, endpoint: Endpoint, now: int) -> None:
+    def move(self, endpoint: Endpoint, now: int, out: Effects) -> None:
         """The operator (or a name server) says where the peer is; one behind a relay is nowhere else."""
         if self.config.via:
             return
+        before = self.path.mtu_bytes
         self._is_at(endpoint, now)
+        self._follow_path(before, out)
         if self.config.persistent_keepalive_s and self.timers.persistent == OFF:
             self.timers.persistent = now
 
