@@ -437,7 +437,7 @@ class Peer:
         elif message.kind is ControlKind.ANNOUNCE:
             self._hear(message, session, now, out)
         elif message.kind is ControlKind.ANNOUNCED:
-            outcome = self.telling.answered(message)
+            outcome = self.telling.answered(message, now)
             if isinstance(outcome, Drop):
                 out.drop(outcome)
             else:
