@@ -451,7 +451,7 @@ class Tunnel:
                 made[public] = Peer(config, fresh[public], self._common, stamps, now)
             else:
                 made[public] = self._peers[public]
-                made[public].configure(config, now)
+                made[public].configure(config, now, out)
         self._peers = made
         self._by_name = {peer.config.name: peer for peer in made.values()}
         self._allowed = allowed

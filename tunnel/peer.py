@@ -141,9 +141,9 @@ class Peer:
         self.latest_handshake: int | None = None
         self.rx_bytes = 0
         self.tx_bytes = 0
-        self.configure(config, now)
+        self.configure(config, now, Effects())
 
-    def configure(self, config: PeerConfig, now: int) -> None:
+    def configure(self, config: PeerConfig, now: int, out: Effects) -> None:
         """Take over what the operator changed. An endpoint that was learned stays unless another one was written.
 
         The endpoint of a peer behind a relay is written: its id, and the relay's name (`tunnel.relay.with_ways`).
@@ -154,6 +154,8 @@ class Peer:
             self.endpoint = config.endpoint
         if self.endpoint is None:  # its sessions and its series lead nowhere until it calls
             self.erase()
+            self._refuse(self._staged, Drop.TUNNEL_NO_ENDPOINT, out)
+            self._staged.clear()
             self.timers = Timers()
         if not config.persistent_keepalive_s or self.endpoint is None:
             self.timers.persistent = OFF
