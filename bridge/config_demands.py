@@ -130,11 +130,11 @@ def _endpoint_fault(text: str) -> str:
 
 
 def _peers_apart(config: Config, report: Report) -> None:
-    taken: dict[str, str] = {}
+    taken: dict[bytes, str] = {}
     for name, peer in config.peer.items():
-        if peer.public_key is None:
+        if peer.public_key is None or not _is_key(peer.public_key):
             continue
-        first = taken.setdefault(peer.public_key, name)
+        first = taken.setdefault(base64.b64decode(peer.public_key), name)  # one key can be written in four ways
         if first != name:
             report.fault(("peer", name, "public_key"), f"this is the key of {first} too, each peer has its own")
 

@@ -366,7 +366,7 @@ class Daemon:
             setup = read_setup(self._path)
         except ConfigError as error:
             raise ControlError(BAD_CONFIGURATION, "\n".join(error.faults)) from error
-        refusal = _fixed_keys(self.gateway.config, setup.config)
+        refusal = self._why_not(setup)
         if refusal is not None:
             raise refusal
         if self.uplink is not None:

@@ -296,7 +296,8 @@ class Uplink:
                 self._loop.call_later(RESOLVE_AGAIN_S, partial(self._look_up, peer))
             return
         in_use = addresses.index(known.address) if known is not None and known.address in addresses else -1
-        self.tunnel.set_endpoint(peer, Endpoint(addresses[(in_use + 1) % len(addresses)], named[1]), now)
+        found = Endpoint(addresses[(in_use + 1) % len(addresses)], named[1])
+        self._settle(self.tunnel.set_endpoint(peer, found, now), now)
         self._judge(now)
         self._arm()
 

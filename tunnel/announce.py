@@ -37,7 +37,7 @@ FIRST_PAUSE_NS: Final = SECOND_NS
 RENEW_NS: Final = 60 * SECOND_NS
 LISTS_AT_ONCE: Final = 4
 LIST_PAUSE_NS: Final = 10 * SECOND_NS
-"""Other lists than the one held: that many at once, and another one for each pause."""
+"""Other lists than the one held: that many at once, and another one for each pause. The same of other answers."""
 _NUMBERS: Final = 1 << 32
 
 
@@ -49,18 +49,40 @@ class Offer(NamedTuple):
     networks: tuple[Network, ...] = ()
 
 
+class _Changes:
+    """How often a peer may say something else than before: each time somebody is told of it, and routes may move."""
+
+    __slots__ = ("_left", "_since_ns")
+
+    def __init__(self) -> None:
+        self._left = LISTS_AT_ONCE
+        self._since_ns: int | None = None  # what `_left` has not grown for
+
+    def may_be(self, now: int) -> bool:
+        """Count one; False where it was one too many."""
+        since = now if self._since_ns is None else self._since_ns
+        grown, rest = divmod(now - since, LIST_PAUSE_NS)
+        self._left = min(LISTS_AT_ONCE, self._left + grown)
+        self._since_ns = now - rest
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 class Telling:
     """What we tell one peer, how often, and what it answered.
 
     `answers`: a verdict for each prefix of the offer, None until the peer has answered to it.
     """
 
-    __slots__ = ("_attempts", "answers", "offer")
+    __slots__ = ("_attempts", "_changes", "answers", "offer")
 
     def __init__(self, offer: Offer) -> None:
         self.offer = offer
         self.answers: tuple[Verdict, ...] | None = None
         self._attempts = 0
+        self._changes = _Changes()
 
     def change(self, offer: Offer) -> bool:
         """Another list, with another number; True where the peer is to be told at once."""
@@ -85,14 +107,19 @@ class Telling:
         """How long to wait for the answer before the next attempt; None after the last one."""
         return FIRST_PAUSE_NS << self._attempts - 1 if self._attempts < ATTEMPTS else None
 
-    def answered(self, message: Control) -> bool | Drop:
-        """The peer answered; True where that is news."""
+    def answered(self, message: Control, now: int) -> bool | Drop:
+        """The peer answered; True where that is news. One news too many is repeated with the next session."""
         if message.number != self.offer.number:
             return Drop.TUNNEL_ANNOUNCE_OLD
         if len(message.body) != len(self.offer.networks):
             return Drop.TUNNEL_CONTROL
-        before, self.answers = self.answers, tuple(map(Verdict, message.body))
-        return self.answers != before
+        answers = tuple(map(Verdict, message.body))
+        if answers == self.answers:
+            return False
+        if not self._changes.may_be(now):
+            return Drop.TUNNEL_ANNOUNCE_LIMIT
+        self.answers = answers
+        return True
 
     def shown(self) -> tuple[tuple[Network, Verdict | None], ...]:
         """The offer for people, each prefix with what the peer answered."""
@@ -112,14 +139,13 @@ class Hearing:
     """What one peer tells us. `verdicts`: one for each prefix of the claim; `faults`: what the configuration says of
     each (`fault_of`). None where they were not looked at yet."""
 
-    __slots__ = ("_lists", "_since_ns", "claim", "faults", "verdicts")
+    __slots__ = ("_changes", "claim", "faults", "verdicts")
 
     def __init__(self) -> None:
         self.claim: Claim | None = None
         self.faults: list[Verdict | None] | None = None
         self.verdicts: tuple[Verdict, ...] | None = None
-        self._lists = LISTS_AT_ONCE
-        self._since_ns: int | None = None  # what `_lists` has not grown for
+        self._changes = _Changes()
 
     def take(self, message: Control, created_ns: int, now: int) -> bool | Drop:
         """An ANNOUNCE came under a session of that age. True where another list counts from now on, False where the one
@@ -136,7 +162,7 @@ class Hearing:
             return False
         if held is not None and (run, message.number) == (held.run, held.number):
             return Drop.TUNNEL_CONTROL  # two lists under one number
-        if not self._may_change(now):
+        if not self._changes.may_be(now):
             return Drop.TUNNEL_ANNOUNCE_LIMIT
         self.claim = Claim(run, message.number, created_ns, networks)
         self.faults = self.verdicts = None
@@ -157,16 +183,6 @@ class Hearing:
         if self.claim is None or self.verdicts is None:
             return None
         return Control(ControlKind.ANNOUNCED, self.claim.number, bytes(self.verdicts))
-
-    def _may_change(self, now: int) -> bool:
-        since = now if self._since_ns is None else self._since_ns
-        grown, rest = divmod(now - since, LIST_PAUSE_NS)
-        self._lists = min(LISTS_AT_ONCE, self._lists + grown)
-        self._since_ns = now - rest
-        if self._lists < 1:
-            return False
-        self._lists -= 1
-        return True
 
 
 def _is_later(number: int, run: bytes, created_ns: int, held: Claim) -> bool:

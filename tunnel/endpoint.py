@@ -449,7 +449,7 @@ class Tunnel:
                 made[public] = Peer(config, fresh[public], self._common, stamps, now)
             else:
                 made[public] = self._peers[public]
-                made[public].configure(config, now)
+                made[public].configure(config, now, out)
         self._peers = made
         self._by_name = {peer.config.name: peer for peer in made.values()}
         self._allowed = allowed
@@ -459,9 +459,13 @@ class Tunnel:
         self._look_at_ways(now, out)
         return self._wrapped(out, now)
 
-    def set_endpoint(self, peer: str, endpoint: Endpoint, now: int) -> None:
-        """A name was resolved anew: the peer is there from now on, until it is heard from elsewhere."""
-        self._by_name[peer].move(endpoint, now)
+    def set_endpoint(self, peer: str, endpoint: Endpoint, now: int) -> Effects:
+        """A name was resolved anew: the peer is there from now on, until it is heard from elsewhere. No event tells that
+        it moved, only what that means for the sizes of packets, also of those behind it."""
+        out = Effects()
+        self._by_name[peer].move(endpoint, now, out)
+        self._look_at_ways(now, out)
+        return out
 
     def set_mtu(self, mtu_bytes: int, now: int) -> Effects:
         """The longest inner packet for any peer; for each of them its path may say less."""

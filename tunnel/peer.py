@@ -101,9 +101,9 @@ class Peer:
         self.latest_handshake: int | None = None
         self.rx_bytes = 0
         self.tx_bytes = 0
-        self.configure(config, now)
+        self.configure(config, now, Effects())
 
-    def configure(self, config: PeerConfig, now: int) -> None:
+    def configure(self, config: PeerConfig, now: int, out: Effects) -> None:
         """Take over what the operator changed. An endpoint that was learned stays unless another one was written.
 
         The endpoint of a peer behind a relay is written: its id, and the relay's name (`tunnel.relay.with_ways`).
@@ -114,17 +114,22 @@ class Peer:
             self.endpoint = config.endpoint
         if self.endpoint is None:  # its sessions and its series lead nowhere until it calls
             self.erase()
+            self._refuse(self._staged, Drop.TUNNEL_NO_ENDPOINT, out)
+            self._staged.clear()
             self.timers = Timers()
-        if config.persistent_keepalive_s != self.config.persistent_keepalive_s:
-            is_on = config.persistent_keepalive_s and self.endpoint is not None
-            self.timers.persistent = now if is_on else OFF
+        if not config.persistent_keepalive_s or self.endpoint is None:
+            self.timers.persistent = OFF
+        elif config.persistent_keepalive_s != self.config.persistent_keepalive_s or self.timers.persistent == OFF:
+            self.timers.persistent = now
         self.config = replace(config, psk=b"")  # the key lives in `keys`, which can be wiped
 
-    def move(self, endpoint: Endpoint, now: int) -> None:
+    def move(self, endpoint: Endpoint, now: int, out: Effects) -> None:
         """The operator (or a name server) says where the peer is; one behind a relay is nowhere else."""
         if self.config.via:
             return
+        before = self.path.mtu_bytes
         self._is_at(endpoint, now)
+        self._follow_path(before, out)
         if self.config.persistent_keepalive_s and self.timers.persistent == OFF:
             self.timers.persistent = now
 
@@ -394,7 +399,7 @@ class Peer:
         elif message.kind is ControlKind.ANNOUNCE:
             self._hear(message, session, now, out)
         elif message.kind is ControlKind.ANNOUNCED:
-            outcome = self.telling.answered(message)
+            outcome = self.telling.answered(message, now)
             if isinstance(outcome, Drop):
                 out.drop(outcome)
             else:

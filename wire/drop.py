@@ -92,7 +92,7 @@ class Drop(StrEnum):
     TUNNEL_INNER_SOURCE = "tunnel.inner_source"  # an inner source that is not the peer's own
     TUNNEL_CONTROL = "tunnel.control"  # a control message between nodes that is malformed or not known
     TUNNEL_ANNOUNCE_OLD = "tunnel.announce_old"  # an announcement, or an answer to one, that a later one has replaced
-    TUNNEL_ANNOUNCE_LIMIT = "tunnel.announce_limit"  # a peer announces other prefixes too often: it may try again
+    TUNNEL_ANNOUNCE_LIMIT = "tunnel.announce_limit"  # a peer announces or answers something else too often
     TUNNEL_ANNOUNCE_REFUSED = "tunnel.announce_refused"  # a prefix that a peer announced and does not get
     TUNNEL_CONGESTION = "tunnel.congestion"  # RFC 6040: marked on the way, and its inner packet cannot be
     TUNNEL_OUTER_ICMP = "tunnel.outer_icmp"  # an ICMP error about a datagram of ours, not about its size: not heeded

@@ -122,6 +122,10 @@ def test_a_plain_device_behind_vpn_needs_no_tunnel(folder: Path) -> None:
             ],
         ),
         (WHOLE + f'[peer.de]\npublic_key = "{KEY_A}"\n', ["13: peer.de.public_key: this is the key of hk too"]),
+        (  # the last digit of 32 bytes has two bits that nobody reads
+            WHOLE + f'[peer.de]\npublic_key = "{KEY_A[:-2]}{chr(ord(KEY_A[-2]) + 1)}="\n',
+            ["13: peer.de.public_key: this is the key of hk too"],
+        ),
         (WHOLE + '[hooks]\nup = "./gone.sh"\n', ["13: hooks.up: "]),
         (WHOLE + '[hooks]\ndown = "private.key"\n', ["13: hooks.down: "]),
         (WHOLE + '[hooks]\ndown = "."\n', ["13: hooks.down: "]),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bridge.control_client import request
+from bridge.control_client import ControlError, request
 from lab.daemon import watch
 from lab.flows import LAN_TO_VPN, Flow, datagrams, observe
 from lab.second import ADDRESS, SecondInstance
@@ -209,3 +209,14 @@ def test_an_alias_in_the_tunnel_announces_nothing(joined: Lab, exit_: Exit) -> N
     until(lambda: exit_.home()["state"] == "up", "there is a session")
     assert (exit_.home()["announced"], peer(joined)["told"]) == ([], [])
     assert LAN_TO_VPN.seen_as == VPN_ALIAS
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_peer_with_our_own_key_is_the_operator_s_mistake_also_where_nothing_is_to_change(
+    exit_: Exit, dry_run: bool
+) -> None:
+    exit_.start()
+    exit_.config_path.write_text(exit_.own_configuration().replace(exit_.ours.public, exit_.far.public))
+    with pytest.raises(ControlError, match="a peer has our own public key") as refusal:
+        exit_.ask("reload", dry_run=dry_run)
+    assert refusal.value.code == 4

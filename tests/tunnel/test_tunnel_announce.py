@@ -499,6 +499,23 @@ def test_a_flood_of_lists_is_looked_at_a_few_times_and_counted() -> None:
     assert bob.tunnel.announced() == {"alice": networks("192.168.9.0/24")}
 
 
+def test_answers_that_differ_again_and_again_are_not_news_each_time() -> None:
+    world, alice, bob = gateway_and_exit()
+    world.carry(alice, alice.tunnel.call("bob", world.now))
+    world.run(1)
+    number, before = alice.tunnel._common.offer.number, alice.happened(Happening.ANSWERED)
+    for turn in range(500):
+        body = bytes([turn % 5] * len(alice.tunnel._common.offer.networks))
+        world.send(bob, "alice", Control(ControlKind.ANNOUNCED, number, body).packed())
+    world.run(1)
+    assert alice.happened(Happening.ANSWERED) - before == LISTS_AT_ONCE - 1  # the honest answer was one
+    assert alice.drops[Drop.TUNNEL_ANNOUNCE_LIMIT] > 300
+    world.run(10)
+    world.send(bob, "alice", Control(ControlKind.ANNOUNCED, number, bytes([2] * len(body))).packed())
+    world.run(1)
+    assert set(told(alice, "bob").values()) == {Verdict.NOT_ALLOWED}
+
+
 def test_a_list_that_came_too_soon_is_told_again_by_its_sender() -> None:
     world, alice, bob = gateway_and_exit("")
     world.carry(alice, alice.tunnel.call("bob", world.now))
@@ -523,7 +540,7 @@ def test_an_answer_of_another_length_or_number_changes_nothing(body: bytes) -> N
 
 def test_a_verdict_of_a_later_version_reads_as_a_refusal() -> None:
     telling = Telling(Offer(RUN, 3, LAN))
-    assert telling.answered(Control(ControlKind.ANNOUNCED, 3, b"\x63")) is True
+    assert telling.answered(Control(ControlKind.ANNOUNCED, 3, b"\x63"), 0) is True
     assert telling.shown() == ((LAN[0], Verdict.UNKNOWN),)
     assert Verdict.UNKNOWN.is_refusal
     assert {verdict.says for verdict in Verdict} == {verdict.says for verdict in set(Verdict)}

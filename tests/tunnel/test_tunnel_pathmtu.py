@@ -476,6 +476,22 @@ def test_behind_a_relay_packets_are_shorter_and_never_longer_than_the_relay_s_pa
     assert (world.mtu(alice, "carol"), world.mtu(alice, "bob")) == (1300, 1248)
 
 
+def test_a_name_that_leads_to_a_relay_elsewhere_is_another_way_for_all_behind_it() -> None:
+    world = World()
+    alice = world.add("alice", peer_of("bob", known=False, via="carol"), peer_of("carol"))
+    world.add("carol", peer_of("alice", known=False))
+    world.widths[HOMES["carol"].address] = 1280
+    world.send(alice, "carol", inner())
+    world.run(1)
+    assert (world.mtu(alice, "carol"), world.mtu(alice, "bob")) == (1220, 1168)
+    done = world.carry(alice, alice.tunnel.set_endpoint("carol", Endpoint(bytes(15) + b"\x01", 51820), world.now))
+    assert (world.mtu(alice, "carol"), world.mtu(alice, "bob")) == (1420, 1368)
+    assert sorted(done.events) == [Event(Happening.MTU, "bob"), Event(Happening.MTU, "carol")]
+    kernel = TooBig(Endpoint(bytes(15) + b"\x01", 51820), 1400, b"", b"")
+    world.signal(alice, kernel)  # 80 bytes around a packet for Carol, 52 more around one for Bob
+    assert (world.mtu(alice, "carol"), world.mtu(alice, "bob")) == (1320, 1268)
+
+
 # Whatever happens
 
 INPUTS = st.lists(

@@ -20,7 +20,7 @@ from tunnel_world import (
 
 from tunnel.cookies import LOAD_HANDSHAKES
 from tunnel.ecn import HANDSHAKE_TOS
-from tunnel.effects import Effects, Endpoint, Happening, PeerConfig, Received, Role
+from tunnel.effects import Effects, Endpoint, Happening, PeerConfig, Received, Role, Unsent
 from tunnel.envelope import HOPS, node_id
 from tunnel.messages import ENVELOPE_BYTES, Kind, kind_of
 from tunnel.relay import CALL_AGAIN_S, HELD_DATAGRAMS, HELD_NS, same_id
@@ -498,6 +498,16 @@ def test_a_peer_that_loses_its_relay_and_has_no_endpoint_is_silent_until_it_call
     set_peers(world, "bob", peer_of("relay"), peer_of("alice"))
     assert arrives(world, 2, "bob")
     assert arrives(world, 3)
+
+
+def test_what_waits_for_a_peer_that_loses_its_relay_does_not_wait_for_its_call() -> None:
+    world = star()
+    alice = world.nodes["alice"]
+    world.fate = lambda datagram: []
+    world.send(alice, "bob", inner(mark=1), inner(mark=2))
+    set_peers(world, "alice", peer_of("relay"), peer_of("bob", known=False))
+    assert alice.unsent == [Unsent("bob", inner(mark=mark), Drop.TUNNEL_NO_ENDPOINT) for mark in (1, 2)]
+    assert [status.staged for status in alice.tunnel.status(world.now)] == [0, 0]
 
 
 def test_a_reload_may_take_the_relay_away_while_datagrams_wait_for_it() -> None:

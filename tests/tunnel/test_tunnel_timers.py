@@ -221,6 +221,18 @@ def test_w13_persistent_keepalive_begins_at_once_and_is_reset_by_any_traffic() -
     assert alice.tunnel.status(world.now)[0].persistent_keepalive_s == 25
 
 
+def test_w13_a_keepalive_that_waited_for_an_endpoint_begins_with_the_reload_that_writes_one() -> None:
+    world = World()
+    alice = world.add("alice", peer_of("bob", known=False, persistent_keepalive_s=25))
+    world.add("bob", peer_of("alice", known=False))
+    until(world, 60)
+    assert not world.log
+    world.carry(alice, alice.tunnel.set_peers([peer_of("bob", persistent_keepalive_s=25)], world.now))
+    until(world, 90)
+    assert [round(line.at) for line in world.sent("alice", Kind.INITIATION)] == [60]
+    assert [round(line.at) for line in world.keepalives("alice")] == [60, 85]
+
+
 def test_w13_off_means_silence() -> None:
     world, _, _ = connected()
     until(world, 20)
