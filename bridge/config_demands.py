@@ -84,18 +84,27 @@ def _is_key_itself(path: tuple[str, ...], document: Document, report: Report) ->
 def _key_file(path: KeyPath, file: Path, report: Report, *, demands_mode: bool) -> None:
     """A file with one key in base64. Others' access is refused where `demands_mode`, else warned of."""
     try:
-        with file.open("rb") as opened:
-            mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
-            text = opened.read(1024)
+        with open(file, "rb", opener=_open_at_once) as opened:
+            kind = os.fstat(opened.fileno()).st_mode
+            text = opened.read(1024) if stat.S_ISREG(kind) else None
     except OSError as error:
         report.fault(path, f"{file}: {reason(error)}, name a key file that can be read")
         return
+    if text is None:
+        report.fault(path, f"{file} is no regular file, name a key file that can be read")
+        return
+    mode = stat.S_IMODE(kind)
     if mode & 0o077:
         what = f"{file} has mode {mode:04o}, others may read the key: chmod 0600"
         tell = report.fault if demands_mode else report.warn
         tell(path, what)
     if not _is_key(text.decode("ascii", "replace").strip()):
         report.fault(path, f"{file} holds no key, it is {_KEY_BYTES} bytes in base64 as `bridgectl genkey` writes them")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A pipe is not waited for: a reload would never end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _is_key(text: str) -> bool:

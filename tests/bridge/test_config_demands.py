@@ -215,6 +215,14 @@ def test_a_key_file_that_cannot_be_read_is_refused(folder: Path) -> None:
     assert "permission denied" in fault
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["private key", "pre-shared key"])
+def test_a_key_file_that_is_a_pipe_is_refused_and_not_waited_for(folder: Path, *, own: bool) -> None:
+    os.mkfifo(folder / "pipe", 0o600)
+    text = WHOLE.replace("private.key", "pipe") if own else WHOLE + 'preshared_key_file = "pipe"\n'
+    [fault] = faults_of(folder, text)
+    assert fault.endswith("/pipe is no regular file, name a key file that can be read")
+
+
 def test_programs_and_groups_that_are_there_are_accepted(folder: Path) -> None:
     for name in ("up.sh", "down.sh"):
         (folder / name).write_text("#!/bin/sh\n")
