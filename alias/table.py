@@ -276,6 +276,11 @@ class Aliases:
                 yield from [link for link in space.by_port.values() if now < link.expires_ns]
         yield from [link for link in self._others.values() if now < link.expires_ns]
 
+    @property
+    def insides(self) -> list[int]:
+        """The inside addresses that have links which are not static."""
+        return list(self._hosts)
+
     def flush(self, insides: Collection[int] | None = None, now: int | None = None) -> int:
         """End all links that are not static (of these inside addresses); how many. `now`: since when their ports rest;
         None for the latest time that the table has been told."""

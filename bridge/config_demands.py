@@ -16,8 +16,11 @@ from pathlib import Path
 from bridge.config_fields import parse_endpoint
 from bridge.config_model import Config, Peer
 from bridge.document import Document, Report
+from bridge.faults import ConfigError
+from bridge.peers import read_key
 from bridge.prefix_files import reason
 from bridge.toml_lines import KeyPath
+from tunnel.primitives import is_low_order, public_key, wipe
 from tunnel.relay import same_id
 
 _KEY_BYTES = 32
@@ -84,18 +87,27 @@ def _is_key_itself(path: tuple[str, ...], document: Document, report: Report) ->
 def _key_file(path: KeyPath, file: Path, report: Report, *, demands_mode: bool) -> None:
     """A file with one key in base64. Others' access is refused where `demands_mode`, else warned of."""
     try:
-        with file.open("rb") as opened:
-            mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
-            text = opened.read(1024)
+        with open(file, "rb", opener=_open_at_once) as opened:
+            kind = os.fstat(opened.fileno()).st_mode
+            text = opened.read(1024) if stat.S_ISREG(kind) else None
     except OSError as error:
         report.fault(path, f"{file}: {reason(error)}, name a key file that can be read")
         return
+    if text is None:
+        report.fault(path, f"{file} is no regular file, name a key file that can be read")
+        return
+    mode = stat.S_IMODE(kind)
     if mode & 0o077:
         what = f"{file} has mode {mode:04o}, others may read the key: chmod 0600"
         tell = report.fault if demands_mode else report.warn
         tell(path, what)
     if not _is_key(text.decode("ascii", "replace").strip()):
         report.fault(path, f"{file} holds no key, it is {_KEY_BYTES} bytes in base64 as `bridgectl genkey` writes them")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A pipe is not waited for: a reload would never end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _is_key(text: str) -> bool:
@@ -130,13 +142,35 @@ def _endpoint_fault(text: str) -> str:
 
 
 def _peers_apart(config: Config, report: Report) -> None:
+    """Each public key is one that somebody can have, and has alone: the tunnel refuses others. Compared are the bytes,
+    which base64 spells in four ways."""
+    own = _own_public_key(config)
     taken: dict[bytes, str] = {}
     for name, peer in config.peer.items():
         if peer.public_key is None or not _is_key(peer.public_key):
             continue
-        first = taken.setdefault(base64.b64decode(peer.public_key), name)  # one key can be written in four ways
+        path: KeyPath = ("peer", name, "public_key")
+        key = base64.b64decode(peer.public_key)
+        first = taken.setdefault(key, name)
         if first != name:
-            report.fault(("peer", name, "public_key"), f"this is the key of {first} too, each peer has its own")
+            report.fault(path, f"this is the key of {first} too, each peer has its own")
+        elif key == own:
+            report.fault(path, "this is our own public key, give the peer's")
+        elif is_low_order(key):
+            report.fault(path, "this is a point of low order, which nobody has as a key: give the peer's")
+
+
+def _own_public_key(config: Config) -> bytes | None:
+    """Of the private key in its file, where there is one."""
+    if config.tunnel is None or config.tunnel.private_key_file is None or not config.tunnel.private_key_file.is_file():
+        return None
+    try:
+        private = read_key(config.tunnel.private_key_file)
+    except ConfigError:  # it is told already
+        return None
+    own = public_key(private)
+    wipe(private)
+    return own
 
 
 def _ids(config: Config, report: Report) -> None:

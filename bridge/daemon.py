@@ -341,6 +341,9 @@ class Daemon:
         kinds: dict[str, Kind] = {name: port.kind for name, port in self.ports.items()}
         if self.uplink is not None:
             kinds |= dict.fromkeys(self.uplink.ports, "tun")
+        named = arguments.get("port")
+        if isinstance(named, str):  # the default node goes by two names
+            arguments = {**arguments, "port": self.gateway.port_of(named)}
         capture(self.loop, kinds, arguments, client)
 
     def _answer_peers(self, _arguments: Document, client: Client) -> None:

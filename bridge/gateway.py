@@ -153,8 +153,9 @@ class Gateway:
         self._end_moved(sides)
 
     def _sides(self) -> dict[int, str | None]:
-        """The port or node that each host with links lives behind."""
-        return {link.inside: self.decision.openings.behind(link.inside) for link in self.aliases.links(0)}
+        """The port or node that each host with links lives behind. Hosts are few where links are many, and every reload
+        and announcement asks."""
+        return {inside: self.decision.openings.behind(inside) for inside in self.aliases.insides}
 
     def _end_moved(self, before: dict[int, str | None]) -> None:
         """A host that lives elsewhere now is another host: what still comes for the one before, in answer to

@@ -29,7 +29,7 @@ from bridge.routing import Announced
 from route.table import vpn_target
 from tunnel.effects import Datagram, Effects, Endpoint, Happening, Network, Received, Stamps, Status, TooBig, Verdict
 from tunnel.endpoint import Tunnel
-from tunnel.primitives import shared_secret
+from tunnel.primitives import is_low_order
 from wire import ipv4
 from wire import offload as offloads
 from wire.coalesce import coalesce
@@ -50,7 +50,6 @@ _PADDED_BYTES = 16
 _PORT = "vpn"  # where the tunnel's drops are counted
 _OWED = frozenset({Drop.TUNNEL_NO_PEER, Drop.TUNNEL_NO_ENDPOINT, Drop.TUNNEL_GAVE_UP})
 """Reasons that a sender is told (ICMP 3/1); a queue that is full is congestion, and silent."""
-_ANY_KEY = bytes(range(32))  # a point of low order is one to every key
 _CHANGES = frozenset({Happening.SESSION, Happening.MOVED, Happening.UNANSWERED, Happening.GAVE_UP, Happening.MTU})
 _TALK = frozenset({Happening.ANNOUNCED, Happening.ANSWERED})
 _TOLD_PREFIXES = 8
@@ -335,7 +334,7 @@ class Uplink:
         """What the tunnel would refuse of peers, beyond what reading the configuration finds; nothing changes."""
         if any(peer.public_key == self.tunnel.public_key for peer in peers.configs):
             return "a peer has our own public key"
-        weak = next((peer.name for peer in peers.configs if shared_secret(_ANY_KEY, peer.public_key) is None), None)
+        weak = next((peer.name for peer in peers.configs if is_low_order(peer.public_key)), None)
         return None if weak is None else f"the public key of {weak} is a point of low order, nobody has it"
 
     @property

@@ -460,8 +460,8 @@ class Tunnel:
         return self._wrapped(out, now)
 
     def set_endpoint(self, peer: str, endpoint: Endpoint, now: int) -> Effects:
-        """A name was resolved anew: the peer is there from now on, until it is heard from elsewhere. No event tells that
-        it moved, only what that means for the sizes of packets, also of those behind it."""
+        """A name was resolved anew: the peer is there from now on, until it is heard from elsewhere. No event tells
+        that it moved, only what that means for the sizes of packets, also of those behind it."""
         out = Effects()
         self._by_name[peer].move(endpoint, now, out)
         self._look_at_ways(now, out)

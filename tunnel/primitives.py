@@ -81,6 +81,15 @@ def shared_secret(private: Bytes, public: bytes) -> bytearray | None:
     return None if failed or is_equal(bytes(secret), bytes(KEY_BYTES)) else secret
 
 
+def is_low_order(public: bytes) -> bool:
+    """True of the few points that are no one's key: with every private key they give the same secret, zero."""
+    secret = shared_secret(bytes(range(KEY_BYTES)), public)
+    if secret is None:
+        return True
+    wipe(secret)
+    return False
+
+
 # Hashes
 
 

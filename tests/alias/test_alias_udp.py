@@ -288,3 +288,16 @@ def test_flush_ends_links_of_one_host_or_of_all() -> None:
     assert nat.aliases.next_deadline() is None
     assert nat.back(answers(nat, 5100)) is Drop.ALIAS_NO_LINK
     assert passed(nat.out(asks(A, 5000)))[UDP].sport == 5000, "the same endpoint has its own port back"
+
+
+def test_an_inside_host_is_named_once_however_many_links_it_has_and_until_the_last_ends() -> None:
+    nat = Nat()
+    for port in range(5000, 5010):
+        nat.out(asks(A, port))
+    nat.at(200)
+    nat.out(asks(B, 5000))
+    assert nat.aliases.insides == [address_int(A), address_int(B)]
+    nat.at(301)
+    assert nat.aliases.insides == [address_int(B)]
+    nat.aliases.flush()
+    assert nat.aliases.insides == []

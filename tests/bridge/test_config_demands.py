@@ -11,6 +11,7 @@ import pytest
 
 from bridge.config import Config, ConfigError, load
 from bridge.daemon import _hook_environment
+from tunnel.primitives import public_key
 
 KEY_A, KEY_B = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 
@@ -142,13 +143,13 @@ def test_what_is_missing_is_told(folder: Path, text: str, faults: list[str]) -> 
 
 
 def test_a_chain_of_relays_that_ends_is_accepted(folder: Path) -> None:
-    key = base64.b64encode(bytes(32)).decode()
+    key = base64.b64encode(bytes([3]) * 32).decode()
     text = WHOLE + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nvia = "us"\n[peer.us]\npublic_key = "{key}"\n'
     assert faults_of(folder, text) == []
 
 
 def test_relays_that_lead_into_a_circle_elsewhere_are_told_at_the_circle(folder: Path) -> None:
-    key = base64.b64encode(bytes(32)).decode()
+    key = base64.b64encode(bytes([3]) * 32).decode()
     text = WHOLE + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nvia = "us"\n[peer.us]\npublic_key = "{key}"\n'
     assert [fault.split(": ")[1] for fault in faults_of(folder, text + 'via = "de"\n')] == [
         "peer.de.via",
@@ -157,7 +158,7 @@ def test_relays_that_lead_into_a_circle_elsewhere_are_told_at_the_circle(folder:
 
 
 def test_fallbacks_may_follow_each_other_as_long_as_they_end(folder: Path) -> None:
-    key = base64.b64encode(bytes(32)).decode()
+    key = base64.b64encode(bytes([3]) * 32).decode()
     text = (
         WHOLE
         + f'fallback = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nfallback = "us"\n[peer.us]\npublic_key = "{key}"\n'
@@ -219,6 +220,30 @@ def test_a_key_file_that_cannot_be_read_is_refused(folder: Path) -> None:
     assert "permission denied" in fault
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["private key", "pre-shared key"])
+def test_a_key_file_that_is_a_pipe_is_refused_and_not_waited_for(folder: Path, *, own: bool) -> None:
+    os.mkfifo(folder / "pipe", 0o600)
+    text = WHOLE.replace("private.key", "pipe") if own else WHOLE + 'preshared_key_file = "pipe"\n'
+    [fault] = faults_of(folder, text)
+    assert fault.endswith("/pipe is no regular file, name a key file that can be read")
+
+
+def test_a_public_key_that_the_tunnel_would_refuse_is_a_fault_of_its_line(folder: Path) -> None:
+    own = base64.b64encode(public_key(base64.b64decode(KEY_B))).decode()
+    [fault] = faults_of(folder, WHOLE.replace(KEY_A, own))
+    assert fault == "gateway.toml:10: peer.hk.public_key: this is our own public key, give the peer's"
+    for low in (bytes(32), bytes([1]).ljust(32, b"\0")):
+        [fault] = faults_of(folder, WHOLE.replace(KEY_A, base64.b64encode(low).decode()))
+        assert fault.startswith("gateway.toml:10: peer.hk.public_key: this is a point of low order")
+
+
+def test_two_spellings_of_one_key_are_one_key(folder: Path) -> None:
+    spelled = KEY_A[:-2] + chr(ord(KEY_A[-2]) + 1) + "="  # the last two bits are of no byte
+    assert base64.b64decode(spelled) == base64.b64decode(KEY_A)
+    [fault] = faults_of(folder, WHOLE + f'[peer.sg]\npublic_key = "{spelled}"\n')
+    assert fault.endswith("peer.sg.public_key: this is the key of hk too, each peer has its own")
+
+
 def test_programs_and_groups_that_are_there_are_accepted(folder: Path) -> None:
     for name in ("up.sh", "down.sh"):
         (folder / name).write_text("#!/bin/sh\n")
@@ -240,7 +265,7 @@ def test_demands_and_other_faults_are_told_together(folder: Path) -> None:
 
 
 def test_hooks_are_told_the_relay_s_address_where_the_node_is_behind_one(folder: Path) -> None:
-    key = base64.b64encode(bytes(32)).decode()
+    key = base64.b64encode(bytes([3]) * 32).decode()
     text = WHOLE + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nvia = "us"\n[peer.us]\npublic_key = "{key}"\n'
     config = checked(folder, text + 'endpoint = "203.0.113.77:51820"\n')
     assert _hook_environment(config, None)["PEER_IP"] == "203.0.113.77"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.control_client import ControlError, NotRunning
+from bridge.control_client import ControlError, NotRunning, stream
 from lab.flows import LAN_TO_OFFLOAD
 from lab.process import Process
 from lab.topology import CONFIGURATION, OFFLOAD_LIST, OFFLOADED, TAP0, TAP1, TUN0, TUNNELLED, VPN_ALIAS, Lab
@@ -312,3 +312,13 @@ def test_capture_shows_the_frames_of_a_port_while_somebody_listens(fresh_lab: La
     listening.stop()
     assert len(lines) == 2
     assert all("tap1" in line for line in lines)
+
+
+def test_the_default_nodes_port_is_captured_under_both_its_names(fresh_lab: Lab) -> None:
+    fresh_lab.start_gateway()
+    for name in ("vpn", "vpn:hk"):
+        records = stream(fresh_lab.socket_path, "capture", {"port": name}, record_timeout_s=DEADLINE_S)
+        assert next(records)["port"] == "vpn"
+        fresh_lab.client("gw", "ping", TUNNELLED)
+        assert next(records)["port"] == "vpn"
+        records.close()
