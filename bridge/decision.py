@@ -304,6 +304,8 @@ class Decision:
             return Drop.ROUTE_REFLECTED if arrival.interface is self._tun0 else self._tun0
         for out in (self._tap1, self._vpn):
             if out is not None and packet.destination == out.address:
+                if arrival.interface is self._tun0 and not self.openings.may_borrow(out, packet.source):
+                    return Drop.ROUTE_NOT_FROM_OUTSIDE
                 return self._hairpin(arrival, out, now)
         return self._out.refuse_closed(arrival, now)
 

@@ -268,6 +268,16 @@ def test_a_peer_without_exit_gets_nothing_from_tap1(exit_node: MakeExit) -> None
     assert s.dropped == Drop.ROUTE_NOT_FROM_OUTSIDE
 
 
+def test_the_kernel_cannot_turn_a_peer_without_exit_round_at_tap1s_address(exit_node: MakeExit) -> None:
+    s = exit_node()
+    bobs = only(s.inject(AT_BOB, udp((BOB, 5000), (E, 53)))).ip.sport
+    assert s.inject("U", udp((ALICE, 5000), (ADDRESS_O, bobs))) == []
+    assert s.dropped == Drop.ROUTE_NOT_FROM_OUTSIDE
+    assert len(list(s.gateway.aliases.links(s.now))) == 1, "or strangers at tap1 could write to her by hers"
+    turned = only(s.inject("U", udp((EXIT, 5000), (ADDRESS_O, bobs))))
+    assert ends(turned) == (AT_BOB, ADDRESS_O, BOB)
+
+
 def test_what_lives_behind_the_kernel_may_borrow_tap1s_address(exit_node: MakeExit) -> None:
     s = exit_node()
     out = only(s.inject("U", udp(("172.17.0.2", 5000), (E, 53))))
