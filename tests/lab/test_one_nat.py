@@ -217,6 +217,6 @@ def test_a_peer_with_our_own_key_is_the_operator_s_mistake_also_where_nothing_is
 ) -> None:
     exit_.start()
     exit_.config_path.write_text(exit_.own_configuration().replace(exit_.ours.public, exit_.far.public))
-    with pytest.raises(ControlError, match="a peer has our own public key") as refusal:
+    with pytest.raises(ControlError, match="our own public key") as refusal:
         exit_.ask("reload", dry_run=dry_run)
     assert refusal.value.code == 4
