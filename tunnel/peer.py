@@ -554,7 +554,7 @@ class Peer:
             self.timers.retransmit = self._initiated_ns + REKEY_TIMEOUT_NS + self._common.jitter_ns()
             return
         if self._attempts < ATTEMPTS:
-            if self._attempts % ATTEMPTS_IN_VAIN == 0:
+            if self._attempts and self._attempts % ATTEMPTS_IN_VAIN == 0:
                 out.events.append(Event(Happening.UNANSWERED, self.config.name))
             self._send_initiation(now, out)
             return

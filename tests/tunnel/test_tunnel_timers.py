@@ -8,7 +8,7 @@ import pytest
 from tunnel_world import DELAY_NS, KEYS, World, connected, inner, kinds, pair, peer_of
 
 from tunnel.effects import Happening, Received, Unsent
-from tunnel.messages import Kind
+from tunnel.messages import Kind, kind_of
 from tunnel.primitives import Cipher, TransportKey
 from tunnel.replay import REJECT_AFTER_MESSAGES
 from tunnel.session import REKEY_AFTER_MESSAGES
@@ -239,6 +239,22 @@ def test_w13_off_means_silence() -> None:
     seen = len(world.log)
     until(world, 500)
     assert len(world.log) == seen
+
+
+def test_a_peer_that_called_just_now_counts_as_silent_only_after_initiations_of_ours() -> None:
+    world = World()
+    world.add("alice", peer_of("bob"))
+    bob = world.add("bob", peer_of("alice"))
+    world.fate = lambda datagram: [DELAY_NS] if kind_of(datagram) is Kind.INITIATION else []
+    world.send(world.nodes["alice"], "bob", inner())
+    until(world, 1)
+    world.fate = lambda datagram: []
+    world.send(bob, "alice", inner(source="10.0.0.2"))  # waits for what our response, which is lost, brings
+    until(world, 20)
+    assert len(world.sent("bob", Kind.INITIATION)) == 3
+    assert bob.happened(Happening.UNANSWERED) == 0
+    until(world, 28)
+    assert bob.happened(Happening.UNANSWERED) == 1
 
 
 def test_w14_keys_are_zero_540_s_after_the_last_new_one() -> None:
