@@ -269,7 +269,11 @@ class Daemon:
 
     def _end_reload(self, clients: list[Client], read: Setup | Exception) -> None:
         self._reload = None
-        refusal = self._take(read)
+        try:
+            refusal = self._take(read)
+        except Exception as error:  # whoever waits must hear of our bug, and the socket be open again
+            log.error("a bug in taking a configuration over; restart the gateway", exc_info=error)
+            refusal = ControlError(FAILED, "the gateway failed in taking the configuration over: restart it")
         notify("READY=1")
         for client in clients:
             if refusal is None:
@@ -288,6 +292,8 @@ class Daemon:
             log.error("reload refused, nothing changed:")
             for line in refusal.message.splitlines():
                 log.error("%s", line)
+            if isinstance(read, Setup):
+                read.peers.wipe()
             return refusal
         assert not isinstance(read, Exception)
         _warn(read)
