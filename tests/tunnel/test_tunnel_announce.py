@@ -1,4 +1,7 @@
-"""Announced prefixes between tunnels: told, taken, refused, withdrawn, and what a hostile peer can do with them."""
+"""Announced prefixes between tunnels: told, taken, refused, withdrawn, and what a hostile peer can do with them.
+
+Beyond 600 lines because every case needs the same two ends and the same words for what each of them believes.
+"""
 
 from __future__ import annotations
 
