@@ -50,7 +50,8 @@ _PADDED_BYTES = 16
 _PORT = "vpn"  # where the tunnel's drops are counted
 _OWED = frozenset({Drop.TUNNEL_NO_PEER, Drop.TUNNEL_NO_ENDPOINT, Drop.TUNNEL_GAVE_UP})
 """Reasons that a sender is told (ICMP 3/1); a queue that is full is congestion, and silent."""
-_CHANGES = frozenset({Happening.SESSION, Happening.MOVED, Happening.UNANSWERED, Happening.GAVE_UP, Happening.MTU})
+_SILENCE = frozenset({Happening.UNANSWERED, Happening.GAVE_UP})
+_CHANGES = frozenset({Happening.SESSION, Happening.MOVED, Happening.MTU}) | _SILENCE
 _TALK = frozenset({Happening.ANNOUNCED, Happening.ANSWERED})
 _TOLD_PREFIXES = 8
 """Of an announcement in one line of the log."""
@@ -218,8 +219,7 @@ class Uplink:
         for what, peer in effects.events:
             if what is Happening.GAVE_UP:
                 log.warning("%s does not answer; packets for it are answered with ICMP 3/1 and call it again", peer)
-                self._look_up(peer)
-            elif what is Happening.UNANSWERED:
+            if what in _SILENCE:
                 self._look_up(peer)
             elif what is Happening.SESSION and peer in self._gateway.unreachable_nodes:
                 log.info("%s is there", peer)
