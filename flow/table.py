@@ -1,102 +1,170 @@
-"""The flows that pass the gateway, one record for each direction, as the walk decided them.
+"""The flow table: what the walk decided for a flow, kept so that it can be repeated without the walk.
 
-Operations: `saw` at every forwarded packet, `live` for people and for `route diff`. Caveats: a record is told, never
-asked: no packet is forwarded because of it. The table is bounded; where it is full the record that was added first
-gives way if it has been idle for `IDLE_NS`, else it goes to the end of the line and the new flow stays unrecorded
-after a few tries (it is forwarded all the same). Records idle for `FORGET_NS` are forgotten when somebody asks, and
-when a new flow comes, once in `IDLE_NS`. A record costs about half a kilobyte.
+An *entry* is one direction of one flow: (in-port, protocol, source, destination, ports or ICMP identifier) -> (out-port,
+the four fields after the rewriting, what that adds to the checksums, the next hop's ARP slot). It caches a decision,
+never policy, and it counts: packets, bytes, when the last one passed, what TCP from the near side acknowledged last.
+
+Two implementations with the same methods, `flow.fast.CompiledTable` and `flow.plain.PlainTable`: for the same calls
+they give the same bytes and the same verdicts (tests/flow). `Table` is what both promise.
+
+Operations and caveats:
+
+- `learn` is called by the walk for every packet that it forwards, and is the only way in. It makes the entry or writes
+  it anew; `REPEAT` says that the decision is a pure rewrite and may be repeated from now on.
+- `forward` repeats a decision, or says why not (`Punt`); then nothing has changed, neither frame nor counters, and the
+  walk decides. A decision is repeated only while the entry's epoch is the table's and its lease runs.
+- `outdate` begins another epoch: no entry is repeated until the walk has learned it again. Whoever changes anything that
+  a decision rests on calls it: routes, peers, links taken away, configuration. An ARP entry is none of these: the MAC
+  address is read from the ARP table's own slot at every packet, and a slot without one is a punt. Nor is the MTU of a
+  port, which `set_port` changes for all entries.
+- A lease is `LEASE_S`. When it has run out the next packet is walked, so that whatever the walk keeps beside the links
+  (visitors of forwards, flows on a fallback node) hears of a flow at least that often.
+- `harvest` gives what was counted since the last time, entry by entry, so that links and ARP entries stay alive. It
+  must go round in less than the shortest timer of theirs (`HARVEST_S`), and once more for one flow (`settle`) before a
+  packet of it that changes TCP's state is walked: hits told afterwards would be older news.
+- The table is bounded and allocated once. Where it is full, a hand goes round: an entry gives way that has been idle
+  for `IDLE_S` (`ONCE_S` if only one packet ever passed), at most `HAND_STEPS` are looked at, and if none gives way the
+  new flow is not learned: it is walked, packet by packet, and nothing grows. `harvest` frees entries that nobody has
+  used for `FORGET_S`. The hash is keyed with `seed`, so a stranger cannot choose flows that collide.
+
+What is punted, and why: see `Punt`. Its members stand in the order of the checks.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
+from enum import IntEnum
+from typing import Final, NamedTuple, Protocol
 
+from wire.offload import Offload
 from wire.units import SECOND_NS
 
-IDLE_NS = 60 * SECOND_NS
-FORGET_NS = 5 * IDLE_NS
-_TRIES = 8
+ENTRIES: Final = 131_072
+"""Of 65,536 links, both directions."""
+LEASE_S: Final = 20
+HARVEST_S: Final = 5
+IDLE_S: Final = 20
+ONCE_S: Final = 1
+FORGET_S: Final = 300
+FORGET_NS: Final = FORGET_S * SECOND_NS
+HAND_STEPS: Final = 32
+MOST_PORTS: Final = 1024
+NO_SLOT: Final = 0xFFFFFFFF
+"""No next hop: the packet leaves by a raw IP port."""
 
-_Key = tuple[str, int, tuple[int, int], tuple[int, int]]
-
-
-class Flow:
-    """One direction of one flow. `inside` and `outside` are (address, port) of the near and the far end; the end behind
-    `in_port` sends. Ports are 0 where the protocol has none, the identifier for ICMP queries."""
-
-    __slots__ = ("bytes", "in_port", "inside", "last_seen_ns", "out_port", "outside", "packets", "protocol")
-
-    def __init__(
-        self, in_port: str, out_port: str, protocol: int, inside: tuple[int, int], outside: tuple[int, int], now: int
-    ) -> None:
-        self.in_port = in_port
-        self.out_port = out_port
-        self.protocol = protocol
-        self.inside = inside
-        self.outside = outside
-        self.packets = 0
-        self.bytes = 0
-        self.last_seen_ns = now
+REPEAT, NEAR_SENDS, ALIASED = 1, 2, 4
+"""What `learn` is told of an entry. `NEAR_SENDS`: the sender is on the flow's near side (`Flow.inside`). `ALIASED`: the
+source becomes an alias, so the IP identification of what may be fragmented is chosen by the walk (RFC 7857 10)."""
 
 
-class FlowTable:
-    """Records of flows, at most `limit` of them."""
+class Punt(IntEnum):
+    """Why a frame goes to the walk. The names are public: `bridgectl stats`."""
 
-    def __init__(self, limit: int = 32_768) -> None:
-        self.limit = limit
-        self._flows: dict[_Key, Flow] = {}
-        # The keys once more, the next to give way in front: the first key of a dict from which the first ones are taken
-        # again and again is found by a walk over everything that was taken, which whoever makes flows could inflate.
-        self._line: deque[_Key] = deque()
-        self._forget_ns = 0
+    ETHERNET = 1  # not IPv4 behind an Ethernet header for our own address alone, from a station's address
+    HEADER = 2  # not an IPv4 header of 20 bytes with a right checksum, inside the frame
+    FRAGMENT = 3  # a fragment: it follows the first of its datagram
+    PROTOCOL = 4  # neither TCP nor UDP nor an ICMP query
+    TRANSPORT = 5  # a transport header that is not whole, a UDP length beyond the packet, a port of zero
+    UNKNOWN = 6  # no entry
+    OUTDATED = 7  # its epoch has passed, its lease has run out, or it is not to be repeated
+    TTL = 8  # no hop left
+    CONTROL = 9  # TCP SYN, FIN or RST
+    CLAIMS = 10  # the virtio header does not fit the packet, or leaves a super-frame without partial checksum
+    TOO_BIG = 11  # for the egress: an error is due, or fragments are
+    IDENTIFICATION = 12  # aliased, and it may be fragmented later: its identification must not meet another's
+    NEXT_HOP = 13  # no MAC address
+
+
+IN_ORDER: Final = frozenset({Punt.FRAGMENT, *(punt for punt in Punt if punt > Punt.OUTDATED)})
+"""Punts of single packets, whose neighbours of the same flow are repeated: nothing behind them may overtake them."""
+
+
+class Forwarded(NamedTuple):
+    """A decision repeated. `frame`: with the link header of the out-port (destination and source MAC address, 0800), or
+    bare on a raw IP port; `offload` as it came in."""
+
+    out_port: int
+    frame: bytes
+    offload: Offload | None
+
+
+class Hits(NamedTuple):
+    """What an entry has counted since it was asked last. `remote`, `remote_port`: the far end, as the walk knows it;
+    `acknowledgment`, `window`: of the last TCP segment from the near side, None where none was repeated."""
+
+    entry: int
+    out_port: int
+    slot: int
+    near_sends: bool
+    remote: int
+    remote_port: int
+    packets: int
+    size_bytes: int
+    last_ns: int
+    acknowledgment: int | None
+    window: int
+
+
+class Flow(NamedTuple):
+    """One direction of one flow, for people. `inside`, `outside`: (address, port) of the near and of the far end, as the
+    walk names them; ports are 0 where the protocol has none, the identifier for ICMP queries. `packets`, `bytes`: all
+    that have passed, IP packets without link header. `fast`: the decision is repeated at present."""
+
+    entry: int
+    in_port: int
+    out_port: int
+    protocol: int
+    inside: tuple[int, int]
+    outside: tuple[int, int]
+    packets: int
+    bytes: int
+    last_seen_ns: int
+    fast: bool
+
+
+class Table(Protocol):
+    """A flow table. Ports are numbers below `MOST_PORTS` that the caller gives out. `now` is in ns and never runs
+    backwards; what is stored of it has a resolution of a millisecond."""
+
+    compiled: bool
+    limit: int
 
     def __len__(self) -> int:
-        return len(self._flows)
+        """Entries in use."""
 
-    def saw(
+    def set_port(self, port: int, mac: bytes, mtu_bytes: int, slots: memoryview | None) -> None:
+        """What a port is, now or from now on. `mac`: our own six bytes on an Ethernet port, empty on a raw IP port;
+        `mtu_bytes`: the largest IP packet that may leave there; `slots`: the words of its ARP table (`ArpTable.words`:
+        four 64-bit words a slot, the MAC address in the low 48 bits of the first), None on a raw IP port."""
+
+    def learn(
         self,
-        in_port: str,
-        out_port: str,
+        in_port: int,
+        out_port: int,
         protocol: int,
-        inside: tuple[int, int],
-        outside: tuple[int, int],
+        before: tuple[int, int, int, int],
+        after: tuple[int, int, int, int],
         size_bytes: int,
+        slot: int,
+        flags: int,
         now: int,
-    ) -> None:
-        """Count one packet that came in by `in_port` and left by `out_port`."""
-        key = (in_port, protocol, inside, outside)
-        flow = self._flows.get(key)
-        if flow is None:
-            if now >= self._forget_ns:
-                self._forget(now, FORGET_NS)
-            if len(self._flows) >= self.limit and not self._make_room(now):
-                return
-            flow = self._flows[key] = Flow(in_port, out_port, protocol, inside, outside, now)
-            self._line.append(key)
-        flow.out_port = out_port
-        flow.packets += 1
-        flow.bytes += size_bytes
-        flow.last_seen_ns = now
+    ) -> int:
+        """The walk has forwarded a packet. `before`, `after`: source, source port, destination, destination port as it
+        came and as it left; `size_bytes`: of the IP packet. The entry's number, -1 where there is no room. An entry
+        keeps its number until it is gone; a number is given out again afterwards."""
 
-    def live(self, now: int, idle_ns: int = FORGET_NS) -> Iterator[Flow]:
-        """The flows that were seen within `idle_ns`; the others are forgotten on the way."""
-        self._forget(now, idle_ns)
-        yield from self._flows.values()
+    def outdate(self) -> None:
+        """Repeat no decision that was learned before now."""
 
-    def _forget(self, now: int, idle_ns: int) -> None:
-        self._forget_ns = now + IDLE_NS
-        gone = [key for key, flow in self._flows.items() if now - flow.last_seen_ns > idle_ns]
-        for key in gone:
-            del self._flows[key]
-        if gone:
-            self._line = deque(key for key in self._line if key in self._flows)
+    def forward(self, in_port: int, frame: bytes, offload: Offload | None, now: int) -> Forwarded | Punt:
+        """Repeat the decision for a frame that came in by `in_port`, or say why not."""
 
-    def _make_room(self, now: int) -> bool:
-        line = self._line
-        for _ in range(min(_TRIES, len(line))):
-            if now - self._flows[line[0]].last_seen_ns > IDLE_NS:
-                del self._flows[line.popleft()]
-                return True
-            line.rotate(-1)
-        return False
+    def harvest(self, limit: int, now: int) -> list[Hits]:
+        """What the next `limit` entries have counted, where they did; the next call goes on behind them. Entries that
+        nobody used for `FORGET_S` are freed."""
+
+    def settle(self, in_port: int, protocol: int, ends: tuple[int, int, int, int], now: int) -> Hits | None:
+        """The same for the entry of one key (`ends` as `before`); None where it has counted nothing."""
+
+    def live(self, now: int) -> Iterator[Flow]:
+        """The flows that were seen within `FORGET_S`."""
