@@ -33,5 +33,5 @@ conformance: install
 	$(BIN)/python -m bench.conformance
 
 clean:
-	rm -f tunnel/*.c tunnel/*.so
+	rm -f */*.c */*.so */*/*.c */*/*.so
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -8,6 +8,9 @@ import os
 
 from setuptools import Extension, setup
 
-COMPILED = [Extension("tunnel.burst", ["tunnel/burst.pyx"], optional=True)]
+COMPILED = [
+    Extension("tunnel.burst", ["tunnel/burst.pyx"], optional=True),
+    Extension("flow.fast", ["flow/fast.pyx"], optional=True),
+]
 
 setup(ext_modules=[] if os.environ.get("WITHOUT_COMPILER") else COMPILED)
