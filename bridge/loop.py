@@ -1,7 +1,8 @@
 """The one loop that does input and output: ports, timers, signals and control sockets, by epoll.
 
-Of every ready port it takes one burst per wake-up, so that no port starves another; the clock is read once per burst;
-the effects of a frame are carried out before the next frame. A frame on which our own code fails is logged, counted
+Of every ready port it takes one burst per wake-up, so that no port starves another; the clock is read once per burst.
+What the flow table knows never reaches the walk (`repeat_with`); of the rest, the effects of a frame are carried out
+before the next frame. While anybody watches frames pass, all of them are walked. A frame on which our own code fails is logged, counted
 and left behind: it never ends the loop.
 """
 
@@ -22,6 +23,7 @@ from typing import Protocol
 
 from bridge.effects import Effect, Event, Send
 from bridge.ports.base import Arrival, Port, PortGone
+from bridge.ports.bursts import Bursts
 from wire.drop import Drop
 from wire.offload import Offload
 from wire.units import SECOND_NS
@@ -57,6 +59,16 @@ class Walk(Protocol):
         """A frame could not be sent."""
 
 
+class Numbers(Protocol):
+    """What the loop needs of `bridge.fast_path.FastPath`: ports have numbers in the flow table."""
+
+    def number(self, port: str) -> int:
+        """The number of a port's name."""
+
+    def name(self, number: int) -> str:
+        """The port's name of a number."""
+
+
 class Timer:
     """A call that is due once, at `due_ns`."""
 
@@ -85,6 +97,8 @@ class Loop:
         self._walk = walk
         self._on_gone = on_gone
         self._writers: dict[str, Callable[[bytes | bytearray, Offload | None], Drop | None]] = {}
+        self._bursts: Bursts | None = None
+        self._numbers: Numbers | None = None
         self._epoll = select.epoll()
         self._ports: dict[int, Port] = {}
         self._callbacks: dict[int, Callable[[int], None]] = {}
@@ -102,6 +116,12 @@ class Loop:
         self._ports[port.fileno()] = port
         self._writers[port.name] = port.write
         self._epoll.register(port.fileno(), select.EPOLLIN)
+
+    def repeat_with(self, bursts: Bursts, numbers: Numbers) -> None:
+        """From now on let the flow table repeat what it can, at the ports that are attached."""
+        self._bursts, self._numbers = bursts, numbers
+        for port in self._ports.values():
+            bursts.attach(numbers.number(port.name), port)
 
     def attach_writer(self, name: str, write: Callable[[bytes | bytearray, Offload | None], Drop | None]) -> None:
         """Give frames for the port `name` to `write`, for ports that share one descriptor; `detach_writer` ends it."""
@@ -221,12 +241,26 @@ class Loop:
 
     def _burst(self, port: Port) -> None:
         try:
-            burst = port.read_burst(BURST_FRAMES)
+            burst = port.read_burst(BURST_FRAMES) if self._bursts is None or self._watchers else self._repeated(port)
         except PortGone as gone:
             self._lost(port, gone)
             return
-        self.walk(port.name, burst)
+        if burst:
+            self.walk(port.name, burst)
         self._settle()
+
+    def _repeated(self, port: Port) -> list[Arrival]:
+        """Let what the flow table knows of a burst pass; the rest of it."""
+        assert self._bursts is not None
+        assert self._numbers is not None
+        walked, queued = self._bursts.take(self._numbers.number(port.name), BURST_FRAMES, self.clock())
+        for number, frame, offload in queued:
+            name = self._numbers.name(number)
+            write = self._writers.get(name)
+            refusal = Drop.PORT_ABSENT if write is None else write(frame, offload)
+            if refusal is not None:
+                self._walk.refused(name, refusal)
+        return walked
 
     def walk(self, name: str, burst: Iterable[Arrival]) -> None:
         """Walk frames that came in by the port `name`, and carry out what comes of each."""

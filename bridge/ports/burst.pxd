@@ -1,0 +1,47 @@
+# cython: language_level=3
+"""What the burst loop gives to other compiled rooms: devices to write to, and where packets for a peer go."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from flow.fast cimport Claims, CompiledTable, Way
+
+cdef enum:
+    HEADROOM = 64  # in front of every IP packet in a buffer: room for a virtio header and an Ethernet header
+
+cdef struct Device:
+    int fd              # -1: there is none
+    uint8_t has_header  # a virtio header stands in front of every frame
+    uint8_t link_bytes
+    uint64_t rx_packets  # repeated only: the walk counts its own
+    uint64_t rx_bytes
+    uint64_t tx_packets
+    uint64_t tx_bytes
+    uint64_t full
+    uint64_t down
+    uint64_t malformed
+
+cdef class Outlet:
+    # Where packets go whose out-port is no device.
+    # 0: taken, 1: not, whoever asks hands the packet to Python.
+    cdef int push(self, uint16_t out_port, uint8_t *packet, size_t size, const Claims *claims) noexcept nogil
+    # A burst is over: what was taken leaves.
+    cdef int flush(self) noexcept nogil
+
+cdef class CompiledBursts:
+    cdef readonly CompiledTable table
+    cdef Outlet _outlet
+    cdef Device *_devices
+    cdef uint64_t *_punts
+    cdef uint8_t *_has_queued
+    cdef uint8_t *_buffer
+    cdef uint8_t *_packet
+    cdef object _memory
+    # Of the frame that `_pump` stopped at
+    cdef size_t _frame_bytes
+    cdef Claims _claims
+    cdef Way _way
+
+    cdef object _offload(self)
+    cdef int _pump(self, uint16_t in_port, uint32_t *left, uint32_t *left_bytes, uint32_t now_ms) noexcept nogil
+    # Write a packet that was rewritten, with HEADROOM in front of it. 1: Python must, the device cannot as it is.
+    cdef int put(self, const Way *way, uint8_t *packet, const Claims *claims) noexcept nogil

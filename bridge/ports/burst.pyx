@@ -1,0 +1,234 @@
+# cython: language_level=3, boundscheck=True, wraparound=False
+"""The burst loop of a port: read, repeat what the flow table knows, write; the rest is the walk's.
+
+Why it is compiled: two system calls a packet are most of its cost, and the interpreter between them would be as much
+again. The loop runs without the interpreter's lock and takes it only for what it hands to the walk.
+
+The buffer holds one frame; its IP packet always stands at the same place, so that any link header can be put in front
+and one `write` sends virtio header, link header and packet, of a super-frame as well.
+"""
+
+import mmap
+import os
+
+from libc.errno cimport EAGAIN, EBADFD, EINTR, EIO, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from posix.unistd cimport read, write
+
+from flow.fast cimport Claims, CompiledTable, Way
+
+from flow.table import IN_ORDER, Punt
+from wire.offload import Offload
+
+from bridge.ports.base import PortGone
+from bridge.ports.bursts import BURST_BYTES, Counted
+
+cdef enum:
+    MOST_PORTS = 1024
+    PUNTS = 16
+    FRAME_BYTES = 65_535 + 14
+    HEADER_BYTES = 10
+    NEEDS_CSUM = 1
+
+    EMPTY = 0       # beside the numbers of `Punt`: what `_pump` stopped at
+    QUEUED = -1
+    GONE = -2
+
+cdef set IN_ORDER_NUMBERS = {int(punt) for punt in IN_ORDER}
+
+
+cdef class Outlet:
+    """Takes nothing: every packet whose out-port is no device goes to Python."""
+
+    cdef int push(self, uint16_t out_port, uint8_t *packet, size_t size, const Claims *claims) noexcept nogil:
+        return 1
+
+    cdef int flush(self) noexcept nogil:
+        return 0
+
+
+cdef class CompiledBursts:
+    """See `bridge.ports.bursts.Bursts`. One call at a time."""
+
+    def __cinit__(self, CompiledTable table not None, Outlet outlet=None):
+        cdef uint8_t[::1] view
+        cdef int port
+        self.table = table
+        self._outlet = Outlet() if outlet is None else outlet
+        self._devices = <Device *>calloc(MOST_PORTS, sizeof(Device))
+        self._punts = <uint64_t *>calloc(PUNTS, sizeof(uint64_t))
+        self._has_queued = <uint8_t *>calloc(MOST_PORTS, 1)
+        if self._devices == NULL or self._punts == NULL or self._has_queued == NULL:
+            raise MemoryError
+        for port in range(MOST_PORTS):
+            self._devices[port].fd = -1
+        self._memory = mmap.mmap(-1, HEADROOM + FRAME_BYTES)  # on a page's edge: the kernel copies faster to there
+        view = self._memory
+        self._buffer = &view[0]
+        self._packet = &view[HEADROOM]
+
+    def __dealloc__(self):
+        free(self._devices)
+        free(self._punts)
+        free(self._has_queued)
+
+    def attach(self, uint16_t number, port):
+        """See `Bursts`."""
+        if number >= MOST_PORTS:
+            raise ValueError(f"no port {number}")
+        self._devices[number].fd = port.fileno()
+        self._devices[number].has_header = port.vnet_header
+        self._devices[number].link_bytes = port.link_bytes
+
+    def take(self, uint16_t number, uint32_t limit, now):
+        """See `Bursts`."""
+        cdef uint32_t left = limit, left_bytes = BURST_BYTES, now_ms = <uint32_t>(<uint64_t>now // 1_000_000)
+        cdef list walked = [], queued = []
+        cdef Device *device = &self._devices[number]
+        cdef int stop
+        while True:
+            with nogil:
+                stop = self._pump(number, &left, &left_bytes, now_ms)
+            if stop > 0:
+                self._punts[stop] += 1
+                walked.append(((self._packet - device.link_bytes)[:self._frame_bytes], self._offload()))
+                if stop in IN_ORDER_NUMBERS:
+                    break
+            elif stop == QUEUED:
+                queued.append((self._way.out_port, self._way.link[:self._way.link_bytes]
+                               + self._packet[:self._way.size], self._offload()))
+            elif stop == GONE:
+                if not walked:
+                    raise PortGone(f"port {number} is gone: {os.strerror(errno)}")
+                break
+            else:
+                break
+        with nogil:
+            self._outlet.flush()
+        for out_port, _, _ in queued:
+            self._has_queued[<uint16_t>out_port] = 0
+        return walked, queued
+
+    cdef object _offload(self):
+        cdef Claims *claims = &self._claims
+        if not claims.partial and not claims.gso_type:
+            return None
+        return Offload(bool(claims.partial), claims.gso_type, claims.header_bytes, claims.gso_bytes,
+                       claims.checksum_start if claims.checksum_start < 0x8000 else claims.checksum_start - 0x10000,
+                       claims.checksum_offset)
+
+    cdef int _pump(self, uint16_t in_port, uint32_t *left, uint32_t *left_bytes, uint32_t now_ms) noexcept nogil:
+        """Repeat until there is something for Python, or nothing more to do now."""
+        cdef Device *device = &self._devices[in_port]
+        cdef size_t header_bytes = HEADER_BYTES if device.has_header else 0
+        cdef uint8_t *packet = self._packet
+        cdef uint8_t *frame = packet - device.link_bytes
+        cdef uint8_t *start = frame - header_bytes
+        cdef ssize_t size
+        cdef int punt
+        if device.fd < 0:
+            return GONE
+        while left[0] and left_bytes[0]:
+            size = read(device.fd, start, header_bytes + FRAME_BYTES - 14 + device.link_bytes)
+            if size < 0 and errno == EINTR:
+                continue
+            if size < <ssize_t>header_bytes:
+                return EMPTY if size < 0 and errno == EAGAIN else GONE
+            size -= header_bytes
+            left[0] -= 1
+            left_bytes[0] -= min(<uint32_t>size, left_bytes[0])
+            memset(&self._claims, 0, sizeof(Claims))
+            if header_bytes:
+                _unpack(start, device.link_bytes, &self._claims)
+            self._frame_bytes = size
+            punt = 0
+            if device.link_bytes:
+                punt = self.table.admit(in_port, frame, size)
+            if punt == 0:  # and so the frame has its link header
+                punt = self.table.repeat(in_port, packet, size - device.link_bytes, &self._claims, now_ms, &self._way)
+            if punt:
+                return punt
+            device.rx_packets += 1
+            device.rx_bytes += size
+            if self.put(&self._way, packet, &self._claims):
+                return QUEUED
+        return EMPTY
+
+    cdef int put(self, const Way *way, uint8_t *packet, const Claims *claims) noexcept nogil:
+        cdef Device *device = &self._devices[way.out_port]
+        cdef uint8_t *start = packet - way.link_bytes
+        cdef size_t size = way.link_bytes + way.size
+        device.tx_packets += 1
+        device.tx_bytes += size
+        if device.fd < 0:
+            if not self._has_queued[way.out_port] and self._outlet.push(way.out_port, packet, way.size, claims) == 0:
+                return 0
+        elif device.has_header or not (claims.partial or self._has_queued[way.out_port]):
+            memcpy(start, way.link, way.link_bytes)
+            if device.has_header:
+                start -= HEADER_BYTES
+                size += HEADER_BYTES
+                _pack(start, way.link_bytes, claims)
+            while write(device.fd, start, size) < 0:
+                if errno == EINTR:
+                    continue
+                if errno in (EAGAIN, ENOBUFS, ENOMEM):
+                    device.full += 1
+                elif errno in (EIO, ENETDOWN, EBADFD, ENXIO):
+                    device.down += 1
+                else:
+                    device.malformed += 1
+                break
+            return 0
+        # What follows must not overtake it
+        self._has_queued[way.out_port] = 1
+        return 1
+
+    def counted(self):
+        """See `Bursts`."""
+        cdef uint32_t port
+        cdef Device *device
+        cdef list found = []
+        for port in range(MOST_PORTS):
+            device = &self._devices[port]
+            if device.rx_packets or device.tx_packets:
+                found.append(Counted(port, device.rx_packets, device.rx_bytes, device.tx_packets, device.tx_bytes,
+                                     device.full, device.down, device.malformed))
+                device.rx_packets = device.rx_bytes = device.tx_packets = device.tx_bytes = 0
+                device.full = device.down = device.malformed = 0
+        return found
+
+    def punts(self):
+        """See `Bursts`."""
+        return {punt: self._punts[<int>punt] for punt in Punt if self._punts[<int>punt]}
+
+
+cdef inline void _unpack(const uint8_t *header, uint32_t link_bytes, Claims *claims) noexcept nogil:
+    """`wire.offload.unpack`."""
+    cdef uint16_t fields[4]
+    if not header[0] & NEEDS_CSUM and header[1] == 0:
+        return
+    memcpy(fields, header + 2, 8)
+    claims.partial = header[0] & NEEDS_CSUM
+    claims.gso_type = header[1]
+    claims.header_bytes = fields[0] - link_bytes if fields[0] > link_bytes else 0
+    claims.gso_bytes = fields[1]
+    claims.checksum_start = <uint16_t>(fields[2] - link_bytes)
+    claims.checksum_offset = fields[3]
+
+
+cdef inline void _pack(uint8_t *header, uint32_t link_bytes, const Claims *claims) noexcept nogil:
+    """`wire.offload.pack` for what `repeat` lets through: plain, or with a partial checksum."""
+    cdef uint16_t fields[4]
+    if not claims.partial:
+        memset(header, 0, HEADER_BYTES)
+        return
+    header[0] = NEEDS_CSUM
+    header[1] = claims.gso_type
+    fields[0] = claims.header_bytes + link_bytes if claims.gso_type else 0
+    fields[1] = claims.gso_bytes
+    fields[2] = claims.checksum_start + link_bytes
+    fields[3] = claims.checksum_offset
+    memcpy(header + 2, fields, 8)

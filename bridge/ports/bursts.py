@@ -1,0 +1,120 @@
+"""Bursts of frames between ports: what the flow table knows is repeated on the way, the rest is handed to the walk.
+
+`Bursts` is what `bridge.loop` needs; `PlainBursts` does it with `DevicePort` in plain Python, and
+`bridge.ports.burst.CompiledBursts` without the interpreter. Frames for an out-port that is no device (a peer of the
+tunnel), and what a device without virtio header cannot take as it is, come back to whoever writes there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final, NamedTuple, Protocol
+
+from bridge.ports.base import Arrival, Port
+from flow.table import IN_ORDER, Forwarded, Punt, Table
+from wire.drop import Drop
+from wire.offload import Offload
+
+BURST_BYTES: Final = 1 << 20
+"""A burst ends behind so many bytes, or the other ports would wait for a millisecond and more."""
+
+Queued = tuple[int, bytes, Offload | None]
+"""A frame for the writer of an out-port: (number, frame, offload)."""
+
+
+class Counted(NamedTuple):
+    """What was repeated at a port since the last time: in, out, and what its device refused."""
+
+    port: int
+    rx_packets: int
+    rx_bytes: int
+    tx_packets: int
+    tx_bytes: int
+    full: int
+    down: int
+    malformed: int
+
+
+class Bursts(Protocol):
+    """Ports are numbers, as in the flow table. `now` is in ns."""
+
+    def attach(self, number: int, port: Port) -> None:
+        """Frames come and go by this port."""
+
+    def take(self, number: int, limit: int, now: int) -> tuple[list[Arrival], list[Queued]]:
+        """A burst of a port, at most `limit` frames: what the walk must see, and what others must write, both in order.
+        A punt in `IN_ORDER` ends the burst. `PortGone` where the device went."""
+
+    def counted(self) -> list[Counted]:
+        """What was repeated since the last call."""
+
+    def punts(self) -> dict[Punt, int]:
+        """Frames handed to the walk since the start, by reason."""
+
+
+class PlainBursts:
+    """One system call a frame each way, and one look into the table."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._ports: dict[int, Port] = {}
+        self._counts: dict[int, list[int]] = {}
+        self._punts: Counter[Punt] = Counter()
+
+    def attach(self, number: int, port: Port) -> None:
+        """See `Bursts`."""
+        self._ports[number] = port
+
+    def take(self, number: int, limit: int, now: int) -> tuple[list[Arrival], list[Queued]]:
+        """See `Bursts`. What was read must be gone through: behind a punt in `IN_ORDER` all of it goes to the walk."""
+        walked: list[Arrival] = []
+        queued: list[Queued] = []
+        forward, ports = self.table.forward, self._ports
+        received = self._count(number)
+        burst = self._ports[number].read_burst(limit)
+        for at, (frame, offload) in enumerate(burst):
+            found = forward(number, frame, offload, now)
+            if not isinstance(found, Forwarded):
+                self._punts[found] += 1
+                walked.append((frame, offload))
+                if found in IN_ORDER:
+                    walked += burst[at + 1 :]
+                    break
+                continue
+            out, rewritten, _ = found
+            received[0] += 1
+            received[1] += len(frame)
+            sent = self._counts.get(out) or self._count(out)
+            sent[2] += 1
+            sent[3] += len(rewritten)
+            port = ports.get(out)
+            if port is None:
+                queued.append((out, rewritten, offload))
+                continue
+            refusal = port.write(rewritten, offload)
+            if refusal is not None:
+                sent[_REFUSALS.get(refusal, 6)] += 1
+        return walked, queued
+
+    def _count(self, number: int) -> list[int]:
+        return self._counts.setdefault(number, [0] * 7)
+
+    def counted(self) -> list[Counted]:
+        """See `Bursts`."""
+        found = [Counted(port, *counts) for port, counts in self._counts.items() if any(counts)]
+        self._counts.clear()
+        return found
+
+    def punts(self) -> dict[Punt, int]:
+        """See `Bursts`."""
+        return dict(self._punts)
+
+
+_REFUSALS = {Drop.PORT_FULL: 4, Drop.PORT_DOWN: 5, Drop.PORT_MALFORMED: 6}
+
+
+def drops(counted: Counted) -> Iterable[tuple[Drop, int]]:
+    """What a device refused, by reason."""
+    reasons = (Drop.PORT_FULL, Drop.PORT_DOWN, Drop.PORT_MALFORMED)
+    return [(reason, count) for reason, count in zip(reasons, counted[5:], strict=True) if count]
