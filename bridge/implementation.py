@@ -1,0 +1,40 @@
+"""Which implementation of the fast path serves: the compiled one where it was built, else its plain twin.
+
+`TAPBRIDGE_FAST=0` in the environment forces the plain one. `bridgectl stats` says which is in use.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Mapping
+
+from bridge.ports.bursts import Bursts, PlainBursts
+from flow.plain import PlainTable
+from flow.table import ENTRIES, Table
+
+try:
+    from bridge.ports.burst import CompiledBursts
+    from flow.fast import CompiledTable
+except ImportError:
+    CompiledTable = CompiledBursts = None  # type: ignore[assignment,misc]  # a stub cannot say that a module may be missing
+
+log = logging.getLogger(__name__)
+
+
+def open_table(rng: random.Random, entries: int = ENTRIES, environment: Mapping[str, str] = os.environ) -> Table:
+    """An empty flow table, the best there is here. `rng`: for the key of its hash."""
+    wanted = environment.get("TAPBRIDGE_FAST") != "0"
+    if CompiledTable is not None and wanted:
+        return CompiledTable(entries, rng.getrandbits(64))
+    if wanted:
+        log.warning("the fast path was not built here (gcc, Python.h): plain Python forwards, slower")
+    return PlainTable(entries)
+
+
+def open_bursts(table: Table) -> Bursts:
+    """What moves bursts of frames with this table."""
+    if isinstance(table, PlainTable):
+        return PlainBursts(table)
+    return CompiledBursts(table)
