@@ -1,8 +1,10 @@
 """The flow table: what the walk decided for a flow, kept so that it can be repeated without the walk.
 
-An *entry* is one direction of one flow: (in-port, protocol, source, destination, ports or ICMP identifier) -> (out-port,
-the four fields after the rewriting, what that adds to the checksums, the next hop's ARP slot). It caches a decision,
-never policy, and it counts: packets, bytes, when the last one passed, what TCP from the near side acknowledged last.
+An *entry* is one direction of one flow: (in-port, protocol, source, destination, ports) -> (out-port, the four fields
+after the rewriting, what that adds to the checksums, the next hop's ARP slot). The ports of an ICMP query are its
+identifier and its type: with the same identifier a reply from outside passes, while a request is for us. An entry
+caches a decision, never policy, and it counts: packets, bytes, when the last one passed, what TCP from the near side
+acknowledged last.
 
 Two implementations with the same methods, `flow.fast.CompiledTable` and `flow.plain.PlainTable`: for the same calls
 they give the same bytes and the same verdicts (tests/flow). `Table` is what both promise.
@@ -13,15 +15,16 @@ Operations and caveats:
   it anew; `REPEAT` says that the decision is a pure rewrite and may be repeated from now on.
 - `forward` repeats a decision, or says why not (`Punt`); then nothing has changed, neither frame nor counters, and the
   walk decides. A decision is repeated only while the entry's epoch is the table's and its lease runs.
-- `outdate` begins another epoch: no entry is repeated until the walk has learned it again. Whoever changes anything that
-  a decision rests on calls it: routes, peers, links taken away, configuration. An ARP entry is none of these: the MAC
-  address is read from the ARP table's own slot at every packet, and a slot without one is a punt. Nor is the MTU of a
-  port, which `set_port` changes for all entries.
+- `outdate` begins another epoch: no entry is repeated until the walk has learned it again. Whoever changes anything
+  that a decision rests on calls it: routes, peers, links taken away, configuration. An ARP entry is none of these: the
+  MAC address is read from the ARP table's own slot at every packet, and a slot without one is a punt. Nor is the MTU of
+  a port, which `set_port` changes for all entries.
 - A lease is `LEASE_S`. When it has run out the next packet is walked, so that whatever the walk keeps beside the links
   (visitors of forwards, flows on a fallback node) hears of a flow at least that often.
 - `harvest` gives what was counted since the last time, entry by entry, so that links and ARP entries stay alive. It
   must go round in less than the shortest timer of theirs (`HARVEST_S`), and once more for one flow (`settle`) before a
-  packet of it that changes TCP's state is walked: hits told afterwards would be older news.
+  packet of it that changes TCP's state is walked: hits told afterwards would be older news. What was settled is not
+  repeated until the walk has learned it again: it is how a single decision is withdrawn.
 - The table is bounded and allocated once. Where it is full, a hand goes round: an entry gives way that has been idle
   for `IDLE_S` (`ONCE_S` if only one packet ever passed), at most `HAND_STEPS` are looked at, and if none gives way the
   new flow is not learned: it is walked, packet by packet, and nothing grows. `harvest` frees entries that nobody has
@@ -90,7 +93,7 @@ class Forwarded(NamedTuple):
 
 class Hits(NamedTuple):
     """What an entry has counted since it was asked last. `remote`, `remote_port`: the far end, as the walk knows it;
-    `acknowledgment`, `window`: of the last TCP segment from the near side, None where none was repeated."""
+    `acknowledgment`, `window`: of the last TCP segment with ACK from the near side, None where none was repeated."""
 
     entry: int
     out_port: int
@@ -106,9 +109,9 @@ class Hits(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """One direction of one flow, for people. `inside`, `outside`: (address, port) of the near and of the far end, as the
-    walk names them; ports are 0 where the protocol has none, the identifier for ICMP queries. `packets`, `bytes`: all
-    that have passed, IP packets without link header. `fast`: the decision is repeated at present."""
+    """One direction of one flow, for people. `inside`, `outside`: (address, port) of the near and of the far end, as
+    the walk names them; ports are 0 where the protocol has none, the identifier for ICMP queries. `packets`, `bytes`:
+    all that have passed, IP packets without link header. `fast`: the decision is repeated at present."""
 
     entry: int
     in_port: int
@@ -150,8 +153,9 @@ class Table(Protocol):
         now: int,
     ) -> int:
         """The walk has forwarded a packet. `before`, `after`: source, source port, destination, destination port as it
-        came and as it left; `size_bytes`: of the IP packet. The entry's number, -1 where there is no room. An entry
-        keeps its number until it is gone; a number is given out again afterwards."""
+        came and as it left (of an ICMP query: identifier, type); `size_bytes`: of the IP packet. The entry's number,
+        below `limit`; -1 where there is no room. An entry keeps its number until it is gone; a number is given out
+        again afterwards."""
 
     def outdate(self) -> None:
         """Repeat no decision that was learned before now."""
@@ -164,7 +168,8 @@ class Table(Protocol):
         nobody used for `FORGET_S` are freed."""
 
     def settle(self, in_port: int, protocol: int, ends: tuple[int, int, int, int], now: int) -> Hits | None:
-        """The same for the entry of one key (`ends` as `before`); None where it has counted nothing."""
+        """The same for the entry of one key (`ends` as `before`), which is not repeated any more until it is learned;
+        None where it has counted nothing."""
 
     def live(self, now: int) -> Iterator[Flow]:
         """The flows that were seen within `FORGET_S`."""
