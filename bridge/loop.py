@@ -2,8 +2,8 @@
 
 Of every ready port it takes one burst per wake-up, so that no port starves another; the clock is read once per burst.
 What the flow table knows never reaches the walk (`repeat_with`); of the rest, the effects of a frame are carried out
-before the next frame. While anybody watches frames pass, all of them are walked. A frame on which our own code fails is logged, counted
-and left behind: it never ends the loop.
+before the next frame. While anybody watches frames pass, all of them are walked. A frame on which our own code fails is
+logged, counted and left behind: it never ends the loop.
 """
 
 from __future__ import annotations

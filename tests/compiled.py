@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from bridge.ports.burst import CompiledBursts
+    from flow.fast import CompiledTable
     from tunnel.burst import CompiledCipher
 
 
-def compiled_cipher() -> type[CompiledCipher]:
-    """The compiled cipher, or a skip with its reason; with CI=true a missing one is a failure."""
+def compiled(module: str, name: str) -> Any:
+    """A compiled class, or a skip with its reason; with CI=true a missing one is a failure."""
     try:
-        from tunnel.burst import CompiledCipher  # noqa: PLC0415 - it may be missing
+        return getattr(import_module(module), name)
     except ImportError as missing:
         # WITHOUT_COMPILER says that it was left out on purpose.
         if os.environ.get("CI") == "true" and not os.environ.get("WITHOUT_COMPILER"):
             raise
         pytest.skip(f"not compiled here: {missing}")
-    return CompiledCipher
+
+
+def compiled_cipher() -> type[CompiledCipher]:
+    """What seals and opens bursts."""
+    found: type[CompiledCipher] = compiled("tunnel.burst", "CompiledCipher")
+    return found
+
+
+def compiled_table() -> type[CompiledTable]:
+    """The flow table."""
+    found: type[CompiledTable] = compiled("flow.fast", "CompiledTable")
+    return found
+
+
+def compiled_bursts() -> type[CompiledBursts]:
+    """The burst loop of ports."""
+    found: type[CompiledBursts] = compiled("bridge.ports.burst", "CompiledBursts")
+    return found

@@ -1,0 +1,272 @@
+"""Bursts from port to port: both implementations, over sockets that stand in for the kernel's queues."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from bridge.ports.base import Kind, PortGone
+from bridge.ports.bursts import BURST_BYTES, Bursts, Counted, PlainBursts
+from bridge.ports.device import DevicePort
+from flow.plain import PlainTable
+from flow.table import ALIASED, NEAR_SENDS, NO_SLOT, REPEAT, Punt, Table
+from tests.compiled import compiled_bursts, compiled_table
+from wire import ethernet, ipv4
+from wire.checksum import checksum, ones_sum, pseudo_header_sum
+from wire.offload import GSO_TCPV4, HEADER_BYTES, Offload, pack, unpack
+from wire.units import address_int
+
+TAP0, TAP1, TUN0, PEER = range(4)
+OUR_LAN, OUR_WAN, HOST, ROUTER = (bytes([2, 0, 0, 0, 0, number]) for number in (1, 2, 3, 4))
+INSIDE, ALIAS, REMOTE = map(address_int, ("192.168.200.3", "192.168.1.2", "114.114.114.114"))
+SOURCE_PORT, OUTSIDE_PORT = 5000, 6000
+ROUTER_SLOT = 1
+
+
+def transport(source: int, destination: int, protocol: int, body: bytes, check_at: int, *, partial: bool) -> bytes:
+    pseudo = pseudo_header_sum(source, destination, protocol, len(body))
+    check = pseudo if partial else checksum(body, pseudo)
+    return body[:check_at] + check.to_bytes(2, "big") + body[check_at + 2 :]
+
+
+def udp(source: int, source_port: int, *, ttl: int = 64, remote: int = REMOTE, payload: bytes = b"data") -> bytes:
+    body = source_port.to_bytes(2, "big") + b"\0\x35" + (8 + len(payload)).to_bytes(2, "big") + b"\0\0" + payload
+    body = transport(source, remote, ipv4.UDP, body, 6, partial=False)
+    return ipv4.header(source, remote, ipv4.UDP, len(body), ttl=ttl, flags=ipv4.DONT_FRAGMENT) + body
+
+
+def super_frame(source: int, source_port: int, *, ttl: int = 64) -> tuple[bytes, Offload]:
+    body = source_port.to_bytes(2, "big") + bytes.fromhex("0050" + "00000001" * 2 + "5010ffff" + "00000000")
+    body = transport(source, REMOTE, ipv4.TCP, body + bytes(1000 * 60), 16, partial=True)
+    head = ipv4.header(source, REMOTE, ipv4.TCP, len(body), ttl=ttl, flags=ipv4.DONT_FRAGMENT)
+    return head + body, Offload(True, GSO_TCPV4, 40, 1000, 20, 16)
+
+
+LAN_HEADER = OUR_LAN + HOST + ethernet.IPV4_TYPE
+WAN_HEADER = ROUTER + OUR_WAN + ethernet.IPV4_TYPE
+
+
+class Bench:
+    """Three devices and a peer; of every flow from `INSIDE` the table knows that it leaves by `out`."""
+
+    def __init__(self, bursts: Bursts, table: Table, stack: ExitStack, bare: tuple[int, ...]) -> None:
+        self.bursts = bursts
+        self.table = table
+        self.bare = bare
+        self.cables: dict[int, socket.socket] = {}
+        self.ports: dict[int, DevicePort] = {}
+        slots = memoryview(bytearray(4 * 32)).cast("Q")
+        slots[4 * ROUTER_SLOT] = int.from_bytes(ROUTER, "big") | 2 << 48  # with a state, as an ARP table has it
+        for number, kind, mac in ((TAP0, "tap", OUR_LAN), (TAP1, "tap", OUR_WAN), (TUN0, "tun", b"")):
+            self.cables[number] = self._attach(number, kind, stack)
+            table.set_port(number, mac, 1500, slots if mac else None)
+        table.set_port(PEER, b"", 1420, None)
+
+    def _attach(self, number: int, kind: Kind, stack: ExitStack) -> socket.socket:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (near, far):
+            end.setblocking(False)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 21)
+        port = DevicePort(
+            f"port {number}", kind, "none", near.detach(), vnet_header=number not in self.bare, offloads=0
+        )
+        self.ports[number] = port
+        stack.callback(port.close)
+        stack.callback(far.close)
+        self.bursts.attach(number, port)
+        return far
+
+    def learn(self, in_port: int, out: int, protocol: int = ipv4.UDP, flags: int = REPEAT | NEAR_SENDS) -> None:
+        before, after = (INSIDE, SOURCE_PORT, REMOTE, 53), (ALIAS, OUTSIDE_PORT, REMOTE, 53)
+        if protocol == ipv4.TCP:
+            before, after = (*before[:3], 80), (*after[:3], 80)
+        slot = ROUTER_SLOT if out in (TAP0, TAP1) else NO_SLOT
+        assert self.table.learn(in_port, out, protocol, before, after, 60, slot, flags | ALIASED, 0) >= 0
+
+    def comes(self, number: int, frame: bytes, offload: Offload | None = None) -> None:
+        header = b"" if number in self.bare else pack(offload, 0 if number == TUN0 else 14)
+        self.cables[number].send(header + frame)
+
+    def left(self, number: int) -> list[tuple[bytes, Offload | None]]:
+        frames = []
+        while True:
+            try:
+                whole = self.cables[number].recv(1 << 17)
+            except BlockingIOError:
+                return frames
+            if number not in self.bare:
+                link_bytes = 0 if number == TUN0 else 14
+                frames.append((whole[HEADER_BYTES:], unpack(whole, link_bytes)))
+            else:
+                frames.append((whole, None))
+
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture(params=["plain", "compiled"])
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    with ExitStack() as stack:
+
+        def bench(bare: tuple[int, ...] = ()) -> Bench:
+            """`bare`: ports without a virtio header."""
+            if request.param == "plain":
+                table = PlainTable(64)
+                return Bench(PlainBursts(table), table, stack, bare)
+            compiled = compiled_table()(64, 1)
+            return Bench(compiled_bursts()(compiled), compiled, stack, bare)
+
+        yield bench
+
+
+def test_a_known_flow_passes_rewritten_with_another_link_header(make: Make) -> None:
+    bench = make()
+    bench.learn(TAP0, TAP1)
+    bench.comes(TAP0, LAN_HEADER + udp(INSIDE, SOURCE_PORT))
+    assert bench.bursts.take(TAP0, 64, 0) == ([], [])
+    assert bench.left(TAP1) == [(WAN_HEADER + udp(ALIAS, OUTSIDE_PORT, ttl=63), None)]
+
+
+def test_ethernet_padding_stays_behind(make: Make) -> None:
+    bench = make()
+    bench.learn(TAP0, TAP1)
+    bench.comes(TAP0, LAN_HEADER + udp(INSIDE, SOURCE_PORT) + bytes(14))
+    bench.bursts.take(TAP0, 64, 0)
+    assert bench.left(TAP1) == [(WAN_HEADER + udp(ALIAS, OUTSIDE_PORT, ttl=63), None)]
+
+
+def test_between_tap_and_tun_the_link_header_comes_and_goes_and_offsets_follow(make: Make) -> None:
+    bench = make()
+    bench.learn(TAP0, TUN0, ipv4.TCP)
+    packet, claims = super_frame(INSIDE, SOURCE_PORT)
+    rewritten, _ = super_frame(ALIAS, OUTSIDE_PORT, ttl=63)
+    bench.comes(TAP0, LAN_HEADER + packet, claims)
+    assert bench.bursts.take(TAP0, 64, 0) == ([], [])
+    assert bench.left(TUN0) == [(rewritten, claims)]
+    bench.learn(TUN0, TAP1, ipv4.TCP)
+    bench.comes(TUN0, packet, claims)
+    assert bench.bursts.take(TUN0, 64, 0) == ([], [])
+    assert bench.left(TAP1) == [(WAN_HEADER + rewritten, claims)]
+
+
+def test_what_is_not_known_goes_to_the_walk_in_order_and_known_flows_go_on(make: Make) -> None:
+    bench = make()
+    bench.learn(TAP0, TAP1)
+    strange = [LAN_HEADER + udp(INSIDE, port) for port in (1, 2, 3)]
+    for frame in strange:
+        bench.comes(TAP0, frame)
+        bench.comes(TAP0, LAN_HEADER + udp(INSIDE, SOURCE_PORT))
+    assert bench.bursts.take(TAP0, 64, 0) == ([(frame, None) for frame in strange], [])
+    assert len(bench.left(TAP1)) == 3
+    assert bench.bursts.punts() == {Punt.UNKNOWN: 3}
+
+
+def test_nothing_overtakes_a_packet_of_a_known_flow_that_is_walked(make: Make) -> None:
+    bench = make()
+    bench.learn(TAP0, TAP1)
+    first, last = udp(INSIDE, SOURCE_PORT, ttl=1), udp(INSIDE, SOURCE_PORT)
+    bench.comes(TAP0, LAN_HEADER + first)
+    bench.comes(TAP0, LAN_HEADER + last)
+    walked, _ = bench.bursts.take(TAP0, 64, 0)
+    assert walked[0] == (LAN_HEADER + first, None)
+    sent = bench.left(TAP1)
+    assert not sent, "the second has overtaken the first"
+    again, _ = bench.bursts.take(TAP0, 64, 0)
+    assert len(walked) + len(again) + len(bench.left(TAP1)) == 2
+
+
+@pytest.mark.parametrize("frame", [b"", b"\x02", LAN_HEADER[:13], LAN_HEADER, LAN_HEADER + b"\x45"])
+def test_a_frame_of_any_length_reaches_the_walk_as_it_came(make: Make, frame: bytes) -> None:
+    bench = make()
+    bench.learn(TAP0, TAP1)
+    bench.comes(TAP0, LAN_HEADER + udp(INSIDE, SOURCE_PORT))  # what lies in the buffer before
+    bench.bursts.take(TAP0, 64, 0)
+    bench.comes(TAP0, frame)
+    assert bench.bursts.take(TAP0, 64, 0)[0] == [(frame, None)]
+
+
+def test_a_frame_for_a_peer_comes_back_for_its_writer(make: Make) -> None:
+    bench = make()
+    bench.learn(TAP0, PEER, ipv4.TCP)
+    packet, claims = super_frame(INSIDE, SOURCE_PORT)
+    bench.comes(TAP0, LAN_HEADER + packet, claims)
+    rewritten, _ = super_frame(ALIAS, OUTSIDE_PORT, ttl=63)
+    assert bench.bursts.take(TAP0, 64, 0) == ([], [(PEER, rewritten, claims)])
+
+
+def test_devices_without_virtio_header_pass_what_is_plain(make: Make) -> None:
+    bench = make(bare=(TAP1, TUN0))
+    bench.learn(TUN0, TAP1)
+    bench.comes(TUN0, udp(INSIDE, SOURCE_PORT))
+    assert bench.bursts.take(TUN0, 64, 0) == ([], [])
+    assert bench.left(TAP1) == [(WAN_HEADER + udp(ALIAS, OUTSIDE_PORT, ttl=63), None)]
+
+
+def test_towards_a_device_without_virtio_header_a_super_frame_is_cut_and_not_overtaken(make: Make) -> None:
+    """It leaves as segments with whole checksums, whoever writes them, and plain packets behind it leave behind it."""
+    bench = make(bare=(TAP1,))
+    bench.learn(TAP0, TAP1, ipv4.TCP)
+    bench.learn(TAP0, TAP1)
+    packet, claims = super_frame(INSIDE, SOURCE_PORT)
+    bench.comes(TAP0, LAN_HEADER + packet, claims)
+    bench.comes(TAP0, LAN_HEADER + udp(INSIDE, SOURCE_PORT))
+    walked, queued = bench.bursts.take(TAP0, 64, 0)
+    assert walked == []
+    for number, frame, offload in queued:
+        assert number == TAP1
+        bench.ports[TAP1].write(frame, offload)
+    *segments, last = bench.left(TAP1)
+    assert len(segments) == 60
+    assert all(
+        ones_sum(frame[34:], pseudo_header_sum(ALIAS, REMOTE, ipv4.TCP, 1020)) == 0xFFFF for frame, _ in segments
+    )
+    assert last[0] == WAN_HEADER + udp(ALIAS, OUTSIDE_PORT, ttl=63)
+
+
+def test_what_passes_is_counted_at_both_ports_once(make: Make) -> None:
+    bench = make()
+    bench.learn(TAP0, TAP1)
+    frame = LAN_HEADER + udp(INSIDE, SOURCE_PORT)
+    for _ in range(3):
+        bench.comes(TAP0, frame)
+    bench.bursts.take(TAP0, 64, 0)
+    size = len(frame)
+    assert sorted(bench.bursts.counted()) == [
+        Counted(TAP0, 3, 3 * size, 0, 0, 0, 0, 0),
+        Counted(TAP1, 0, 0, 3, 3 * size, 0, 0, 0),
+    ]
+    assert bench.bursts.counted() == []
+
+
+def test_a_full_device_loses_frames_and_says_so(make: Make) -> None:
+    bench = make()
+    bench.learn(TAP0, TAP1, ipv4.TCP)
+    packet, claims = super_frame(INSIDE, SOURCE_PORT)
+    for _ in range(200):  # the far end of TAP1 reads nothing: its queue is shorter than that
+        bench.comes(TAP0, LAN_HEADER + packet, claims)
+        bench.bursts.take(TAP0, 64, 0)
+    [refused] = [counted for counted in bench.bursts.counted() if counted.port == TAP1]
+    assert refused.tx_packets == 200
+    assert refused.full == 200 - len(bench.left(TAP1)) > 0
+
+
+def test_a_burst_ends_behind_its_limits(make: Make) -> None:
+    bench = make()
+    bench.learn(TAP0, TAP1)
+    for _ in range(5):
+        bench.comes(TAP0, LAN_HEADER + udp(INSIDE, SOURCE_PORT))
+    bench.bursts.take(TAP0, 3, 0)
+    assert len(bench.left(TAP1)) == 3
+    bench.bursts.take(TAP0, 3, 0)
+    assert len(bench.left(TAP1)) == 2
+    assert BURST_BYTES >= 65_535
+
+
+def test_a_device_that_is_gone_is_told(make: Make) -> None:
+    bench = make()
+    bench.ports[TAP0].close()
+    with pytest.raises(PortGone):
+        bench.bursts.take(TAP0, 64, 0)
