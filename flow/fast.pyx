@@ -189,7 +189,7 @@ cdef class CompiledTable:
                 return -1
         entry = &self._entries[number]
         entry.more = (entry.more & (KEY_MASK | <uint64_t>ACKNOWLEDGED << 56)) | <uint64_t>(USED | flags & 7) << 56
-        entry.epoch = self._epoch
+        entry.epoch = self._epoch if flags & REPEAT else 0
         entry.until_s = (now_ms // 1000 + LEASE_S) & 0xFFFF
         entry.out_port = out_port
         entry.slot = slot
@@ -358,7 +358,8 @@ cdef class CompiledTable:
         else:
             return PUNT_PROTOCOL
         if protocol == ICMP:
-            source_port = destination_port = load16(transport + 4)
+            source_port = load16(transport + 4)
+            destination_port = transport[0]
         else:
             source_port = load16(transport)
             destination_port = load16(transport + 2)
@@ -370,8 +371,7 @@ cdef class CompiledTable:
         if number == NONE:
             return PUNT_UNKNOWN
         entry = &self._entries[number]
-        if (not entry.more >> 56 & REPEAT or entry.epoch != self._epoch
-                or ((entry.until_s - now_ms // 1000) & 0xFFFF) > LEASE_S):
+        if entry.epoch != self._epoch or ((entry.until_s - now_ms // 1000) & 0xFFFF) > LEASE_S:
             return PUNT_OUTDATED
         if packet[8] <= 1:
             return PUNT_TTL
@@ -472,7 +472,10 @@ cdef class CompiledTable:
         cdef uint32_t number = self._find(
             <uint64_t>source << 32 | destination,
             <uint64_t>protocol << 48 | <uint64_t>in_port << 32 | source_port << 16 | destination_port)
-        if number == NONE or not self._entries[number].packets:
+        if number == NONE:
+            return None
+        self._entries[number].epoch = 0  # of none
+        if not self._entries[number].packets:
             return None
         return self._hits(number, milliseconds(now), now)
 
@@ -509,12 +512,14 @@ cdef class CompiledTable:
             far = entry.ends & NONE, entry.more & 0xFFFF
             if not entry.more >> 56 & NEAR_SENDS:
                 near, far = (entry.new_destination, entry.new_destination_port), near
+            if entry.more >> 48 & 0xFF == ICMP:  # whose other port is the message's type
+                near = near[0], (entry.more >> 16 & 0xFFFF if entry.more >> 56 & NEAR_SENDS else entry.new_source_port)
+                far = far[0], entry.more >> 16 & 0xFFFF
             yield Flow(
                 number, entry.more >> 32 & 0xFFFF, entry.out_port, entry.more >> 48 & 0xFF, near, far,
                 self._totals[number].packets + entry.packets, self._totals[number].size_bytes + entry.size_bytes,
                 now - <uint64_t>idle_ms * 1_000_000,
-                bool(entry.more >> 56 & REPEAT) and entry.epoch == self._epoch
-                and ((entry.until_s - now_ms // 1000) & 0xFFFF) <= LEASE_S)
+                entry.epoch == self._epoch and ((entry.until_s - now_ms // 1000) & 0xFFFF) <= LEASE_S)
 
     def found(self, const uint8_t[::1] keys):
         """How many of many keys have an entry, for the benchmark. A key has 16 bytes: source, destination, source port,
