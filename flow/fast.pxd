@@ -3,6 +3,10 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+
 cdef enum:
     ETHERNET_BYTES = 14
 
@@ -64,12 +68,18 @@ cdef class CompiledTable:
     cdef uint32_t _mask, _limit, _used, _fresh, _free, _hand, _cursor
     cdef uint16_t _epoch
     cdef object _scratch
+    cdef bint _is_shared
+    cdef pthread_mutex_t _lock
 
     # The link header of a frame: 0, or Punt.ETHERNET.
     cdef int admit(self, uint16_t in_port, const uint8_t *frame, size_t size) noexcept nogil
     # An IP packet. 0: rewritten in place, `way` says where it leaves; else a Punt, and nothing has changed.
     cdef int repeat(self, uint16_t in_port, uint8_t *packet, size_t size, const Claims *claims, uint32_t now_ms,
                     Way *way) noexcept nogil
+    cdef void _hold(self) noexcept nogil
+    cdef void _let_go(self) noexcept nogil
+    cdef int _repeat(self, uint16_t in_port, uint8_t *packet, size_t size, const Claims *claims, uint32_t now_ms,
+                     Way *way) noexcept nogil
     cdef uint32_t _find(self, uint64_t ends, uint64_t more) noexcept nogil
     cdef void _remove(self, uint32_t number) noexcept nogil
     cdef uint32_t _place(self, uint64_t ends, uint64_t more, uint32_t now_ms) noexcept nogil

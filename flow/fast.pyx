@@ -7,9 +7,12 @@ the rewriting take some tens of nanoseconds here and four microseconds in the pl
 Entries lie in one array in the order in which they were made, a line of the cache each, so what was never used is
 never touched. The index beside them is twice as long: open addressing, linear probing, a word holds the number of an
 entry and eleven bits of its hash. What is taken out leaves no tombstone, its followers move up.
+
+Several threads may use one table after `share`: from then on whoever looks at entries holds its mutex, for one packet.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+import os
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -18,6 +21,11 @@ from libc.string cimport memcmp, memcpy
 from flow import table
 from flow.table import Flow, Forwarded, Hits, Punt
 from wire.offload import Offload
+
+cdef extern from "<pthread.h>" nogil:
+    int pthread_mutex_init(pthread_mutex_t *, const void *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
 
 cdef enum:
     MOST_PORTS = 1024
@@ -59,9 +67,9 @@ cdef uint32_t NONE = 0xFFFFFFFF
 cdef uint64_t KEY_MASK = 0x00FFFFFFFFFFFFFF
 cdef uint64_t MAC_MASK = 0x0000FFFFFFFFFFFF
 cdef uint32_t LEASE_S = table.LEASE_S
-cdef uint32_t IDLE_MS = table.IDLE_S * 1000
-cdef uint32_t ONCE_MS = table.ONCE_S * 1000
-cdef uint32_t FORGET_MS = table.FORGET_S * 1000
+cdef int32_t IDLE_MS = table.IDLE_S * 1000
+cdef int32_t ONCE_MS = table.ONCE_S * 1000
+cdef int32_t FORGET_MS = table.FORGET_S * 1000
 cdef uint32_t HAND_STEPS = table.HAND_STEPS
 cdef dict PUNTS = {int(punt): punt for punt in Punt}
 
@@ -128,6 +136,7 @@ cdef class CompiledTable:
         self._free = NONE
         self._epoch = 1
         self._held = [None] * MOST_PORTS
+        pthread_mutex_init(&self._lock, NULL)
         self._entries = <Entry *>calloc(limit, sizeof(Entry))
         self._totals = <Total *>calloc(limit, sizeof(Total))
         self._index = <uint32_t *>calloc(size, sizeof(uint32_t))
@@ -157,17 +166,46 @@ cdef class CompiledTable:
         if port >= MOST_PORTS or len(mac) not in (0, 6):
             raise ValueError(f"no port {port} with the address {mac.hex()}")
         facts = &self._ports[port]
+        before = self._held[port]  # as long as we point into it
+        if slots is not None:
+            words = slots
+        self._hold()
         facts.mtu_bytes = min(mtu_bytes, PACKET_ROOM)
         facts.has_link = len(mac) == 6
         if mac:
             memcpy(facts.mac, PyBytes_AS_STRING(mac), 6)
         facts.slots = NULL
         facts.slot_count = 0
-        self._held[port] = slots  # as long as we point into it
         if slots is not None:
-            words = slots
             facts.slots = &words[0]
             facts.slot_count = words.shape[0] // 4
+        self._let_go()
+        self._held[port] = slots
+        del before
+
+    # Threads
+
+    def share(self):
+        """More than one thread will use the table. A fork waits until none of the others is inside."""
+        if not self._is_shared:
+            self._is_shared = True
+            os.register_at_fork(before=self.hold, after_in_parent=self.let_go, after_in_child=self.let_go)
+
+    def hold(self):
+        """Keep other threads out, until `let_go`."""
+        self._hold()
+
+    def let_go(self):
+        """Let other threads in again."""
+        self._let_go()
+
+    cdef void _hold(self) noexcept nogil:
+        if self._is_shared:
+            pthread_mutex_lock(&self._lock)
+
+    cdef void _let_go(self) noexcept nogil:
+        if self._is_shared:
+            pthread_mutex_unlock(&self._lock)
 
     # The walk tells
 
@@ -177,15 +215,18 @@ cdef class CompiledTable:
         cdef uint32_t source = before[0], source_port = before[1], destination = before[2], destination_port = before[3]
         cdef uint64_t ends = <uint64_t>source << 32 | destination
         cdef uint64_t more = <uint64_t>protocol << 48 | <uint64_t>in_port << 32 | source_port << 16 | destination_port
-        cdef uint32_t now_ms = milliseconds(now)
-        cdef uint32_t number = self._find(ends, more)
-        cdef uint32_t delta
+        cdef uint32_t now_ms = milliseconds(now), new_source = after[0], new_destination = after[2]
+        cdef uint16_t new_source_port = after[1], new_destination_port = after[3]
+        cdef uint32_t number, delta
         cdef Entry *entry
         if source_port > 0xFFFF or destination_port > 0xFFFF or in_port >= MOST_PORTS or out_port >= MOST_PORTS:
             raise ValueError("an impossible flow")
+        self._hold()
+        number = self._find(ends, more)
         if number == NONE:
             number = self._place(ends, more, now_ms)
             if number == NONE:
+                self._let_go()
                 return -1
         entry = &self._entries[number]
         entry.more = (entry.more & (KEY_MASK | <uint64_t>ACKNOWLEDGED << 56)) | <uint64_t>(USED | flags & 7) << 56
@@ -193,22 +234,23 @@ cdef class CompiledTable:
         entry.until_s = (now_ms // 1000 + LEASE_S) & 0xFFFF
         entry.out_port = out_port
         entry.slot = slot
-        entry.new_source = after[0]
-        entry.new_source_port = after[1]
-        entry.new_destination = after[2]
-        entry.new_destination_port = after[3]
+        entry.new_source = new_source
+        entry.new_source_port = new_source_port
+        entry.new_destination = new_destination
+        entry.new_destination_port = new_destination_port
         entry.address_delta = entry.full_delta = 0
-        if source != entry.new_source or destination != entry.new_destination:
-            entry.address_delta = fold(opposite(source) + opposite(destination) + words_of(entry.new_source)
-                                       + words_of(entry.new_destination))
-        if entry.address_delta or source_port != entry.new_source_port or destination_port != entry.new_destination_port:
-            delta = (source_port ^ 0xFFFF) + entry.new_source_port
+        if source != new_source or destination != new_destination:
+            entry.address_delta = fold(opposite(source) + opposite(destination) + words_of(new_source)
+                                       + words_of(new_destination))
+        if entry.address_delta or source_port != new_source_port or destination_port != new_destination_port:
+            delta = (source_port ^ 0xFFFF) + new_source_port
             if protocol != ICMP:  # which has its identifier once, and no pseudo-header
-                delta += (destination_port ^ 0xFFFF) + entry.new_destination_port + entry.address_delta
+                delta += (destination_port ^ 0xFFFF) + new_destination_port + entry.address_delta
             entry.full_delta = fold(delta)
         entry.last_ms = now_ms
         self._totals[number].packets += 1
         self._totals[number].size_bytes += size_bytes
+        self._let_go()
         return number
 
     cdef uint32_t _place(self, uint64_t ends, uint64_t more, uint32_t now_ms) noexcept nogil:
@@ -235,7 +277,8 @@ cdef class CompiledTable:
 
     cdef uint32_t _room(self, uint32_t now_ms) noexcept nogil:
         """An entry that nobody uses: a free one, one that was never used, or one that has been idle for long."""
-        cdef uint32_t number, idle_ms, step
+        cdef uint32_t number, step
+        cdef int32_t idle_ms  # below zero where another thread's clock was read a moment later
         cdef Entry *entry
         if self._free == NONE and self._fresh < self._limit:
             self._fresh += 1
@@ -245,7 +288,7 @@ cdef class CompiledTable:
                 number = self._hand
                 self._hand = number + 1 if number + 1 < self._limit else 0
                 entry = &self._entries[number]
-                idle_ms = now_ms - entry.last_ms
+                idle_ms = <int32_t>(now_ms - entry.last_ms)
                 if idle_ms > IDLE_MS or (idle_ms > ONCE_MS and self._totals[number].packets + entry.packets < 2):
                     self._remove(number)
                     break
@@ -296,11 +339,13 @@ cdef class CompiledTable:
     def outdate(self):
         """See `Table`. Numbers of epochs come round again: before they do, no entry of an old one may be left."""
         cdef uint32_t number
+        self._hold()
         self._epoch += 1
         if self._epoch == 0:
             self._epoch = 1
             for number in range(self._fresh):
                 self._entries[number].epoch = 0
+        self._let_go()
 
     # A decision is repeated
 
@@ -315,6 +360,14 @@ cdef class CompiledTable:
 
     cdef int repeat(self, uint16_t in_port, uint8_t *packet, size_t size, const Claims *claims, uint32_t now_ms,
                     Way *way) noexcept nogil:
+        cdef int punt
+        self._hold()
+        punt = self._repeat(in_port, packet, size, claims, now_ms, way)
+        self._let_go()
+        return punt
+
+    cdef int _repeat(self, uint16_t in_port, uint8_t *packet, size_t size, const Claims *claims, uint32_t now_ms,
+                     Way *way) noexcept nogil:
         cdef uint8_t *transport = packet + 20
         cdef uint32_t total, room, protocol, source_port, destination_port, number, wire, check, at, header, flags = 0
         cdef uint32_t check_sum = 0
@@ -462,8 +515,10 @@ cdef class CompiledTable:
                 continue
             if entry.packets:
                 found.append(self._hits(number, now_ms, now))
-            elif now_ms - entry.last_ms > FORGET_MS:
+            elif <int32_t>(now_ms - entry.last_ms) > FORGET_MS:
+                self._hold()
                 self._remove(number)
+                self._let_go()
         return found
 
     def settle(self, uint16_t in_port, uint8_t protocol, tuple ends, now):
@@ -474,7 +529,9 @@ cdef class CompiledTable:
             <uint64_t>protocol << 48 | <uint64_t>in_port << 32 | source_port << 16 | destination_port)
         if number == NONE:
             return None
+        self._hold()
         self._entries[number].epoch = 0  # of none
+        self._let_go()
         if not self._entries[number].packets:
             return None
         return self._hits(number, milliseconds(now), now)
@@ -483,21 +540,24 @@ cdef class CompiledTable:
         """What an entry has counted; it begins anew."""
         cdef Entry *entry = &self._entries[number]
         cdef bint near_sends = entry.more >> 56 & NEAR_SENDS
-        cdef uint32_t idle_ms = now_ms - entry.last_ms
-        cdef uint32_t packets = entry.packets
-        cdef uint64_t size_bytes = entry.size_bytes
-        acknowledgment = entry.acknowledgment if entry.more >> 56 & ACKNOWLEDGED else None
-        self._totals[number].packets += packets
-        self._totals[number].size_bytes += size_bytes
+        cdef Entry was
+        cdef uint32_t idle_ms
+        self._hold()
+        was = entry[0]
+        self._totals[number].packets += was.packets
+        self._totals[number].size_bytes += was.size_bytes
         entry.packets = 0
         entry.size_bytes = 0
         entry.more &= ~(<uint64_t>ACKNOWLEDGED << 56)
+        self._let_go()
+        idle_ms = now_ms - was.last_ms
+        acknowledgment = was.acknowledgment if was.more >> 56 & ACKNOWLEDGED else None
         if near_sends:
             remote, remote_port = entry.ends & NONE, entry.more & 0xFFFF
         else:
             remote, remote_port = entry.ends >> 32, entry.more >> 16 & 0xFFFF
-        return Hits(number, entry.out_port, entry.slot, near_sends, remote, remote_port, packets, size_bytes,
-                    now - <uint64_t>idle_ms * 1_000_000, acknowledgment, entry.window)
+        return Hits(number, was.out_port, was.slot, near_sends, remote, remote_port, was.packets, was.size_bytes,
+                    now - <uint64_t>idle_ms * 1_000_000, acknowledgment, was.window)
 
     def live(self, now):
         """See `Table`."""
@@ -506,7 +566,7 @@ cdef class CompiledTable:
         for number in range(self._fresh):
             entry = &self._entries[number]
             idle_ms = now_ms - entry.last_ms
-            if not entry.more >> 56 & USED or idle_ms > FORGET_MS:
+            if not entry.more >> 56 & USED or idle_ms > <uint32_t>FORGET_MS:
                 continue
             near = entry.ends >> 32, entry.more >> 16 & 0xFFFF
             far = entry.ends & NONE, entry.more & 0xFFFF
