@@ -1,9 +1,12 @@
-"""The one loop that does input and output: ports, timers, signals and control sockets, by epoll.
+"""The loop that does input and output: ports, timers, signals and control sockets, by epoll.
 
 Of every ready port it takes one burst per wake-up, so that no port starves another; the clock is read once per burst.
 What the flow table knows never reaches the walk (`repeat_with`); of the rest, the effects of a frame are carried out
 before the next frame. While anybody watches frames pass, all of them are walked. A frame on which our own code fails is
 logged, counted and left behind: it never ends the loop.
+
+Threads (`bridge.workers`) may serve ports in its place. They hold `lock` while they walk frames, as the loop does while
+it does anything but wait.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import os
 import select
 import signal
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +28,7 @@ from typing import Protocol
 
 from bridge.effects import Effect, Event, Send
 from bridge.ports.base import Arrival, Port, PortGone
-from bridge.ports.bursts import Bursts
+from bridge.ports.bursts import Bursts, Queued
 from wire.drop import Drop
 from wire.offload import Offload
 from wire.units import SECOND_NS
@@ -69,6 +74,16 @@ class Numbers(Protocol):
         """The port's name of a number."""
 
 
+class _Unnumbered:
+    """No flow table yet, and so nobody asks."""
+
+    def number(self, port: str) -> int:
+        raise LookupError(port)
+
+    def name(self, number: int) -> str:
+        raise LookupError(number)
+
+
 class Timer:
     """A call that is due once, at `due_ns`."""
 
@@ -94,11 +109,13 @@ class Loop:
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.clock = clock
+        self.lock = threading.Lock()
         self._walk = walk
         self._on_gone = on_gone
         self._writers: dict[str, Callable[[bytes | bytearray, Offload | None], Drop | None]] = {}
         self._bursts: Bursts | None = None
-        self._numbers: Numbers | None = None
+        self._numbers: Numbers = _Unnumbered()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
         self._ports: dict[int, Port] = {}
         self._callbacks: dict[int, Callable[[int], None]] = {}
@@ -110,6 +127,7 @@ class Loop:
         self._resume_ticks_ns = 0
         self._after: list[Callable[[], None]] = []
         self._running = True
+        self.add(self._wake, lambda _events: os.eventfd_read(self._wake) and None)
 
     def attach(self, port: Port) -> None:
         """Serve a port from the next turn on. It belongs to whoever opened it."""
@@ -118,10 +136,12 @@ class Loop:
         self._epoll.register(port.fileno(), select.EPOLLIN)
 
     def repeat_with(self, bursts: Bursts, numbers: Numbers) -> None:
-        """From now on let the flow table repeat what it can, at the ports that are attached."""
+        """From now on let the flow table repeat what it can."""
         self._bursts, self._numbers = bursts, numbers
-        for port in self._ports.values():
-            bursts.attach(numbers.number(port.name), port)
+
+    def attach_served(self, port: Port) -> None:
+        """Write frames for a port that somebody else reads (`serve`)."""
+        self._writers[port.name] = port.write
 
     def attach_writer(self, name: str, write: Callable[[bytes | bytearray, Offload | None], Drop | None]) -> None:
         """Give frames for the port `name` to `write`, for ports that share one descriptor; `detach_writer` ends it."""
@@ -148,20 +168,23 @@ class Loop:
 
     def turn(self, longest_s: float | None = None) -> None:
         """Wait for something, at most until the next deadline (or `longest_s`), and do what there is to do once."""
-        for fd, events in self._epoll.poll(self._timeout(longest_s)):
-            port = self._ports.get(fd)
-            if port is not None:
-                self._burst(port)
-                continue
-            callback = self._callbacks.get(fd)  # None where an earlier callback of this turn removed it
-            if callback is not None:
-                self._call(partial(callback, events))
-        self._fire()
-        self._settle()
+        ready = self._epoll.poll(self._timeout(longest_s))
+        with self.lock:
+            for fd, events in ready:
+                port = self._ports.get(fd)
+                if port is not None:
+                    self._burst(port)
+                    continue
+                callback = self._callbacks.get(fd)  # None where an earlier callback of this turn removed it
+                if callback is not None:
+                    self._call(partial(callback, events))
+            self._fire()
+            self._settle()
 
     def close(self) -> None:
-        """Give the epoll descriptor back."""
+        """Give the descriptors back."""
         self._epoll.close()
+        os.close(self._wake)
 
     # Descriptors and timers of others
 
@@ -241,26 +264,49 @@ class Loop:
 
     def _burst(self, port: Port) -> None:
         try:
-            burst = port.read_burst(BURST_FRAMES) if self._bursts is None or self._watchers else self._repeated(port)
+            if self._bursts is None or self._watchers:
+                self._walk_all(port.name, port.read_burst(BURST_FRAMES))
+            else:
+                number = self._numbers.number(port.name)
+                self._finish(port.name, *self._bursts.take(number, BURST_FRAMES, self.clock()))
         except PortGone as gone:
             self._lost(port, gone)
-            return
-        if burst:
-            self.walk(port.name, burst)
-        self._settle()
 
-    def _repeated(self, port: Port) -> list[Arrival]:
-        """Let what the flow table knows of a burst pass; the rest of it."""
-        assert self._bursts is not None
-        assert self._numbers is not None
-        walked, queued = self._bursts.take(self._numbers.number(port.name), BURST_FRAMES, self.clock())
+    def _finish(self, name: str, walked: list[Arrival], queued: list[Queued]) -> None:
+        """What a burst has left to do: frames for writers of ours, then those for the walk."""
         for number, frame, offload in queued:
-            name = self._numbers.name(number)
-            write = self._writers.get(name)
+            out = self._numbers.name(number)
+            write = self._writers.get(out)
             refusal = Drop.PORT_ABSENT if write is None else write(frame, offload)
             if refusal is not None:
-                self._walk.refused(name, refusal)
-        return walked
+                self._walk.refused(out, refusal)
+        self._walk_all(name, walked)
+
+    def _walk_all(self, name: str, burst: list[Arrival]) -> None:
+        if burst:
+            self.walk(name, burst)
+        self._settle()
+
+    def serve(self, port: Port, bursts: Bursts) -> bool:
+        """One burst of a port, from a thread of its own with bursts of its own; False where its device is gone."""
+        try:
+            if self._watchers:
+                with self.lock:
+                    self._walk_all(port.name, port.read_burst(BURST_FRAMES))
+                return True
+            walked, queued = bursts.take(self._numbers.number(port.name), BURST_FRAMES, self.clock())
+            if walked or queued:
+                with self.lock:
+                    before = self._deadline()
+                    self._finish(port.name, walked, queued)
+                    if self._deadline() != before:
+                        os.eventfd_write(self._wake, 1)  # it sleeps until the deadline of before
+        except PortGone as gone:
+            with self.lock:
+                self._lost(port, gone)
+            os.eventfd_write(self._wake, 1)
+            return False
+        return True
 
     def walk(self, name: str, burst: Iterable[Arrival]) -> None:
         """Walk frames that came in by the port `name`, and carry out what comes of each."""
@@ -307,19 +353,24 @@ class Loop:
         deadline = self._walk.next_deadline()
         return None if deadline is None else max(deadline, self._resume_ticks_ns)
 
-    def _timeout(self, longest_s: float | None) -> float | None:
+    def _deadline(self) -> int | None:
+        """When the loop has something to do, whatever comes until then."""
         deadline = self._walk_deadline()
         if self._timers and (deadline is None or self._timers[0][0] < deadline):
             deadline = self._timers[0][0]
+        return deadline
+
+    def _timeout(self, longest_s: float | None) -> float | None:
+        deadline = self._deadline()
         if deadline is None:
             return longest_s
         until_s = max(deadline - self.clock(), 0) / SECOND_NS  # epoll rounds up to milliseconds: never early
         return min(until_s, _LONGEST_WAIT_S if longest_s is None else longest_s)
 
     def _lost(self, port: Port, gone: PortGone) -> None:
-        del self._ports[port.fileno()]
-        with suppress(OSError):
-            self._epoll.unregister(port.fileno())
+        if self._ports.pop(port.fileno(), None) is not None:
+            with suppress(OSError):
+                self._epoll.unregister(port.fileno())
         if self._on_gone is None:
             raise gone
         self._on_gone(port, gone)
