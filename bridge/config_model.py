@@ -184,6 +184,12 @@ class Control(Table):
     metrics: Metrics = ""
 
 
+class FastPath(Table):
+    """`[fast_path]`: how packets of known flows are forwarded. `threads`: how many forward; one is the loop's own."""
+
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+
+
 class Hooks(Table):
     """`[hooks]`: programs run once all ports are up, and before they go."""
 
@@ -207,6 +213,7 @@ class Config(Table):
     alias: Alias = Alias()
     icmp: Icmp = Icmp()
     control: Control = Control()
+    fast_path: FastPath = FastPath()
     hooks: Hooks = Hooks()
 
     _document: Document = PrivateAttr()

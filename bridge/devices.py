@@ -56,6 +56,7 @@ _FIXED = {
     "vpn": ("address", "mtu", "interface", "netns"),
     "tunnel": ("private_key_file", "listen_port", "state_file", "threads"),
     "control": ("socket", "group", "metrics"),
+    "fast_path": ("threads",),
     "hooks": ("up", "down"),
 }
 

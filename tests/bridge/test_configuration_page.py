@@ -29,6 +29,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "alias": config_model.Alias,
     "icmp": config_model.Icmp,
     "control": config_model.Control,
+    "fast_path": config_model.FastPath,
     "hooks": config_model.Hooks,
     "tunnel": config_model.Tunnel,
     "peer": config_model.Peer,
