@@ -187,9 +187,10 @@ class Aliases:
     ) -> None:
         """A fast path has forwarded `packets` for `link`, the last one at `now`: timers and counters follow.
 
-        `remote`, `remote_port`: the other end, needed for TCP. `acknowledgment` and `window` (as in the header): of the
-        last TCP segment from inside, so that a reset can be judged; a fast path that cannot tell them leaves them out,
-        and resets may then pass without effect. SYN, FIN and RST segments come through `outbound` and `inbound`.
+        `remote`, `remote_port`: the other end, needed for TCP and where filtering is address-dependent.
+        `acknowledgment` and `window` (as in the header): of the last TCP segment from inside, so that a reset can be
+        judged; a fast path that cannot tell them leaves them out, and resets may then pass without effect. SYN, FIN and
+        RST segments come through `outbound` and `inbound`.
         """
         if now >= link.expires_ns:
             return  # it has ended
@@ -198,6 +199,8 @@ class Aliases:
         link.bytes += size_bytes
         if link.expires_ns == NEVER_NS:
             return
+        if outbound and self._by_address:
+            self._remotes.note(link, remote)
         if link.protocol == TCP:
             segment = None
             if outbound and acknowledgment is not None:

@@ -113,6 +113,13 @@ class ArpPort:
         """What came of the last `probe`: True, False, or None while it is open (3 s, for a static entry for ever)."""
         return self._resolver.answered(address, now)
 
+    @property
+    def words(self) -> memoryview:
+        """The slots of the table as they lie in memory (`arp.table`), to read: the MAC address of the network's address
+        + n is in the low 48 bits of word 4 n, zero where none is known. Who takes it from there must call `lookup` now
+        and then: an entry nobody looks up counts as unused."""
+        return self._resolver.table.words
+
     # Figures
 
     @property

@@ -96,6 +96,11 @@ class ArpTable:
         return twin
 
     @property
+    def words(self) -> memoryview:
+        """The slots as they lie in memory, four 64-bit words each: for whoever reads a MAC address for every packet."""
+        return self._words.toreadonly()
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of the mapping."""
         return self._words.nbytes

@@ -11,15 +11,16 @@ _PROTOCOLS = {"tcp": ipv4.TCP, "udp": ipv4.UDP}
 _EGRESSES = {"tap1": Egress.TAP1, "vpn": Egress.VPN}
 
 
-def alias_settings(config: Config) -> AliasSettings:
-    """The `[alias]` table without its forwards."""
+def alias_settings(config: Config, late_s: int = 0) -> AliasSettings:
+    """The `[alias]` table without its forwards. `late_s`: how late a link may hear of its packets; every timer waits so
+    much longer, so that no link ends early."""
     alias = config.alias
     return AliasSettings(
         filtering=alias.filtering,
-        udp_timeout_ns=seconds_ns(alias.udp_timeout),
-        tcp_established_ns=seconds_ns(alias.tcp_established_timeout),
-        tcp_transitory_ns=seconds_ns(alias.tcp_transitory_timeout),
-        icmp_timeout_ns=seconds_ns(alias.icmp_timeout),
+        udp_timeout_ns=seconds_ns(alias.udp_timeout + late_s),
+        tcp_established_ns=seconds_ns(alias.tcp_established_timeout + late_s),
+        tcp_transitory_ns=seconds_ns(alias.tcp_transitory_timeout + late_s),
+        icmp_timeout_ns=seconds_ns(alias.icmp_timeout + late_s),
         refresh_inbound=alias.refresh_inbound,
         unsolicited_syn=alias.unsolicited_syn,
         max_links=alias.max_links,

@@ -162,6 +162,7 @@ class Decision:
             (packet.destination, packet.destination_port),
             source=outside,
             egress=egress,
+            link=link,
         )
 
     def from_outside(self, arrival: Arrival, now: int) -> Path | Answer | Drop | None:
@@ -245,7 +246,7 @@ class Decision:
         if link.is_static and (inside.interface is self._vpn or self._port_towards(packet.source) != arrival.port):
             until = now + idle_ns(self._config.alias, packet.protocol)
             self.returns.came((packet.protocol, *near, *far), arrival.port, until)
-        return Path(*inside, near, far, destination=near)
+        return Path(*inside, near, far, destination=near, link=link)
 
     def speaks_for(self, port: str, undelivered: Packet) -> int | None:
         """The source of our error about a packet that a node did not get, where it must be a certain one: the node's

@@ -154,6 +154,7 @@ def _subnet(gateway: Gateway, port: str) -> Any:
 
 def alias_show(gateway: Gateway, arguments: Arguments, now: int) -> Document:
     """Every link that lives."""
+    gateway.fast.harvest(gateway.fast.table.limit, now)
     links = [_link(gateway, link, now) for link in gateway.aliases.links(now)]
     return _document(links=links, max_links=gateway.config.alias.max_links)
 
@@ -177,24 +178,24 @@ def alias_flush(gateway: Gateway, arguments: Arguments, now: int) -> Document:
     """End all links but the static ones, or those of the host `inside`."""
     inside = arguments.get("inside")
     address = None if inside is None else _address({"ip": inside})
-    return _document(flushed=gateway.aliases.flush(None if address is None else {address}))
+    return _document(flushed=gateway.flush_links(None if address is None else {address}))
 
 
 def flows(gateway: Gateway, arguments: Arguments, now: int) -> Document:
     """The flows seen lately, the busiest first."""
-    live = sorted(gateway.flows.live(now), key=lambda flow: (-flow.bytes, flow.inside, flow.outside))
+    live = sorted(gateway.fast.live(now), key=lambda flow: (-flow.bytes, flow.inside, flow.outside))
     return _document(
         flows=[
             {
-                "in": flow.in_port,
-                "out": flow.out_port,
+                "in": gateway.fast.name(flow.in_port),
+                "out": gateway.fast.name(flow.out_port),
                 "protocol": protocol_name(flow.protocol),
                 "inside": end_text(*flow.inside),
                 "outside": end_text(*flow.outside),
                 "packets": flow.packets,
                 "bytes": flow.bytes,
                 "idle_s": _seconds(now - flow.last_seen_ns),
-                "fast": False,
+                "fast": flow.fast and gateway.fast.repeats,
             }
             for flow in live
         ]
@@ -230,7 +231,7 @@ def route_table(gateway: Gateway, arguments: Arguments, now: int) -> Document:
 
 def moves_to(gateway: Gateway, routes: RouteTable, now: int) -> Document:
     """What another routing table would move, and how many live flows with each prefix."""
-    flows = ((flow.protocol, flow.inside, flow.outside) for flow in gateway.flows.live(now))
+    flows = ((flow.protocol, flow.inside, flow.outside) for flow in gateway.fast.live(now))
     return moves(gateway.routes, routes, ((flow, flow[2][0]) for flow in flows))
 
 
@@ -318,6 +319,7 @@ def _since(then: int | None, now: int) -> float | None:
 
 def stats(gateway: Gateway, arguments: Arguments, now: int) -> Document:
     """Counters of each port and every drop reason, zeros shown."""
+    gateway.fast.account()
     counters = gateway.counters
     return _document(
         uptime_s=_seconds(now - gateway.started_ns),
@@ -335,8 +337,18 @@ def stats(gateway: Gateway, arguments: Arguments, now: int) -> Document:
         ethertypes={f"0x{number:04x}": count for number, count in sorted(counters.ethertypes.items())},
         icmp={"errors": counters.icmp_errors, "suppressed": counters.icmp_errors_suppressed},
         answered=counters.answered,
-        fast_path={"compiled": False, "flows": len(gateway.flows), **sealing(None)},
+        fast_path={**_fast_path(gateway), **sealing(None)},
     )
+
+
+def _fast_path(gateway: Gateway) -> Document:
+    """What repeats decisions: compiled or not, the flows that it knows, and the frames that it left to the walk."""
+    fast = gateway.fast
+    return {
+        "compiled": fast.table.compiled,
+        "flows": len(fast),
+        "punts": {punt.name.lower(): number for punt, number in fast.punts.items()},
+    }
 
 
 def sealing(cores: Cores | None) -> Document:

@@ -15,7 +15,7 @@ A packet is either sent, answered, held or dropped with a reason; every drop is 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from alias import quote as quotes
 from alias import rewrite
@@ -28,11 +28,12 @@ from bridge.alias_settings import alias_settings, forwards_from, reserved_ports
 from bridge.config import Config
 from bridge.decision import Decision
 from bridge.effects import Effect, Send
+from bridge.fast_path import FastPath, ends_of
 from bridge.interface import Interface, interfaces_from
 from bridge.outgoing import Outgoing, Trace, pieces
 from bridge.path import Answer, Arrival, Path
 from bridge.routing import Announced
-from flow.table import FlowTable
+from flow.table import HARVEST_S, Table
 from icmp import errors
 from route.table import RouteTable
 from wire import ethernet, ipv4, tcp
@@ -42,22 +43,32 @@ from wire.offload import Offload
 
 
 class Gateway:
-    """The forwarder. `events`: tell drops, links and ARP changes as effects too (replay does, the daemon does not)."""
+    """The forwarder. `events`: tell drops, links and ARP changes as effects too (replay does, the daemon does not).
+    `table`: where decisions are repeated from; None where every packet is walked."""
 
-    def __init__(self, config: Config, routes: RouteTable, rng: random.Random, *, events: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        routes: RouteTable,
+        rng: random.Random,
+        *,
+        events: bool = False,
+        table: Table | None = None,
+    ) -> None:
         self.config = config
         self.interfaces = interfaces_from(config, rng)
         self.arp = {name: itf.arp for name, itf in self.interfaces.items() if itf.arp is not None}
-        self.aliases = Aliases(alias_settings(config), forwards_from(config), reserved_ports(config), rng)
+        self._late_s = HARVEST_S if table is not None else 0
+        self.aliases = Aliases(alias_settings(config, self._late_s), forwards_from(config), reserved_ports(config), rng)
         self.fragments: FragmentStore[Path | Answer, Arrival] = FragmentStore()
         self.reassembly = Reassembly()
-        self.flows = FlowTable()
         self.started_ns = 0
         self._events = events
         self.out = Outgoing(self.interfaces, rng.randrange(0x10000), events=events)
         self.counters = self.out.counters
         self.decision = Decision(config, routes, self.interfaces, self.aliases, self.out)
         self.nodes = self.decision.nodes
+        self.fast = FastPath(table, self.interfaces, self.aliases, self.decision.openings, self.out)
         self.admission = Admission(self.interfaces, self.decision.peers, self.nodes)
         self._apply(config)
 
@@ -102,6 +113,7 @@ class Gateway:
     def tick(self, now: int) -> list[Effect]:
         """Fire every timer that is due at `now`."""
         effects = self.out.effects = []
+        self.fast.tick(now)  # first: what it tells keeps links and ARP entries alive
         for name, table in self.arp.items():
             self.out.arp_effects(self.interfaces[name], table.tick(now), now)
         for outcome in self.aliases.tick(now):
@@ -119,6 +131,7 @@ class Gateway:
         """When `tick` has something to do, in ns; None where nothing waits."""
         deadlines = [table.next_deadline() for table in self.arp.values()]
         deadlines += [self.aliases.next_deadline(), self.fragments.next_deadline(), self.reassembly.next_deadline()]
+        deadlines.append(self.fast.due_ns)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def reconfigure(self, config: Config, routes: RouteTable, now: int) -> list[Effect]:
@@ -136,12 +149,14 @@ class Gateway:
                 if old.get(address) != mac:
                     self.out.arp_effects(self.interfaces[name], table.add(address, mac), now)
         self.config = config
-        self.aliases.reconfigure(alias_settings(config), forwards_from(config), reserved_ports(config), now)
+        settings = alias_settings(config, self._late_s)
+        self.aliases.reconfigure(settings, forwards_from(config), reserved_ports(config), now)
         sides = self._sides()
         self.decision.reconfigure(config, routes)
         self._end_moved(sides)
         self.admission.peers = self.decision.peers
         self._apply(config)
+        self.fast.outdate()
         self._tell_links()
         return effects
 
@@ -149,8 +164,11 @@ class Gateway:
         """Peers announced these prefixes, put them in the place of what they did before. Packets find them and may come
         from them at once; a reload keeps those of peers that stay."""
         sides = self._sides()
+        before = self.announced
         self.decision.announce(announced)
         self._end_moved(sides)
+        if self.announced != before:
+            self.fast.outdate()
 
     def _sides(self) -> dict[int, str | None]:
         """The port or node that each host with links lives behind. Hosts are few where links are many, and every reload
@@ -164,6 +182,12 @@ class Gateway:
         moved = {inside for inside, port in before.items() if behind(inside) != port}
         if moved:
             self.aliases.flush(moved)
+
+    def flush_links(self, insides: Collection[int] | None = None) -> int:
+        """End all links that are not static (of these inside addresses), on the operator's word; how many."""
+        ended = self.aliases.flush(insides)
+        self.fast.outdate()
+        return ended
 
     @property
     def announced(self) -> Announced:
@@ -230,7 +254,9 @@ class Gateway:
 
     @unreachable_nodes.setter
     def unreachable_nodes(self, nodes: set[str]) -> None:
-        self.nodes.unreachable = nodes
+        if nodes != self.nodes.unreachable:
+            self.nodes.unreachable = nodes
+            self.fast.outdate()
 
     @property
     def wanted_nodes(self) -> set[str]:
@@ -307,6 +333,8 @@ class Gateway:
         drop = ipv4.read_transport(packet)
         if drop is not None:
             return drop
+        if packet.protocol == ipv4.TCP and self.fast.repeats:
+            self.fast.settle(arrival, now)
         decision = self.decision.of(arrival, now)
         if isinstance(decision, Path):
             return self._carry(arrival, decision, now)
@@ -336,12 +364,17 @@ class Gateway:
         if fate.verdict == "follow":
             assert fate.decision is not None
             return self._follow(arrival, fate.decision, now)
-        decision = ipv4.read_transport(packet) or self.decision.of(arrival, now)
+        fault = ipv4.read_transport(packet)
+        if fault is None and packet.protocol == ipv4.TCP and self.fast.repeats:
+            self.fast.settle(arrival, now)
+        decision = fault or self.decision.of(arrival, now)
         if not isinstance(decision, Path | Answer):
             self._give_up((Drop.FRAGMENT_DATAGRAM_DROPPED, item) for item in self.fragments.refuse(key, now))
             return decision
-        if isinstance(decision, Path) and decision.egress is not None:
-            decision = decision._replace(identification=self.aliases.identification(decision.egress, packet, now))
+        if isinstance(decision, Path):
+            decision = decision._replace(flow=ends_of(packet))
+            if decision.egress is not None:
+                decision = decision._replace(identification=self.aliases.identification(decision.egress, packet, now))
         waiting = self.fragments.settle(key, decision, now)
         drop = self._follow(arrival, decision, now)
         for later in waiting:
@@ -400,15 +433,7 @@ class Gateway:
         if packet.protocol == ipv4.TCP and not packet.offset_bytes:
             ways = (arrival.port, arrival.interface), (path.port, out)
             tcp.clamp_mss(packet, min(self.out.segment_bytes(*way) for way in ways) - 40)
-        self.flows.saw(
-            arrival.interface.name,
-            path.port,
-            packet.protocol,
-            path.inside,
-            path.outside,
-            len(packet.data),
-            now,
-        )
+        self.fast.learn(arrival, path, packet, now)
         drop: Drop | None = None
         for piece in pieces(packet, mtu_bytes):
             drop = self.out.emit(path.port, out, piece, arrival, now) or drop

@@ -39,6 +39,7 @@ class GatewayCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The families, in the order of `bridgectl stats`."""
+        self._gateway.fast.account()
         counters = self._gateway.counters
         yield GaugeMetricFamily("tapbridge_uptime_seconds", "Since the start.", value=self._uptime_s(), unit="seconds")
         for name, says in _PORT_COUNTERS:
@@ -54,8 +55,12 @@ class GatewayCollector(Collector):
         links.add_metric([], len(self._gateway.aliases))
         yield links
         flows = GaugeMetricFamily("tapbridge_flows", "Flows in the flow table.")
-        flows.add_metric([], len(self._gateway.flows))
+        flows.add_metric([], len(self._gateway.fast))
         yield flows
+        punts = CounterMetricFamily("tapbridge_punts", "Frames that the fast path left to the walk.", labels=["reason"])
+        for punt, number in self._gateway.fast.punts.items():
+            punts.add_metric([punt.name.lower()], number)
+        yield punts
         neighbours = GaugeMetricFamily("tapbridge_arp_entries", "ARP slots in use.", labels=["port"])
         for port, table in self._gateway.arp.items():
             neighbours.add_metric([port], table.used)

@@ -7,7 +7,7 @@ RFC 826 and RFC 1812 3.3.2 (`emit`, `arp_effects`: packets wait, and their sende
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -53,7 +53,8 @@ class Outgoing:
     Errors into a tunnel that has no address of ours carry tap0's, else tun0's, else tap1's; those into tun0 carry
     tap0's or, without a LAN, another address of ours, and where we have no other they speak for the destination.
     `path_mtus`: what is known of the way behind a port, by the port's name, in bytes; it lowers the interface's MTU,
-    and whoever finds it out writes it here. `segments`: likewise, for the MSS of connections alone.
+    and whoever finds it out puts a new mapping here; `on_path_mtus` is called then. `segments`: likewise, for the MSS
+    of connections alone.
     """
 
     def __init__(self, interfaces: dict[str, Interface], identification: int, *, events: bool) -> None:
@@ -65,7 +66,8 @@ class Outgoing:
         self.tracing: Trace | None = None
         self.answered = False
         self.held = False
-        self.path_mtus: dict[str, int] = {}
+        self.on_path_mtus: Callable[[], None] = lambda: None
+        self._path_mtus: Mapping[str, int] = {}
         self.segments: dict[str, int] = {}
         own = (interfaces[name].address for name in ("tap0", "tun0", "tap1") if name in interfaces)
         self.own_address = next(own, 0)
@@ -184,22 +186,37 @@ class Outgoing:
 
     # Packets and frames
 
+    @property
+    def path_mtus(self) -> Mapping[str, int]:
+        """What is known of the ways behind ports, in bytes."""
+        return self._path_mtus
+
+    @path_mtus.setter
+    def path_mtus(self, known: Mapping[str, int]) -> None:
+        if known != self._path_mtus:
+            self._path_mtus = known
+            self.on_path_mtus()
+
     def mtu_towards(self, port: str, interface: Interface) -> int:
         """The largest packet that may leave by a port, in bytes."""
         mtu_bytes = interface.mtu_bytes
-        return min(self.path_mtus.get(port, mtu_bytes), mtu_bytes) if self.path_mtus else mtu_bytes
+        return min(self._path_mtus.get(port, mtu_bytes), mtu_bytes) if self._path_mtus else mtu_bytes
 
     def segment_bytes(self, port: str, interface: Interface) -> int:
         """The packet that the MSS of connections by a port is made for, in bytes."""
         mtu_bytes = self.mtu_towards(port, interface)
         return min(self.segments.get(port, mtu_bytes), mtu_bytes) if self.segments else mtu_bytes
 
+    def next_hop(self, out: Interface, destination: int) -> int:
+        """The address of whom a packet on a tap is handed to."""
+        return destination if out.is_on_link(destination) or not out.gateway else out.gateway
+
     def emit(self, port: str, out: Interface, packet: Packet, arrival: Arrival | None, now: int) -> Drop | None:
         """Put a packet on a port, on a tap to its next hop's MAC address; it waits where that is not known yet."""
         if out.arp is None:
             self.send(port, out, packet.data, packet.offload)
             return None
-        next_hop = packet.destination if out.is_on_link(packet.destination) or not out.gateway else out.gateway
+        next_hop = self.next_hop(out, packet.destination)
         mac = out.arp.lookup(next_hop, now)
         if mac is not None:
             self.say("arp", "{} is at {}", next_hop, mac)

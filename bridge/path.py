@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from alias.quote import Quote
 from alias.shelf import FragmentKey
-from alias.types import Egress
+from alias.types import Egress, Link
 from bridge.interface import Interface
 from wire.ipv4 import Packet
 
@@ -37,7 +37,8 @@ class Path(NamedTuple):
     """What the walk decided for a packet, and for the later fragments of its datagram: where it leaves and what is
     rewritten. `source` and `destination` are (address, port); `quoted` holds both for the packet inside an ICMP error,
     `quoted_identification` its IP identification.
-    `egress` is set where the source becomes an alias; `inside` and `outside` name the flow."""
+    `egress` is set where the source becomes an alias; `inside` and `outside` name the flow, `link` is its NAT link.
+    `flow`: of a datagram in fragments, the ends that its first one showed."""
 
     port: str
     interface: Interface
@@ -49,6 +50,8 @@ class Path(NamedTuple):
     egress: Egress | None = None
     identification: int | None = None
     quoted_identification: int | None = None
+    link: Link | None = None
+    flow: tuple[int, int, int, int] | None = None
 
 
 class Answer(NamedTuple):

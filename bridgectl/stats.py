@@ -28,7 +28,10 @@ def _counters(document: Document) -> Iterator[Shown]:
         ],
     )
     yield Table(("DROP REASON", ">PACKETS"), list(document["drops"].items()))
-    yield Table(("FAST PATH", ">"), list(document["fast_path"].items()))
+    said = dict(document["fast_path"])
+    punts = said.pop("punts", {})
+    yield Table(("FAST PATH", ">"), list(said.items()))
+    yield Table(("LEFT TO THE WALK", ">FRAMES"), list(punts.items()))
 
 
 def duration(seconds: float) -> str:
