@@ -29,18 +29,21 @@ from bridge.cores import Cores, open_cores
 from bridge.devices import changed_for_good, plans_from
 from bridge.gateway import Gateway
 from bridge.hooks import Hook
+from bridge.implementation import may_share, open_bursts, open_table
 from bridge.instance import AlreadyRunning, InstanceLock
 from bridge.loop import Loop, Signals
 from bridge.names import Resolver
 from bridge.notify import notify, reloading
 from bridge.peers import Peers, has_tunnel, peers_from, read_key, served
 from bridge.ports.base import Kind, Port, PortError, PortGone
+from bridge.ports.bursts import Bursts
 from bridge.ports.datagrams import DatagramSocket
 from bridge.ports.link import default_gateway, open_ports
 from bridge.privileges import drop_capabilities, forbid_core_dumps, keep_freed_memory
 from bridge.routing import announced_layers, routes_from
 from bridge.stamps import StampFile
 from bridge.uplink import Uplink
+from bridge.workers import Workers
 from route.table import RouteTable, node_of
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import wipe
@@ -115,7 +118,9 @@ class Daemon:
         _warn(setup)
         _claim(socket_path, stack)
         gateway_before = default_gateway()
-        self.gateway = Gateway(loaded, setup.routes, random.SystemRandom())
+        rng = random.SystemRandom()
+        self._table = open_table(rng, 2 * loaded.alias.max_links)
+        self.gateway = Gateway(loaded, setup.routes, rng, table=self._table)
         self.gateway.unreachable_nodes = setup.unreached
         self.loop = Loop(self.gateway, on_gone=self._port_gone)
         stack.callback(self.loop.close)
@@ -128,11 +133,32 @@ class Daemon:
         self.ports = open_ports(plans_from(loaded))
         for port in self.ports.values():
             stack.callback(port.close)
-            self.loop.attach(port)
+        self._workers = self._attach_ports(loaded, stack)
         self._environment = _hook_environment(loaded, gateway_before)
         self._up, self._down = self._hooks(loaded, stack)
         self._serve_people(loaded, socket_path, stack)
         drop_capabilities()
+
+    def _attach_ports(self, loaded: Config, stack: ExitStack) -> Workers | None:
+        """Let the loop serve the ports, or threads in its place."""
+        self.loop.repeat_with(self._open_bursts(), self.gateway.fast)
+        if loaded.fast_path.threads == 1 or not may_share(self._table):
+            for port in self.ports.values():
+                self.loop.attach(port)
+            return None
+        for port in self.ports.values():
+            self.loop.attach_served(port)
+        workers = Workers(self.loop, list(self.ports.values()), loaded.fast_path.threads, self._open_bursts)
+        stack.callback(workers.close)
+        return workers
+
+    def _open_bursts(self) -> Bursts:
+        """What moves frames between all ports, for one thread."""
+        bursts = open_bursts(self._table)
+        for port in self.ports.values():
+            bursts.attach(self.gateway.fast.number(port.name), port)
+        self.gateway.fast.bursts.append(bursts)
+        return bursts
 
     def _open_uplink(self, setup: Setup, stack: ExitStack) -> Uplink | None:
         """The tunnel, where one is configured."""
@@ -219,6 +245,8 @@ class Daemon:
 
     def serve(self) -> int:
         """Forward until something stops us; the exit code."""
+        if self._workers is not None:
+            self._workers.start()
         self.loop.carry_out(self.gateway.start(self.loop.clock()))
         log.info("forwarding on %s", ", ".join(self.ports) or "no port")
         if self._up is not None:

@@ -13,6 +13,7 @@ packet: the next hop's slot, the MTU.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from alias.table import Aliases
@@ -64,7 +65,7 @@ class FastPath:
     ) -> None:
         self.repeats = table is not None
         self.table: Table = PlainTable(RECORDED) if table is None else table
-        self.bursts: Bursts | None = None
+        self.bursts: list[Bursts] = []
         self.due_ns: int | None = None
         self._interfaces = interfaces
         self._aliases = aliases
@@ -260,10 +261,8 @@ class FastPath:
 
     def account(self) -> None:
         """Add what was repeated to the counters of the ports."""
-        if self.bursts is None:
-            return
         counters: Counters = self._out.counters
-        for counted in self.bursts.counted():
+        for counted in chain.from_iterable(bursts.counted() for bursts in self.bursts):
             name = self._names[counted.port].partition(":")[0]
             port = counters.ports[name]
             port.rx_packets += counted.rx_packets
@@ -286,8 +285,11 @@ class FastPath:
     @property
     def punts(self) -> dict[Punt, int]:
         """Frames that were handed to the walk, by reason, zeros too."""
-        counted = self.bursts.punts() if self.bursts is not None else {}
-        return {punt: counted.get(punt, 0) for punt in Punt}
+        totals = dict.fromkeys(Punt, 0)
+        for bursts in self.bursts:
+            for punt, count in bursts.punts().items():
+                totals[punt] += count
+        return totals
 
 
 def ends_of(packet: Packet) -> Ends:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from bridge.ports.bursts import Bursts, PlainBursts
 from flow.plain import PlainTable
-from flow.table import ENTRIES, Table
+from flow.table import ENTRIES
 
 try:
     from bridge.ports.burst import CompiledBursts
@@ -23,7 +23,9 @@ except ImportError:
 log = logging.getLogger(__name__)
 
 
-def open_table(rng: random.Random, entries: int = ENTRIES, environment: Mapping[str, str] = os.environ) -> Table:
+def open_table(
+    rng: random.Random, entries: int = ENTRIES, environment: Mapping[str, str] = os.environ
+) -> PlainTable | CompiledTable:
     """An empty flow table, the best there is here. `rng`: for the key of its hash."""
     wanted = environment.get("TAPBRIDGE_FAST") != "0"
     if CompiledTable is not None and wanted:
@@ -33,8 +35,16 @@ def open_table(rng: random.Random, entries: int = ENTRIES, environment: Mapping[
     return PlainTable(entries)
 
 
-def open_bursts(table: Table) -> Bursts:
+def open_bursts(table: PlainTable | CompiledTable) -> Bursts:
     """What moves bursts of frames with this table."""
     if isinstance(table, PlainTable):
         return PlainBursts(table)
     return CompiledBursts(table)
+
+
+def may_share(table: PlainTable | CompiledTable) -> bool:
+    """Let several threads use the table, where that is of use: the plain one works under the interpreter's lock."""
+    if isinstance(table, PlainTable):
+        return False
+    table.share()
+    return True

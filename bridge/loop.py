@@ -127,7 +127,7 @@ class Loop:
         self._resume_ticks_ns = 0
         self._after: list[Callable[[], None]] = []
         self._running = True
-        self.add(self._wake, lambda _events: os.eventfd_read(self._wake) and None)
+        self.add(self._wake, self._woken)
 
     def attach(self, port: Port) -> None:
         """Serve a port from the next turn on. It belongs to whoever opened it."""
@@ -323,6 +323,9 @@ class Loop:
             except Exception as error:  # noqa: BLE001 - no frame ends the gateway; `_fault` logs it whole
                 self._fault(error, f"on a frame of {name}", frame)
                 self._walk.refused(name, Drop.WALK_FAULT)
+
+    def _woken(self, _events: int) -> None:
+        os.eventfd_read(self._wake)
 
     def _settle(self) -> None:
         for callback in self._after:
