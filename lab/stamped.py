@@ -3,7 +3,7 @@
     send HOST              datagrams as fast as they go, until a line comes on standard input; prints how many
     hear ADDRESS FILE      says `ready`, and writes a record for every datagram to FILE until it is killed
 
-All clocks of one machine are the same: who knows when something was changed can tell which datagrams were sent after it.
+All clocks of one machine agree: who knows when something was changed can tell which datagrams were sent after it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _RUN = 16
 
 
 class Heard(NamedTuple):
-    """A datagram that arrived: when it was sent and heard (monotonic ns), and from which address as the hearer saw it."""
+    """A datagram that arrived: when it was sent and heard (monotonic ns), and its source as the hearer saw it."""
 
     sent_ns: int
     heard_ns: int
