@@ -4,11 +4,14 @@ BIN := $(VENV)/bin
 MINUTES ?= 1
 PEER ?= ours
 
-.PHONY: install check test demo bench fuzz conformance clean
+.PHONY: install check test demo bench fuzz conformance wheel clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml setup.py $(wildcard */*.pyx) scripts/install
+# What is compiled, in every package and in packages of packages.
+SOURCES := $(foreach ending,pyx pxd,$(wildcard */*.$(ending) */*/*.$(ending)))
+
+$(VENV)/.installed: pyproject.toml setup.py $(SOURCES) scripts/install
 	scripts/install $(VENV)
 
 check: install
@@ -32,6 +35,9 @@ fuzz: install
 conformance: install
 	$(BIN)/python -m bench.conformance
 
+wheel:
+	scripts/wheel dist
+
 clean:
-	rm -f */*.c */*.so */*/*.c */*/*.so
+	rm -f */*.so */*/*.so $(patsubst %.pyx,%.c,$(filter %.pyx,$(SOURCES)))
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -89,10 +89,7 @@ class Cores:
 
 def open_cores(threads: int | None = None, environment: Mapping[str, str] = os.environ) -> Cores:
     """The best there is here. `threads`: how many, None for one a core that this process may use."""
-    wanted = environment.get("TAPBRIDGE_FAST") != "0"
-    if CompiledCipher is not None and wanted:
+    if CompiledCipher is not None and environment.get("TAPBRIDGE_FAST") != "0":
         count = len(os.sched_getaffinity(0)) if threads is None else threads
         return Cores(CompiledCipher(), min(count, MOST_THREADS))
-    if wanted:
-        log.warning("the compiled cipher was not built here (gcc, Python.h): the tunnel seals in plain Python, slower")
     return Cores(Cipher())

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bridge import config, explain
+from bridge import built, config, explain
 from bridge.capture_stream import capture
 from bridge.config import Config, ConfigError
 from bridge.control import Client, ControlServer, Handler
@@ -116,6 +116,8 @@ class Daemon:
         self._wants_reload = False
         self._reload_clients: list[Client] = []  # who waits for the next one
         _warn(setup)
+        if (slower := built.complaint()) is not None:
+            log.warning("%s", slower)
         _claim(socket_path, stack)
         gateway_before = default_gateway()
         rng = random.SystemRandom()
