@@ -62,7 +62,7 @@ portable = bool(os.environ.get("PORTABLE_WHEEL"))
 compiles = portable or (not os.environ.get("WITHOUT_COMPILER") and can_compile())
 if not compiles and INSTALLING & set(sys.argv):
     sys.stderr.write(
-        "tapbridge: nothing is compiled (no C compiler, no Python.h, or WITHOUT_COMPILER): plain Python serves, slower\n"
+        "tapbridge: nothing is compiled (no C compiler or Python.h, or WITHOUT_COMPILER): plain Python serves, slower\n"
     )
 setup(
     ext_modules=extensions(optional=not portable) if compiles else [],

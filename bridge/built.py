@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from route.engine import BEST
 
-MODULES = ("tunnel.burst",)
+MODULES = ("bridge.ports.burst", "flow.fast", "tunnel.burst")
 """Every .pyx there is; setup.py finds them by pattern, and a test that none is forgotten here."""
 
 
