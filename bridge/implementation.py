@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 from collections.abc import Mapping
@@ -20,19 +19,14 @@ try:
 except ImportError:
     CompiledTable = CompiledBursts = None  # type: ignore[assignment,misc]  # a stub cannot say that a module may be missing
 
-log = logging.getLogger(__name__)
-
 
 def open_table(
     rng: random.Random, entries: int = ENTRIES, environment: Mapping[str, str] = os.environ
 ) -> PlainTable | CompiledTable:
     """An empty flow table, the best there is here. `rng`: for the key of its hash."""
-    wanted = environment.get("TAPBRIDGE_FAST") != "0"
-    if CompiledTable is not None and wanted:
-        return CompiledTable(entries, rng.getrandbits(64))
-    if wanted:
-        log.warning("the fast path was not built here (gcc, Python.h): plain Python forwards, slower")
-    return PlainTable(entries)
+    if CompiledTable is None or environment.get("TAPBRIDGE_FAST") == "0":
+        return PlainTable(entries)
+    return CompiledTable(entries, rng.getrandbits(64))
 
 
 def open_bursts(table: PlainTable | CompiledTable) -> Bursts:
