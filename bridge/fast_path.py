@@ -73,7 +73,7 @@ class FastPath:
         self._out = out
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
-        self._owners: list[Link | None] = [None] * self.table.limit if self.repeats else []
+        self._owners: list[Link | None] = []  # by the number of the entry; numbers are given out from 0 on
         self._swept = 0
         for name in interfaces:
             self.number(name)
@@ -147,7 +147,10 @@ class FastPath:
             now,
         )
         if self.repeats and entry >= 0:
-            self._owners[entry] = link
+            if entry < len(self._owners):
+                self._owners[entry] = link
+            else:
+                self._owners += [None] * (entry - len(self._owners)) + [link]
             if self.due_ns is None:
                 self.due_ns = now + SLICE_NS
 
@@ -174,7 +177,12 @@ class FastPath:
                 return False
         elif received.protocol not in (TCP, UDP):
             return False
-        return link is None or link.expires_ns - now >= _LASTS_NS
+        if link is None:
+            return True
+        is_filtered = self._aliases.settings.filtering == "address-dependent" and not link.is_static
+        if is_filtered and not flags & NEAR_SENDS and link.remotes is None:
+            return False  # everybody may send to it, until it has sent to somebody
+        return link.expires_ns - now >= _LASTS_NS
 
     def settle(self, arrival: Arrival, now: int) -> None:
         """Before a TCP segment is walked: where it is a SYN, FIN or RST, what was repeated of its connection in either
