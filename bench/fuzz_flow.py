@@ -26,7 +26,7 @@ from flow.plain import PlainTable
 from flow.table import HARVEST_S, NO_SLOT, Forwarded, Punt, Table
 from wire import ipv4, offload
 from wire.checksum import checksum, pseudo_header_sum
-from wire.ethernet import IPV4_TYPE
+from wire.ethernet import ARP_TYPE, IPV4_TYPE
 from wire.offload import Offload
 from wire.units import SECOND_NS, address_int
 
@@ -215,7 +215,7 @@ class Twins:
         self.punts = dict.fromkeys(Punt, 0)
 
     def inject(self, port: str, frame: bytes, claims: Offload | None = None) -> tuple[list[Send], bool]:
-        """What leaves for a frame that comes in, and whether it was repeated; `Failure` where the walk does otherwise."""
+        """What leaves for a frame that comes in, and whether it was repeated; `Failure` where the walk sends others."""
         walked = _sends(self.walk.receive(port, frame, self.now, claims))
         found = self.table.forward(self.fast.fast.number(port), frame, claims, self.now)
         if isinstance(found, Forwarded):
@@ -230,13 +230,14 @@ class Twins:
         return sent, isinstance(found, Forwarded)
 
     def advance(self, seconds: float) -> list[Send]:
-        """Let the clock run on; what timers sent."""
+        """Let the clock run on; what timers sent but for ARP frames: those may come up to a harvest later."""
         end = self.now + round(seconds * SECOND_NS)
         sent: list[list[Send]] = []
         for gateway in (self.walk, self.fast):
             sent.append([])
             while (due := gateway.next_deadline()) is not None and due <= end:
-                sent[-1] += _sends(gateway.tick(max(due, self.now)))
+                due = max(due, self.now)
+                sent[-1] += [send for send in _sends(gateway.tick(due)) if send.frame[12:14] != ARP_TYPE]
         self.now = end
         if sent[0] != sent[1]:
             raise Failure(f"timers of the walk: {sent[0]}, beside a fast path: {sent[1]}")

@@ -75,6 +75,7 @@ class FastPath:
         self._numbers: dict[str, int] = {}
         self._owners: list[Link | None] = []  # by the number of the entry; numbers are given out from 0 on
         self._swept = 0
+        self._unheard = 0  # slices to go until all that was repeated before the last change is heard
         for name in interfaces:
             self.number(name)
         out.on_path_mtus = self.set_ports
@@ -147,12 +148,19 @@ class FastPath:
             now,
         )
         if self.repeats and entry >= 0:
-            if entry < len(self._owners):
-                self._owners[entry] = link
-            else:
-                self._owners += [None] * (entry - len(self._owners)) + [link]
+            self._own(entry, link, (in_port, protocol, before), now)
             if self.due_ns is None:
                 self.due_ns = now + SLICE_NS
+
+    def _own(self, entry: int, link: Link | None, key: tuple[int, int, Ends], now: int) -> None:
+        """The entry counts for this link from now on. What it may have counted under another one before the last change
+        is settled, which costs the flow one more walk."""
+        owners = self._owners
+        if entry >= len(owners):
+            owners += [link] * (entry + 1 - len(owners))
+        if self._unheard and owners[entry] is not link:
+            self._settle(*key, now)
+        owners[entry] = link
 
     def _slot(self, out: Interface, destination: int) -> int | None:
         """The next hop's slot in the ARP table of the out-port, `NO_SLOT` on a raw IP port; None where no neighbour has
@@ -216,6 +224,7 @@ class FastPath:
     def outdate(self) -> None:
         """Something changed that decisions rest on: the walk makes each of them anew."""
         self.table.outdate()
+        self._unheard = SLICES + 1
 
     # The table tells
 
@@ -226,6 +235,7 @@ class FastPath:
         missed = min((now - self.due_ns) // SLICE_NS + 1, SLICES)
         self.harvest(-(-self.table.limit * missed // SLICES), now)
         self.due_ns = now + SLICE_NS if len(self.table) else None
+        self._unheard = max(self._unheard - missed, 0)
 
     def harvest(self, limit: int, now: int) -> None:
         """Tell links and ARP what the next `limit` entries have counted."""
