@@ -12,6 +12,7 @@ import struct
 import tempfile
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,7 @@ class Twins:
         self.now = 1000 * SECOND_NS
         self.repeated = 0
         self.punts = dict.fromkeys(Punt, 0)
+        self.recent: deque[tuple[str, bytes, Offload | None]] = deque(maxlen=20)
 
     def inject(self, port: str, frame: bytes, claims: Offload | None = None) -> tuple[list[Send], bool]:
         """What leaves for a frame that comes in, and whether it was repeated; `Failure` where the walk sends others."""
@@ -302,7 +304,9 @@ def gateway_step(twins: Twins, rng: random.Random) -> None:
     """A frame or a change, of those that a working day brings."""
     twins.now += rng.choice((0, MS_NS, 10 * MS_NS))
     kind = rng.random()
-    if kind < 0.9:
+    if kind < 0.6 and twins.recent:
+        twins.inject(*rng.choice(twins.recent))  # again, as flows do
+    elif kind < 0.96:
         port, protocol, ends = _inside(rng) if rng.random() < 0.55 else _outside(twins, rng)
         data = packet(
             protocol,
@@ -322,22 +326,29 @@ def gateway_step(twins: Twins, rng: random.Random) -> None:
             data, claims = as_partial(data, rng.choice((0, 0, 100, 1400)))
         if port in MACS:
             data = MACS[port] + IPV4_TYPE + data
+        twins.recent.append((port, data, claims))
         twins.inject(port, data, claims)
-    elif kind < 0.95:
-        twins.advance(rng.choice((0.1, 1, 4, 21, 70)))
-    elif kind < 0.96:
-        twins.advance(rng.choice((130, 310)))
-    elif kind < 0.97:
-        twins.reload(prefixes=rng.choice(LISTS))
-    elif kind < 0.98:
-        twins.reload(configuration=rng.choice(CHANGED))
     elif kind < 0.985:
+        twins.advance(rng.choice((0.1, 0.1, 1, 1, 4, 4, 21, 70)))
+    else:
+        _change(twins, rng)
+
+
+def _change(twins: Twins, rng: random.Random) -> None:
+    kind = rng.randrange(7)
+    if kind == 0:
+        twins.advance(rng.choice((130, 310)))
+    elif kind == 1:
+        twins.reload(prefixes=rng.choice(LISTS))
+    elif kind == 2:
+        twins.reload(configuration=rng.choice(CHANGED))
+    elif kind == 3:
         insides = {rng.choice(LAN_HOSTS)}
         twins.both(lambda gateway: gateway.flush_links(insides))
-    elif kind < 0.99:
+    elif kind == 4:
         nodes = rng.choice(({"hk"}, set()))
         twins.both(lambda gateway: setattr(gateway, "unreachable_nodes", nodes))
-    elif kind < 0.995:
+    elif kind == 5:
         known = rng.choice(({"vpn": 1000}, {}))
         twins.both(lambda gateway: setattr(gateway.out, "path_mtus", known))
     else:
