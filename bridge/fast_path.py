@@ -187,10 +187,8 @@ class FastPath:
             return False
         if link is None:
             return True
-        is_filtered = self._aliases.settings.filtering == "address-dependent" and not link.is_static
-        if is_filtered and not flags & NEAR_SENDS and link.remotes is None:
-            return False  # everybody may send to it, until it has sent to somebody
-        return link.expires_ns - now >= _LASTS_NS
+        until = self._aliases.holds_until(link, *path.outside, now, outbound=bool(flags & NEAR_SENDS))
+        return until - now >= _LASTS_NS
 
     def settle(self, arrival: Arrival, now: int) -> None:
         """Before a TCP segment is walked: where it is a SYN, FIN or RST, what was repeated of its connection in either
