@@ -164,6 +164,11 @@ class Sessions:
             _learn_window(session, segment)
         return self._step(link, session, _OUT if outbound else _IN, now)
 
+    def expires_ns(self, link: Link, remote: int, remote_port: int, now: int) -> int:
+        """When the session with a remote endpoint expires; 0 where there is none."""
+        session = _find(link, remote, remote_port, now)
+        return 0 if session is None else session.expires_ns
+
     def forget(self, link: Link) -> None:
         """The link has ended."""
         if isinstance(link.sessions, dict):

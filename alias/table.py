@@ -210,6 +210,17 @@ class Aliases:
         elif outbound or (self.settings.refresh_inbound and link.protocol != ICMP):
             self._refresh(link, now)
 
+    def holds_until(self, link: Link, remote: int, remote_port: int, now: int, *, outbound: bool) -> int:
+        """Until when, in ns, packets of a remote endpoint mean the same to a link as one does now, whatever else comes;
+        SYN, FIN and RST aside. 0: the next packet may be judged otherwise."""
+        if outbound or link.expires_ns == NEVER_NS:
+            return link.expires_ns
+        if self._by_address and link.remotes is None:
+            return 0  # everybody may send to it, until it has sent to somebody
+        if link.protocol == TCP:  # a stranger leaves no trace, until the inside writes to him
+            return min(link.expires_ns, self._sessions.expires_ns(link, remote, remote_port, now))
+        return link.expires_ns
+
     def peek_inbound(self, egress: Egress, protocol: int, outside_port: int, remote: int) -> Link | None:
         """The link behind an outside port (of an address-only link: towards `remote`), nothing changed."""
         space = self._spaces[egress].get(protocol)

@@ -1,7 +1,7 @@
 """Hostile input for minutes, with what must hold checked after each: `frames` into a gateway, `tunnel` into a tunnel,
-`relay` into a relay and the nodes behind it.
+`relay` into a relay and the nodes behind it, `flow` into flow tables and into a gateway that repeats its decisions.
 
-    python -m bench.fuzz --minutes 1 [--target frames|tunnel|relay] [--seed N] [--captures DIR]
+    python -m bench.fuzz --minutes 1 [--target frames|tunnel|relay|flow] [--seed N] [--captures DIR]
 
 The targets take turns of some seconds, each with a fresh seed and a fresh state. A failure prints target and seed, the
 number of the input and the input itself, and exits 1: the same target and seed give the same inputs.
@@ -22,7 +22,7 @@ from functools import partial
 from itertools import cycle
 from pathlib import Path
 
-from bench import fuzz_frames, fuzz_relay, fuzz_tunnel
+from bench import fuzz_flow, fuzz_frames, fuzz_relay, fuzz_tunnel
 from bench.hostile import Broken
 
 TURN_S = 10.0
@@ -57,7 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--target", choices=("frames", "tunnel", "relay"), default=None, help="this one alone")
+    parser.add_argument("--target", choices=("frames", "tunnel", "relay", "flow"), default=None, help="this one alone")
     parser.add_argument("--captures", type=Path, default=_shared() / "pcaps")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else int(time.time())
@@ -66,6 +66,7 @@ def main() -> int:
         "frames": partial(fuzz_frames.run, seeds=seeds),
         "tunnel": fuzz_tunnel.run,
         "relay": fuzz_relay.run,
+        "flow": fuzz_flow.run,
     }
     if options.target is not None:
         targets = {options.target: targets[options.target]}

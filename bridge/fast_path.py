@@ -73,8 +73,9 @@ class FastPath:
         self._out = out
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
-        self._owners: list[Link | None] = [None] * self.table.limit if self.repeats else []
+        self._owners: list[Link | None] = []  # by the number of the entry; numbers are given out from 0 on
         self._swept = 0
+        self._unheard = 0  # slices to go until all that was repeated before the last change is heard
         for name in interfaces:
             self.number(name)
         out.on_path_mtus = self.set_ports
@@ -147,9 +148,19 @@ class FastPath:
             now,
         )
         if self.repeats and entry >= 0:
-            self._owners[entry] = link
+            self._own(entry, link, (in_port, protocol, before), now)
             if self.due_ns is None:
                 self.due_ns = now + SLICE_NS
+
+    def _own(self, entry: int, link: Link | None, key: tuple[int, int, Ends], now: int) -> None:
+        """The entry counts for this link from now on. What it may have counted under another one before the last change
+        is settled, which costs the flow one more walk."""
+        owners = self._owners
+        if entry >= len(owners):
+            owners += [link] * (entry + 1 - len(owners))
+        if self._unheard and owners[entry] is not link:
+            self._settle(*key, now)
+        owners[entry] = link
 
     def _slot(self, out: Interface, destination: int) -> int | None:
         """The next hop's slot in the ARP table of the out-port, `NO_SLOT` on a raw IP port; None where no neighbour has
@@ -174,7 +185,10 @@ class FastPath:
                 return False
         elif received.protocol not in (TCP, UDP):
             return False
-        return link is None or link.expires_ns - now >= _LASTS_NS
+        if link is None:
+            return True
+        until = self._aliases.holds_until(link, *path.outside, now, outbound=bool(flags & NEAR_SENDS))
+        return until - now >= _LASTS_NS
 
     def settle(self, arrival: Arrival, now: int) -> None:
         """Before a TCP segment is walked: where it is a SYN, FIN or RST, what was repeated of its connection in either
@@ -208,6 +222,7 @@ class FastPath:
     def outdate(self) -> None:
         """Something changed that decisions rest on: the walk makes each of them anew."""
         self.table.outdate()
+        self._unheard = SLICES + 1
 
     # The table tells
 
@@ -218,6 +233,7 @@ class FastPath:
         missed = min((now - self.due_ns) // SLICE_NS + 1, SLICES)
         self.harvest(-(-self.table.limit * missed // SLICES), now)
         self.due_ns = now + SLICE_NS if len(self.table) else None
+        self._unheard = max(self._unheard - missed, 0)
 
     def harvest(self, limit: int, now: int) -> None:
         """Tell links and ARP what the next `limit` entries have counted."""

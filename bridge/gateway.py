@@ -150,6 +150,8 @@ class Gateway:
                     self.out.arp_effects(self.interfaces[name], table.add(address, mac), now)
         self.config = config
         settings = alias_settings(config, self._late_s)
+        if settings != self.aliases.settings:
+            self.fast.harvest(self.fast.table.limit, now)  # what has passed counts by the rules of before
         self.aliases.reconfigure(settings, forwards_from(config), reserved_ports(config), now)
         sides = self._sides()
         self.decision.reconfigure(config, routes)

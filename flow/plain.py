@@ -115,7 +115,7 @@ def _key(ends: Ends) -> bytes:
 
 def _deltas(protocol: int, before: Ends, after: Ends) -> tuple[int, int]:
     """What the rewriting adds to a sum that covers the addresses, and to one that covers the ports too; an ICMP message
-    has one identifier and no pseudo-header. 0 where nothing is rewritten, never 0 else."""
+    has one identifier and no pseudo-header. Both are 0 where nothing is rewritten."""
     if before == after:
         return 0, 0
     address = port = 0
@@ -315,7 +315,7 @@ class PlainTable:
         header = _FIXED.pack(
             0x45, tos, total, identification, fragment, ttl - 1, protocol, check, new_source, new_destination
         )
-        if not entry.full_delta:
+        if not entry.full_delta and not entry.address_delta:
             rewritten = b"".join((link, header, memoryview(frame)[transport:end]))
         elif protocol == ICMP:
             rewritten = b"".join((link, header, self._query(frame[transport:end], entry)))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from flow.plain import PlainTable
+from flow.table import Table
 
 if TYPE_CHECKING:
     from bridge.ports.burst import CompiledBursts
@@ -35,6 +39,11 @@ def compiled_table() -> type[CompiledTable]:
     """The flow table."""
     found: type[CompiledTable] = compiled("flow.fast", "CompiledTable")
     return found
+
+
+def table_kind(name: str) -> Callable[[int], Table]:
+    """The `plain` flow table, or the `compiled` one."""
+    return PlainTable if name == "plain" else compiled_table()
 
 
 def compiled_bursts() -> type[CompiledBursts]:
