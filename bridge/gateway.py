@@ -411,7 +411,7 @@ class Gateway:
             if received.dont_fragment and len(received.data) > mtu_bytes:
                 return Drop.IP_TOO_BIG
         packet = received.copy()
-        ipv4.set_ttl(packet, received.ttl - 1)
+        rewrite.forward(packet, received.ttl - 1, path.source, path.destination)
         if path.quoted is not None and not packet.offset_bytes:
             quote, quoted_source, quoted_destination = path.quoted
             quotes.rewrite_quote(
@@ -421,16 +421,12 @@ class Gateway:
                 destination=quoted_destination,
                 identification=path.quoted_identification,
             )
-        if path.source is not None:
-            rewrite.source(packet, *path.source)
-        if path.destination is not None:
-            rewrite.destination(packet, *path.destination)
         identification = path.identification
         if path.egress is not None and identification is None and not received.dont_fragment:
             identification = self.aliases.identification(path.egress, received, now)
         if identification is not None and identification != received.identification:
             ipv4.set_identification(packet, identification)
-        if packet.protocol == ipv4.TCP and not packet.offset_bytes:
+        if packet.protocol == ipv4.TCP and not packet.offset_bytes and tcp.opens(packet):
             ways = (arrival.port, arrival.interface), (path.port, out)
             tcp.clamp_mss(packet, min(self.out.segment_bytes(*way) for way in ways) - 40)
         self.fast.learn(arrival, path, packet, now)

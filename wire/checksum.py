@@ -35,10 +35,8 @@ def is_valid(data: bytes | bytearray | memoryview, initial: int = 0) -> bool:
 
 
 def fold(value: int) -> int:
-    """End-around carry until 16 bits remain."""
-    while value > 0xFFFF:
-        value = (value & 0xFFFF) + (value >> 16)
-    return value
+    """End-around carry until 16 bits remain: the remainder as in `ones_sum`."""
+    return value % 0xFFFF or 0xFFFF if value > 0xFFFF else value
 
 
 def delta16(old: int, new: int) -> int:

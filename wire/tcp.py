@@ -38,6 +38,11 @@ def read(packet: Packet) -> Segment:
     return Segment(flags, sequence, acknowledgment, window, length, scale)
 
 
+def opens(packet: Packet) -> bool:
+    """True for a SYN, the only segment with the option that `clamp_mss` looks for."""
+    return bool(packet.data[packet.header_bytes + 13] & SYN)
+
+
 def option_offset(packet: Packet, wanted: int, wanted_length: int) -> int:
     """Where in `packet.data` an option begins; 0 where there is none, or where the list is malformed before it."""
     data = packet.data
@@ -65,9 +70,9 @@ def clamp_mss(packet: Packet, limit: int) -> None:
     The TCP checksum is updated incrementally; a partial one does not cover the options yet and stays. A SYN is never
     a super-frame.
     """
-    data, start = packet.data, packet.header_bytes
-    if not data[start + 13] & SYN:
+    if not opens(packet):
         return
+    data, start = packet.data, packet.header_bytes
     at = option_offset(packet, OPTION_MSS, 4)
     if not at:
         return
