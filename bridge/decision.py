@@ -103,21 +103,24 @@ class Decision:
         if packet.ttl <= 1:
             return self._expired(arrival, now)
         target = self.routes.target(destination)
-        back = self.returns.way_back(packet, now) if self.returns else None
-        self._out.say("route", "{} -> {}", destination, target)
+        back = self.returns.way_back(packet, now) if self.returns.ports else None
+        if self._out.tracing is not None:
+            self._out.say("route", "{} -> {}", destination, target)
         if back is not None:
             target = back
             self._out.say("route", "the answer to a visitor of a static forward: {}", back)
         if target == "unreachable":
             self._out.error(arrival, errors.UNREACHABLE, errors.NET, now)
             return Drop.ROUTE_UNREACHABLE
-        out = self._interfaces.get(target.partition(":")[0])
+        out, port = self._interfaces.get(target), target
         if out is None:
-            return Drop.PORT_ABSENT
-        node = node_of(target)
-        port = target if node is None else self._reachable(arrival, node, now)
-        if isinstance(port, Drop):
-            return port
+            node, out = node_of(target), self._vpn
+            if node is None or out is None:
+                return Drop.PORT_ABSENT
+            reachable = self._reachable(arrival, node, now)
+            if isinstance(reachable, Drop):
+                return reachable
+            port = reachable
         if came_by is self._tun0:
             if out is self._tun0:
                 return Drop.ROUTE_REFLECTED
@@ -154,7 +157,8 @@ class Decision:
                 self._out.error(arrival, errors.UNREACHABLE, errors.PROHIBITED, now)
             return link
         inside, outside = (link.inside, link.inside_port), (out.address, link.outside_port)
-        self._out.say("alias", "{} is {} on {}, {}", inside, outside, out.name, link.state)
+        if self._out.tracing is not None:
+            self._out.say("alias", "{} is {} on {}, {}", inside, outside, out.name, link.state)
         return Path(
             port,
             out,
@@ -242,7 +246,8 @@ class Decision:
         if drop is not None:
             return drop
         near, far = (link.inside, link.inside_port), (packet.source, packet.source_port)
-        self._out.say("alias", "{} is {}, {}", (packet.destination, packet.destination_port), near, link.state)
+        if self._out.tracing is not None:
+            self._out.say("alias", "{} is {}, {}", (packet.destination, packet.destination_port), near, link.state)
         if link.is_static and (inside.interface is self._vpn or self._port_towards(packet.source) != arrival.port):
             until = now + idle_ns(self._config.alias, packet.protocol)
             self.returns.came((packet.protocol, *near, *far), arrival.port, until)
@@ -288,7 +293,10 @@ class Decision:
     def _fit(self, arrival: Arrival, port: str, out: Interface, now: int) -> Drop | None:
         """RFC 1191: a packet with DF that is too big for its egress is refused with the right MTU."""
         packet = arrival.packet
-        if not packet.dont_fragment or wire_bytes(packet) <= (mtu_bytes := self._out.mtu_towards(port, out)):
+        if not packet.dont_fragment:
+            return None
+        mtu_bytes = self._out.mtu_towards(port, out)
+        if len(packet.data) <= mtu_bytes or wire_bytes(packet) <= mtu_bytes:
             return None
         self._out.error(arrival, errors.UNREACHABLE, errors.FRAGMENTATION_NEEDED, now, rest=mtu_bytes)
         return Drop.IP_TOO_BIG

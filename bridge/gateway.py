@@ -97,7 +97,7 @@ class Gateway:
     ) -> list[Effect]:
         """Walk one frame. `port`: `tap0`, `tap1`, `tun0`, `vpn` or `vpn:NODE`; `now` in ns, never backwards."""
         effects = self.out.effects = []
-        interface = self._interface_of(port)
+        interface = self.interfaces.get(port) or self._interface_of(port)
         counters = self.counters.ports[interface.name]
         counters.rx_packets += 1
         counters.rx_bytes += len(frame)
@@ -107,7 +107,8 @@ class Gateway:
             drop = self._ethernet(port, interface, bytes(frame), offload, now)
         if drop is not None:
             self.out.dropped(port, drop)
-        self._tell_links()
+        if self.aliases.events:
+            self._tell_links()
         return effects
 
     def tick(self, now: int) -> list[Effect]:
@@ -279,10 +280,10 @@ class Gateway:
         if len(frame) < ethernet.HEADER_BYTES:
             return Drop.ETH_SHORT
         destination, source = frame[:6], frame[6:12]
-        group = ethernet.is_group(destination)
-        if not group and destination != interface.mac:
+        group = destination != interface.mac
+        if group and not ethernet.is_group(destination):
             return Drop.ETH_NOT_FOR_US
-        if ethernet.is_group(source) or source in (interface.mac, ethernet.NO_MAC):
+        if source[0] & 1 or source == interface.mac or source == ethernet.NO_MAC:
             return Drop.ETH_SOURCE
         kind = frame[12:14]
         if kind == ethernet.IPV4_TYPE:
@@ -316,7 +317,8 @@ class Gateway:
             return packet
         if claims is not None and not claims_hold(packet, claims):
             return Drop.PORT_MALFORMED
-        self.out.say("wire", "{}", packet)
+        if self.out.tracing is not None:
+            self.out.say("wire", "{}", packet)
         arrival = Arrival(port, interface, packet, group)
         drop = self.admission.source_fault(arrival) or self.admission.destination_fault(arrival)
         if drop is not None:
@@ -430,6 +432,8 @@ class Gateway:
             ways = (arrival.port, arrival.interface), (path.port, out)
             tcp.clamp_mss(packet, min(self.out.segment_bytes(*way) for way in ways) - 40)
         self.fast.learn(arrival, path, packet, now)
+        if len(packet.data) <= mtu_bytes:
+            return self.out.emit(path.port, out, packet, arrival, now)
         drop: Drop | None = None
         for piece in pieces(packet, mtu_bytes):
             drop = self.out.emit(path.port, out, piece, arrival, now) or drop

@@ -219,8 +219,9 @@ class Outgoing:
         next_hop = self.next_hop(out, packet.destination)
         mac = out.arp.lookup(next_hop, now)
         if mac is not None:
-            self.say("arp", "{} is at {}", next_hop, mac)
-            self.send(port, out, mac + out.mac + ethernet.IPV4_TYPE + packet.data, packet.offload)
+            if self.tracing is not None:
+                self.say("arp", "{} is at {}", next_hop, mac)
+            self.send(port, out, b"".join((mac, out.mac, ethernet.IPV4_TYPE, packet.data)), packet.offload)
             return None
         if not out.arp.is_resolvable(next_hop):
             if arrival is not None:

@@ -18,6 +18,7 @@ ICMP, IGMP, TCP, UDP, GRE, ESP, DCCP, SCTP, UDPLITE = 1, 2, 6, 17, 47, 50, 33, 1
 DONT_FRAGMENT = 0x4000
 MORE_FRAGMENTS = 0x2000
 BROADCAST = 0xFFFFFFFF
+_FRAGMENT = 0x3FFF  # more fragments, or an offset
 
 OPTION_END, OPTION_NOP, OPTION_LSRR, OPTION_SSRR = 0, 1, 131, 137
 _COPIED = 0x80
@@ -29,8 +30,8 @@ class Packet:
     """An IPv4 packet that passed `parse`, with its fields read once. `data` may be rewritten; then the fields that the
     rewrite touched are set with it (see `alias.rewrite`).
 
-    `data`: the packet without link header and padding. `header_bytes`: of the IP header. `offset_bytes`: of a
-    fragment. `source_port` and `destination_port`: TCP and UDP ports; for an ICMP query both are its identifier;
+    `data`: the packet without link header and padding. `header_bytes`: of the IP header. `is_fragment`: a first,
+    middle or last one. `offset_bytes`: of a fragment. `source_port` and `destination_port`: TCP and UDP ports; for an ICMP query both are its identifier;
     0 for later fragments and every other protocol. `offload`: what the port said of it, None for a plain packet.
     """
 
@@ -41,6 +42,7 @@ class Packet:
         "dont_fragment",
         "header_bytes",
         "identification",
+        "is_fragment",
         "more_fragments",
         "offload",
         "offset_bytes",
@@ -70,14 +72,10 @@ class Packet:
         self.header_bytes = (first & 15) * 4
         self.offset_bytes = (flags & 0x1FFF) * 8
         self.more_fragments = bool(flags & MORE_FRAGMENTS)
+        self.is_fragment = bool(flags & _FRAGMENT)
         self.dont_fragment = bool(flags & DONT_FRAGMENT)
         self.source_port = 0
         self.destination_port = 0
-
-    @property
-    def is_fragment(self) -> bool:
-        """True for a first, middle or last fragment."""
-        return self.more_fragments or self.offset_bytes > 0
 
     @property
     def payload_bytes(self) -> int:
@@ -110,6 +108,7 @@ class Packet:
         twin.header_bytes = self.header_bytes
         twin.offset_bytes = self.offset_bytes
         twin.more_fragments = self.more_fragments
+        twin.is_fragment = self.is_fragment
         twin.dont_fragment = self.dont_fragment
         return twin
 
@@ -211,16 +210,6 @@ def options_fault(packet: Packet) -> tuple[Drop, int] | None:
             return Drop.IP_SOURCE_ROUTE, at
         at += length
     return None
-
-
-def set_ttl(packet: Packet, ttl: int) -> None:
-    """Write another TTL, the header checksum updated incrementally."""
-    data = packet.data
-    protocol = packet.protocol
-    check = apply(data[10] << 8 | data[11], delta16(packet.ttl << 8 | protocol, ttl << 8 | protocol))
-    data[8] = ttl
-    data[10:12] = check.to_bytes(2, "big")
-    packet.ttl = ttl
 
 
 def set_identification(packet: Packet, identification: int) -> None:
