@@ -10,9 +10,11 @@ RFC 1812 5.2 (forwarding), RFC 1191 (`_fit`), RFC 4787, 5382 and 5508 through `a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from alias import rewrite
 from alias.table import Aliases
-from alias.types import Egress, Unanswered
+from alias.types import Egress, Link, Unanswered
 from bridge.alias_settings import forwards_from
 from bridge.config import Config
 from bridge.error_paths import error_from_inside, error_from_outside, error_hairpin
@@ -152,7 +154,7 @@ class Decision:
         if packet.protocol == ipv4.ICMP and packet.data[packet.header_bytes] not in ipv4.ICMP_QUERIES:
             return error_from_inside(self._aliases, arrival, port, out)
         link = self._aliases.outbound(egress, packet, now)
-        if isinstance(link, Drop):
+        if not isinstance(link, Link):
             if link in (Drop.ALIAS_NO_PORT, Drop.ALIAS_TABLE_FULL, Drop.ALIAS_HOST_LIMIT):
                 self._out.error(arrival, errors.UNREACHABLE, errors.PROHIBITED, now)
             return link
@@ -230,7 +232,7 @@ class Decision:
                     arrival, error_from_outside(self._aliases, arrival, came_by, self.openings.side_of), now
                 )
         link = self._aliases.inbound(egress, packet, now)
-        if isinstance(link, Drop):
+        if not isinstance(link, Link):
             if link in (Drop.ALIAS_NO_LINK, Drop.ALIAS_FILTERED):
                 self._aliases.unsolicited(egress, packet, now)
             self._out.say("alias", "no link for {}", (packet.destination, packet.destination_port))
@@ -346,7 +348,8 @@ class Decision:
         if isinstance(link, Drop):
             return link
         self._out.say("alias", "hairpin to {}", (link.inside, link.inside_port))
-        return near._replace(port=inside.port, interface=inside.interface, destination=(link.inside, link.inside_port))
+        turned = (link.inside, link.inside_port)
+        return replace(near, port=inside.port, interface=inside.interface, destination=turned)
 
     def syn_unanswered(self, syn: Unanswered, now: int) -> None:
         """RFC 5382 REQ-4: six seconds without a SYN from inside: the stranger hears 3/3."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from alias import quote as quotes
 from alias import rewrite
@@ -313,7 +314,7 @@ class Gateway:
         if interface.arp is None and len(frame) and frame[0] >> 4 == 6:
             return self._other_ethertype(ethernet.ETHERTYPE_IPV6)
         packet = ipv4.parse(frame, start, claims)
-        if isinstance(packet, Drop):
+        if not isinstance(packet, Packet):
             return packet
         if claims is not None and not claims_hold(packet, claims):
             return Drop.PORT_MALFORMED
@@ -374,9 +375,9 @@ class Gateway:
             self._give_up((Drop.FRAGMENT_DATAGRAM_DROPPED, item) for item in self.fragments.refuse(key, now))
             return decision
         if isinstance(decision, Path):
-            decision = decision._replace(flow=ends_of(packet))
+            decision = replace(decision, flow=ends_of(packet))
             if decision.egress is not None:
-                decision = decision._replace(identification=self.aliases.identification(decision.egress, packet, now))
+                decision = replace(decision, identification=self.aliases.identification(decision.egress, packet, now))
         waiting = self.fragments.settle(key, decision, now)
         drop = self._follow(arrival, decision, now)
         for later in waiting:

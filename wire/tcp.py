@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from wire.checksum import apply, delta16
 from wire.ipv4 import Packet
@@ -12,8 +12,11 @@ FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 OPTION_END, OPTION_NOP, OPTION_MSS, OPTION_WINDOW_SCALE = 0, 1, 2, 3
 MINIMUM_MSS = 536
 
+_FROM_SEQUENCE = struct.Struct("!IIBBH")  # the TCP header from the sequence number to the window
 
-class Segment(NamedTuple):
+
+@dataclass(slots=True)
+class Segment:
     """What the state machine of a link looks at. `length`: sequence space taken, SYN and FIN included.
     `window_scale` is None unless this is a SYN that carries the option."""
 
@@ -28,10 +31,15 @@ class Segment(NamedTuple):
 def read(packet: Packet) -> Segment:
     """The segment of a packet whose transport header passed `wire.ipv4.read_transport`."""
     data, start = packet.data, packet.header_bytes
-    sequence, acknowledgment, offset, flags, window = struct.unpack_from("!IIBBH", data, start + 4)
-    length = max(len(data) - start - (offset >> 4) * 4, 0) + bool(flags & SYN) + bool(flags & FIN)
+    sequence, acknowledgment, offset, flags, window = _FROM_SEQUENCE.unpack_from(data, start + 4)
+    length = len(data) - start - (offset >> 4) * 4
+    if length < 0:
+        length = 0
+    if flags & FIN:
+        length += 1
     scale = None
     if flags & SYN:
+        length += 1
         at = option_offset(packet, OPTION_WINDOW_SCALE, 3)
         if at:
             scale = min(data[at + 2], 14)
