@@ -121,7 +121,7 @@ class Aliases:
             if flags & RST or not asks:
                 return Drop.ALIAS_NO_STATE
             opened = self._open(egress, packet, space, now)
-            if isinstance(opened, Drop):
+            if not isinstance(opened, Link):
                 return opened
             link = opened
         elif space is None and link.inside != packet.source:
@@ -361,7 +361,8 @@ class Aliases:
         """Restart the timer of a link that is not TCP."""
         settings = self.settings
         timeout_ns = settings.icmp_timeout_ns if link.protocol == ICMP else settings.udp_timeout_ns
-        link.expires_ns = max(link.expires_ns, now + timeout_ns)
+        if now + timeout_ns > link.expires_ns:
+            link.expires_ns = now + timeout_ns
 
     def _end(self, link: Link, now: int) -> Unlinked:
         """Take a link out of every index."""

@@ -452,7 +452,8 @@ class Gateway:
     # Telling
 
     def _tell_links(self) -> None:
-        events = self.aliases.take_events()  # taken in any case, or they would pile up
-        if self._events:
-            for event in events:
-                self.out.link_changed(event)
+        if not self._events:
+            self.aliases.events.clear()
+            return
+        for event in self.aliases.take_events():
+            self.out.link_changed(event)

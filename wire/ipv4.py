@@ -24,6 +24,7 @@ OPTION_END, OPTION_NOP, OPTION_LSRR, OPTION_SSRR = 0, 1, 131, 137
 _COPIED = 0x80
 
 _FIXED = struct.Struct("!BBHHHBBHII")
+_PORTS = struct.Struct("!HH")
 
 
 class Packet:
@@ -159,8 +160,8 @@ def read_transport(packet: Packet) -> Drop | None:
     """
     if packet.offset_bytes:
         return None
-    data, start, room = packet.data, packet.header_bytes, packet.payload_bytes
-    protocol = packet.protocol
+    data, start, protocol = packet.data, packet.header_bytes, packet.protocol
+    room = len(data) - start
     if protocol == TCP:
         if room < 20:
             return Drop.TRANSPORT_SHORT
@@ -182,8 +183,7 @@ def read_transport(packet: Packet) -> Drop | None:
         return None
     else:
         return None
-    packet.source_port = data[start] << 8 | data[start + 1]
-    packet.destination_port = data[start + 2] << 8 | data[start + 3]
+    packet.source_port, packet.destination_port = _PORTS.unpack_from(data, start)
     if not packet.source_port or not packet.destination_port:
         return Drop.TRANSPORT_PORT_ZERO
     return None
