@@ -27,6 +27,7 @@ from alias.types import NEVER_NS, AliasSettings, Egress, Forward, Link, Linked, 
 from wire.drop import Drop
 from wire.ipv4 import ICMP, ICMP_QUERIES, ICMP_QUERY_REQUESTS, TCP, UDP, Packet
 from wire.tcp import ACK, RST, SYN, Segment
+from wire.units import earliest
 
 EVENTS = 4096
 """How many events wait for `take_events`; of more the newest."""
@@ -254,10 +255,7 @@ class Aliases:
 
     def next_deadline(self) -> int | None:
         """When `tick` should run next, at or before the next expiry; None while nothing waits."""
-        links, strangers = self._expiry.next_deadline(), self._strangers.next_deadline()
-        if links is None or strangers is None:
-            return strangers if links is None else links
-        return min(links, strangers)
+        return earliest(self._expiry.next_deadline(), self._strangers.next_deadline())
 
     # What operators ask for
 

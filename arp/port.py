@@ -15,6 +15,7 @@ from arp.effects import ArpEffect, Entry, Transmit
 from arp.resolver import Resolver
 from arp.responder import Responder
 from arp.waiting import WaitingLimits
+from wire.units import earliest
 
 _DEFAULT_LIMITS: Final = WaitingLimits()
 
@@ -84,8 +85,7 @@ class ArpPort:
 
     def next_deadline(self) -> int | None:
         """When the earliest timer fires, in ns, exactly; None where none runs."""
-        deadlines = (self._resolver.next_deadline(), self._announcer.next_deadline())
-        return min((due for due in deadlines if due is not None), default=None)
+        return earliest(self._resolver.next_deadline(), self._announcer.next_deadline())
 
     # The operator
 

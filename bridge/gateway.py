@@ -41,6 +41,7 @@ from wire import ethernet, ipv4, tcp
 from wire.drop import Drop
 from wire.ipv4 import Packet
 from wire.offload import Offload
+from wire.units import earliest
 
 
 class Gateway:
@@ -131,10 +132,11 @@ class Gateway:
 
     def next_deadline(self) -> int | None:
         """When `tick` has something to do, in ns; None where nothing waits."""
-        deadlines = [table.next_deadline() for table in self.arp.values()]
-        deadlines += [self.aliases.next_deadline(), self.fragments.next_deadline(), self.reassembly.next_deadline()]
-        deadlines.append(self.fast.due_ns)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        due = earliest(self.aliases.next_deadline(), self.fragments.next_deadline())
+        due = earliest(due, earliest(self.reassembly.next_deadline(), self.fast.due_ns))
+        for table in self.arp.values():
+            due = earliest(due, table.next_deadline())
+        return due
 
     def reconfigure(self, config: Config, routes: RouteTable, now: int) -> list[Effect]:
         """Take a new configuration whose ports are the same: lists, routes, alias, forwards, ICMP, static ARP.
