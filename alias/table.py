@@ -49,7 +49,8 @@ class _Host:
 class Aliases:
     """All links of the gateway. `packet` is always whole or a first fragment, its transport header read
     (`wire.ipv4.read_transport`) and its source or destination not yet rewritten. Call `tick` when its deadline has come
-    and before packets of that time; `take_events` after what may make or end links, where there are `events`."""
+    and before packets of that time; `take_events` after what may make or end links, where there are `events`.
+    `tells_new_links`: False where nobody wants to hear of those."""
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class Aliases:
         self._strangers = Strangers()
         self._identifications = Identifications(rng)
         self.events: deque[Linked | Unlinked] = deque(maxlen=EVENTS)
+        self.tells_new_links = True
         self._apply(settings)
         self._reserve(reserved)
         self._forward(forwards, 0)
@@ -345,7 +347,8 @@ class Aliases:
         self._count += 1
         host.links += 1
         self._hosts[inside] = host
-        self.events.append(Linked(link))
+        if self.tells_new_links:
+            self.events.append(Linked(link))
         return link
 
     def _refusal(self, inside: int) -> Drop | None:

@@ -65,7 +65,7 @@ class Gateway:
         self.fragments: FragmentStore[Path | Answer, Arrival] = FragmentStore()
         self.reassembly = Reassembly()
         self.started_ns = 0
-        self._events = events
+        self._events = self.aliases.tells_new_links = events
         self.out = Outgoing(self.interfaces, rng.randrange(0x10000), events=events)
         self.counters = self.out.counters
         self.decision = Decision(config, routes, self.interfaces, self.aliases, self.out)
