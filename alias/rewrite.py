@@ -35,7 +35,8 @@ def forward(packet: Packet, ttl: int, source: End | None, destination: End | Non
     """Give the packet another TTL, and another source and destination where there is one; each checksum is touched
     once, by the delta of everything that it covers."""
     data = packet.data
-    # Deltas as those of `wire.checksum`, not folded: 0xFFFFFFFF and 0xFFFF count as zero and keep them positive.
+    # Deltas as those of `wire.checksum`, not folded: 0xFFFFFFFF and 0xFFFF count as zero and keep them from
+    # being negative.
     addresses = 0
     if source is not None:
         addresses = source[0] - packet.source + 0xFFFFFFFF
@@ -46,7 +47,7 @@ def forward(packet: Packet, ttl: int, source: End | None, destination: End | Non
     check = apply(data[10] << 8 | data[11], addresses + ((ttl - packet.ttl) << 8) + 0xFFFF)
     packet.ttl = ttl
     _FROM_TTL.pack_into(data, 8, ttl, packet.protocol, check, packet.source, packet.destination)
-    if addresses and not packet.offset_bytes:
+    if not packet.offset_bytes and (source is not None or destination is not None):
         _transport(packet, addresses, source, destination)
 
 

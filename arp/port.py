@@ -27,10 +27,10 @@ class ArpPort:
     (`ValueError` where one is impossible); `rng`: for the pauses of RFC 5227. `now` is in ns and never runs backwards.
 
     `lookup(address, now)` is the hot path: the MAC address of a next hop, and the note that it is in use; None: `hold`
-    the frame. It is the resolver's own function.
+    the frame. It is the resolver's own function. `slots`: of the table, one for each address of the subnet.
     """
 
-    __slots__ = ("_announcer", "_resolver", "_responder", "address", "lookup", "mac", "prefix_length")
+    __slots__ = ("_announcer", "_resolver", "_responder", "address", "lookup", "mac", "prefix_length", "slots")
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class ArpPort:
         self._announcer = Announcer(address, mac, rng)
         self._responder = Responder(self._resolver, self._announcer)
         self.lookup = self._resolver.lookup
+        self.slots = self._resolver.table.slots
         for host, host_mac in static.items():
             self._resolver.add(host, host_mac)
 
@@ -121,11 +122,6 @@ class ArpPort:
         return self._resolver.table.words
 
     # Figures
-
-    @property
-    def slots(self) -> int:
-        """Slots of the table: one for each address of the subnet."""
-        return self._resolver.table.slots
 
     @property
     def used(self) -> int:

@@ -209,7 +209,7 @@ class Outgoing:
 
     def next_hop(self, out: Interface, destination: int) -> int:
         """The address of whom a packet on a tap is handed to."""
-        return destination if out.is_on_link(destination) or not out.gateway else out.gateway
+        return out.gateway if out.gateway and not out.is_on_link(destination) else destination
 
     def emit(self, port: str, out: Interface, packet: Packet, arrival: Arrival | None, now: int) -> Drop | None:
         """Put a packet on a port, on a tap to its next hop's MAC address; it waits where that is not known yet."""
