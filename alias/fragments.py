@@ -28,7 +28,7 @@ from alias.ranges import Ranges, fragment_fault
 from alias.shelf import FragmentKey, Shelf, ShelfLimits, Shelved
 from wire.drop import Drop
 from wire.ipv4 import Packet
-from wire.units import SECOND_NS
+from wire.units import SECOND_NS, earliest
 
 __all__ = ["DECIDED", "PATIENCE_NS", "WAITING", "Arrival", "FragmentKey", "FragmentStore"]
 
@@ -133,10 +133,7 @@ class FragmentStore(Generic[Decision, Item]):
 
     def next_deadline(self) -> int | None:
         """When `tick` has something to do next."""
-        waiting, decided = self._waiting.next_deadline(), self._decided.next_deadline()
-        if waiting is None or decided is None:
-            return decided if waiting is None else waiting
-        return min(waiting, decided)
+        return earliest(self._waiting.next_deadline(), self._decided.next_deadline())
 
     def _follow(
         self,

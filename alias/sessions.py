@@ -53,6 +53,8 @@ _NEXT = (
 _RECORD = struct.Struct("<IHBBIIIq")
 _EXPIRES = struct.Struct("<q")
 _EXPIRES_AT = _RECORD.size - _EXPIRES.size
+_ENDPOINT = struct.Struct("<IH")  # the remote endpoint, which the record begins with
+_ENDPOINT_BYTES = _ENDPOINT.size
 _SHIFT, _KNOWN = 0x0F, 0x10  # of `_Session.scale`: the inside's window scale; its window is known
 _WIDEST_SHIFT = 14  # RFC 7323 2.3: what a connection taken up in the middle may have agreed on
 _SEQUENCE = 0xFFFFFFFF
@@ -220,17 +222,19 @@ class Sessions:
         state = session.state
         expires = max(now + (self.established_ns if state in _ESTABLISHED else self.transitory_ns), floor_ns)
         session.expires_ns = expires
-        key = session.remote << 16 | session.remote_port
+        record = session.pack()
         sessions = link.sessions
-        if isinstance(sessions, dict):
+        if sessions is None or (
+            not isinstance(sessions, dict) and sessions[:_ENDPOINT_BYTES] == record[:_ENDPOINT_BYTES]
+        ):
+            link.sessions = record  # the only one, as nearly always
+        else:
+            if not isinstance(sessions, dict):
+                sessions = link.sessions = {_key(sessions): sessions}
+            key = _key(record)
             if key not in sessions:
                 self.count += 1
-            sessions[key] = session.pack()
-        elif sessions is None or _key(sessions) == key:
-            link.sessions = session.pack()
-        else:
-            self.count += 1
-            link.sessions = {_key(sessions): sessions, key: session.pack()}
+            sessions[key] = record
         if expires >= link.expires_ns or not isinstance(link.sessions, dict):
             closer = expires < link.expires_ns
             link.expires_ns = expires
@@ -247,7 +251,7 @@ class Sessions:
 
 def _key(record: bytes) -> int:
     """The remote endpoint of a packed session as one integer."""
-    remote, remote_port = struct.unpack_from("<IH", record)
+    remote, remote_port = _ENDPOINT.unpack_from(record)
     return int(remote << 16 | remote_port)
 
 
@@ -287,9 +291,9 @@ def _learn_window(session: _Session, segment: Segment) -> None:
         session.acknowledged, session.edge = segment.acknowledgment, edge
         session.scale |= _KNOWN
         return
-    if _is_after(segment.acknowledgment, session.acknowledged):
+    if segment.acknowledgment != session.acknowledged and _is_after(segment.acknowledgment, session.acknowledged):
         session.acknowledged = segment.acknowledgment
-    if _is_after(edge, session.edge):
+    if edge != session.edge and _is_after(edge, session.edge):
         session.edge = edge
 
 

@@ -27,6 +27,7 @@ from alias.types import NEVER_NS, AliasSettings, Egress, Forward, Link, Linked, 
 from wire.drop import Drop
 from wire.ipv4 import ICMP, ICMP_QUERIES, ICMP_QUERY_REQUESTS, TCP, UDP, Packet
 from wire.tcp import ACK, RST, SYN, Segment
+from wire.units import earliest
 
 EVENTS = 4096
 """How many events wait for `take_events`; of more the newest."""
@@ -48,7 +49,8 @@ class _Host:
 class Aliases:
     """All links of the gateway. `packet` is always whole or a first fragment, its transport header read
     (`wire.ipv4.read_transport`) and its source or destination not yet rewritten. Call `tick` when its deadline has come
-    and before packets of that time; `take_events` after what may make or end links."""
+    and before packets of that time; `take_events` after what may make or end links, where there are `events`.
+    `tells_new_links`: False where nobody wants to hear of those."""
 
     def __init__(
         self,
@@ -73,11 +75,12 @@ class Aliases:
         self._remotes = Remotes(0)
         self._strangers = Strangers()
         self._identifications = Identifications(rng)
-        self._events: deque[Linked | Unlinked] = deque(maxlen=EVENTS)
+        self.events: deque[Linked | Unlinked] = deque(maxlen=EVENTS)
+        self.tells_new_links = True
         self._apply(settings)
         self._reserve(reserved)
         self._forward(forwards, 0)
-        self._events.clear()
+        self.events.clear()
 
     def _apply(self, settings: AliasSettings) -> None:
         """What other objects need to know of the settings."""
@@ -114,14 +117,14 @@ class Aliases:
                     return Drop.ALIAS_NO_STATE
                 asks = kind in ICMP_QUERY_REQUESTS
         if link is not None and now >= link.expires_ns:
-            self._events.append(self._end(link, now))
+            self.events.append(self._end(link, now))
             link = None
         is_new = link is None
         if link is None:
             if flags & RST or not asks:
                 return Drop.ALIAS_NO_STATE
             opened = self._open(egress, packet, space, now)
-            if isinstance(opened, Drop):
+            if not isinstance(opened, Link):
                 return opened
             link = opened
         elif space is None and link.inside != packet.source:
@@ -157,7 +160,7 @@ class Aliases:
         if link is None:
             return Drop.ALIAS_NO_LINK
         if now >= link.expires_ns:
-            self._events.append(self._end(link, now))
+            self.events.append(self._end(link, now))
             return Drop.ALIAS_NO_LINK
         is_static = link.expires_ns == NEVER_NS
         if self._by_address and not hairpin and not is_static and not admits(link, packet.source):
@@ -265,18 +268,15 @@ class Aliases:
 
     def next_deadline(self) -> int | None:
         """When `tick` should run next, at or before the next expiry; None while nothing waits."""
-        links, strangers = self._expiry.next_deadline(), self._strangers.next_deadline()
-        if links is None or strangers is None:
-            return strangers if links is None else links
-        return min(links, strangers)
+        return earliest(self._expiry.next_deadline(), self._strangers.next_deadline())
 
     # What operators ask for
 
     def take_events(self) -> list[Linked | Unlinked]:
         """Links made and ended since the last call (the newest `EVENTS`), without those that `tick` has returned. The
         static links of the start are not told."""
-        events = list(self._events)
-        self._events.clear()
+        events = list(self.events)
+        self.events.clear()
         return events
 
     def __len__(self) -> int:
@@ -306,7 +306,7 @@ class Aliases:
             if link.expires_ns != NEVER_NS and (insides is None or link.inside in insides)
         ]
         for link in ended:
-            self._events.append(self._end(link, now))
+            self.events.append(self._end(link, now))
         self._expiry = Expiry()  # a calendar that does not keep the ended ones in memory
         for link in self.links(0):
             link.due = None
@@ -337,7 +337,7 @@ class Aliases:
         protocol = packet.protocol
         refusal = self._refusal(packet.source)
         if refusal is not None:
-            self._events += [self._end(link, now) for link in self._expiry.due(now)]
+            self.events += [self._end(link, now) for link in self._expiry.due(now)]
             refusal = self._refusal(packet.source)
             if refusal is not None:
                 return refusal
@@ -358,7 +358,8 @@ class Aliases:
         self._count += 1
         host.links += 1
         self._hosts[inside] = host
-        self._events.append(Linked(link))
+        if self.tells_new_links:
+            self.events.append(Linked(link))
         return link
 
     def _refusal(self, inside: int) -> Drop | None:
@@ -413,7 +414,7 @@ class Aliases:
         for key, link in list(self._static.items()):
             forward = wanted.get(key)
             if forward is None or (forward.inside, forward.inside_port) != (link.inside, link.inside_port):
-                self._events.append(self._end(link, now))
+                self.events.append(self._end(link, now))
                 del self._static[key]
                 self._fall_back(link)
         for forward in reversed(forwards):  # of several forwards to one inside endpoint the first names what it sends
@@ -427,12 +428,12 @@ class Aliases:
         """The permanent link of a forward; a link that has its port by chance ends."""
         evicted = space.by_port.get(forward.outside_port)
         if evicted is not None:
-            self._events.append(self._end(evicted, now))
+            self.events.append(self._end(evicted, now))
         link = Link(forward.on, forward.protocol, forward.inside, forward.inside_port, forward.outside_port, 0, now)
         link.state = "static"
         link.expires_ns = NEVER_NS
         space.take(link)
-        self._events.append(Linked(link))
+        self.events.append(Linked(link))
         return link
 
     def _fall_back(self, link: Link) -> None:

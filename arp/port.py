@@ -15,6 +15,7 @@ from arp.effects import ArpEffect, Entry, Transmit
 from arp.resolver import Resolver
 from arp.responder import Responder
 from arp.waiting import WaitingLimits
+from wire.units import earliest
 
 _DEFAULT_LIMITS: Final = WaitingLimits()
 
@@ -24,9 +25,12 @@ class ArpPort:
 
     `address`: our own; `prefix_length`: 8 to 32; `mac`: ours, six bytes; `static`: the operator's entries
     (`ValueError` where one is impossible); `rng`: for the pauses of RFC 5227. `now` is in ns and never runs backwards.
+
+    `lookup(address, now)` is the hot path: the MAC address of a next hop, and the note that it is in use; None: `hold`
+    the frame. It is the resolver's own function. `slots`: of the table, one for each address of the subnet.
     """
 
-    __slots__ = ("_announcer", "_resolver", "_responder", "address", "mac", "prefix_length")
+    __slots__ = ("_announcer", "_resolver", "_responder", "address", "lookup", "mac", "prefix_length", "slots")
 
     def __init__(
         self,
@@ -44,6 +48,8 @@ class ArpPort:
         self._resolver = Resolver(address, prefix_length, mac, limits)
         self._announcer = Announcer(address, mac, rng)
         self._responder = Responder(self._resolver, self._announcer)
+        self.lookup = self._resolver.lookup
+        self.slots = self._resolver.table.slots
         for host, host_mac in static.items():
             self._resolver.add(host, host_mac)
 
@@ -52,10 +58,6 @@ class ArpPort:
     def is_resolvable(self, address: int) -> bool:
         """True for a host address of the subnet other than our own: a next hop that may be asked for."""
         return self._resolver.is_resolvable(address)
-
-    def lookup(self, address: int, now: int) -> bytes | None:
-        """The MAC address of a next hop, and the note that it is in use; None: `hold` the frame."""
-        return self._resolver.lookup(address, now)
 
     def hold(self, address: int, waiting: object, size_bytes: int, now: int) -> list[ArpEffect]:
         """Keep `waiting` until the next hop is known, and ask for it; it comes back in a `Release` or a `GaveUp`."""
@@ -84,8 +86,7 @@ class ArpPort:
 
     def next_deadline(self) -> int | None:
         """When the earliest timer fires, in ns, exactly; None where none runs."""
-        deadlines = (self._resolver.next_deadline(), self._announcer.next_deadline())
-        return min((due for due in deadlines if due is not None), default=None)
+        return earliest(self._resolver.next_deadline(), self._announcer.next_deadline())
 
     # The operator
 
@@ -121,11 +122,6 @@ class ArpPort:
         return self._resolver.table.words
 
     # Figures
-
-    @property
-    def slots(self) -> int:
-        """Slots of the table: one for each address of the subnet."""
-        return self._resolver.table.slots
 
     @property
     def used(self) -> int:

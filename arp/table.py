@@ -74,7 +74,7 @@ class ArpTable:
     mapping is private), and so does `copy.deepcopy`.
     """
 
-    __slots__ = ("_heads", "_tails", "_words", "prefix_length", "slots", "used")
+    __slots__ = ("_due", "_heads", "_is_due_known", "_tails", "_words", "prefix_length", "slots", "used")
 
     def __init__(self, prefix_length: int) -> None:
         if not 8 <= prefix_length <= 32:
@@ -86,6 +86,8 @@ class ArpTable:
         self._words = memoryview(memory).cast("Q")
         self._heads = [0] * len(_STATES)  # index + 1 of the first of each queue, 0: it is empty
         self._tails = [0] * len(_STATES)
+        self._due: tuple[int, int] | None = None  # what `next_due` found, until a queue changes
+        self._is_due_known = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ArpTable:
         twin = ArpTable(self.prefix_length)
@@ -196,6 +198,8 @@ class ArpTable:
 
     def next_due(self) -> tuple[int, int] | None:
         """(when, index) of the earliest timer, None where no slot is in a queue."""
+        if self._is_due_known:
+            return self._due
         first: tuple[int, int] | None = None
         for state, lifetime_ns in LIFETIME_NS.items():
             head = self._heads[state]
@@ -203,6 +207,7 @@ class ArpTable:
                 due = self._words[(head - 1) * 4 + _SINCE] + lifetime_ns
                 if first is None or due < first[0]:
                     first = due, head - 1
+        self._due, self._is_due_known = first, True
         return first
 
     def queued(self, state: State) -> Iterator[int]:
@@ -213,6 +218,8 @@ class ArpTable:
             at = self._words[(at - 1) * 4 + _LINKS] >> 32
 
     def _leave_queue(self, index: int) -> None:
+        """Out of the queue of its state, if it is in one. Every change of a queue begins here."""
+        self._is_due_known = False
         at = index * 4
         state = _STATES[self._words[at] >> _STATE_SHIFT & 15]
         if state not in LIFETIME_NS:

@@ -12,6 +12,7 @@ import gc
 import json
 import random
 import resource
+import struct
 import sys
 import tempfile
 import time
@@ -37,11 +38,13 @@ from wire import ipv4
 from wire.checksum import checksum, pseudo_header_sum
 from wire.ipv4 import Packet
 from wire.offload import GSO_TCPV4, Offload
+from wire.tcp import ACK, FIN, PSH, SYN
 from wire.units import SECOND_NS, address_int
 
 LAN_HOST = address_int("192.168.200.10")
 REMOTE = address_int("203.0.113.5")
 ETHERNET = bytes.fromhex("02000000c80202aa0000000a0800")
+ETHERNET_BACK = bytes.fromhex("02000000010202aa000000010800")
 
 
 def measured(name: str, unit: str, rounds: int, once: Callable[[], float]) -> Figure:
@@ -59,6 +62,33 @@ def udp(source_port: int, payload: bytes = b"x" * 18) -> bytes:
     check = checksum(body, pseudo_header_sum(LAN_HOST, REMOTE, ipv4.UDP, len(body)))
     body = body[:6] + check.to_bytes(2, "big") + body[8:]
     return ipv4.header(LAN_HOST, REMOTE, ipv4.UDP, len(body), flags=ipv4.DONT_FRAGMENT) + body
+
+
+def connection(source_port: int) -> list[tuple[str, bytes]]:
+    """One TCP connection of the LAN host, (port, frame) in order: SYN, SYN+ACK, ACK, data, FIN, FIN, ACK. Behind the
+    NAT it keeps its source port, as the first to ask for it."""
+    outside, mss = address_int("192.168.1.2"), bytes.fromhex("020405b4")
+    ports, reply_ports = struct.pack("!HH", source_port, 80), struct.pack("!HH", 80, source_port)
+
+    def tcp(is_reply: bool, flags: int, sequence: int, acknowledgment: int, tail: bytes = b"") -> tuple[str, bytes]:
+        source, destination = (REMOTE, outside) if is_reply else (LAN_HOST, REMOTE)
+        offset = 6 if flags & SYN else 5
+        body = reply_ports if is_reply else ports
+        body += struct.pack("!IIBBHHH", sequence, acknowledgment, offset << 4, flags, 64_000, 0, 0) + tail
+        check = checksum(body, pseudo_header_sum(source, destination, ipv4.TCP, len(body)))
+        body = body[:16] + check.to_bytes(2, "big") + body[18:]
+        packet = ipv4.header(source, destination, ipv4.TCP, len(body), flags=ipv4.DONT_FRAGMENT) + body
+        return ("tap1", ETHERNET_BACK + packet) if is_reply else ("tap0", ETHERNET + packet)
+
+    return [
+        tcp(False, SYN, 100, 0, mss),
+        tcp(True, SYN | ACK, 500, 101, mss),
+        tcp(False, ACK, 101, 501),
+        tcp(False, PSH | ACK, 101, 501, b"x" * 100),
+        tcp(False, FIN | ACK, 201, 501),
+        tcp(True, FIN | ACK, 501, 202),
+        tcp(False, ACK, 202, 502),
+    ]
 
 
 def super_frame() -> tuple[bytes, Offload]:
@@ -152,6 +182,17 @@ def figures(rounds: int) -> list[Figure]:
             return len(frames) / (time.perf_counter() - started) / 1e3
 
         found.append(measured("new UDP flows through the whole walk", "k/s", rounds, new_flows))
+
+        def new_connections() -> float:
+            fresh = gateway_in(folder, 100)
+            frames = [frame for port in range(1024, 4024) for frame in connection(port)]
+            started = time.perf_counter()
+            sent = sum(len(fresh.receive(port, frame, 0)) for port, frame in frames)
+            seconds = time.perf_counter() - started
+            assert sent == len(frames), "a frame of a connection was not forwarded"
+            return 3_000 / seconds / 1e3
+
+        found.append(measured("new TCP connections through the walk", "k/s", rounds, new_connections))
 
         def link_memory() -> float:
             tracemalloc.start()

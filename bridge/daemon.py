@@ -39,7 +39,7 @@ from bridge.ports.base import Kind, Port, PortError, PortGone
 from bridge.ports.bursts import Bursts
 from bridge.ports.datagrams import DatagramSocket
 from bridge.ports.link import default_gateway, open_ports
-from bridge.privileges import drop_capabilities, forbid_core_dumps, keep_freed_memory
+from bridge.privileges import collect_rarely, drop_capabilities, forbid_core_dumps, keep_freed_memory
 from bridge.routing import announced_layers, routes_from
 from bridge.stamps import StampFile
 from bridge.uplink import Uplink
@@ -77,7 +77,9 @@ def run(config_path: Path, socket_path: Path | None = None) -> int:
     try:
         keep_freed_memory()
         with ExitStack() as stack:
-            return Daemon(config_path, setup, socket_path or setup.config.control.socket, stack).serve()
+            daemon = Daemon(config_path, setup, socket_path or setup.config.control.socket, stack)
+            collect_rarely()
+            return daemon.serve()
     except (AlreadyRunning, PortError, Refused) as error:
         for line in str(error).splitlines():
             log.error("%s", line)

@@ -10,9 +10,11 @@ RFC 1812 5.2 (forwarding), RFC 1191 (`_fit`), RFC 4787, 5382 and 5508 through `a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from alias import rewrite
 from alias.table import Aliases
-from alias.types import Egress, Unanswered
+from alias.types import Egress, Link, Unanswered
 from bridge.alias_settings import forwards_from
 from bridge.config import Config
 from bridge.error_paths import error_from_inside, error_from_outside, error_hairpin
@@ -103,21 +105,24 @@ class Decision:
         if packet.ttl <= 1:
             return self._expired(arrival, now)
         target = self.routes.target(destination)
-        back = self.returns.way_back(packet, now) if self.returns else None
-        self._out.say("route", "{} -> {}", destination, target)
+        back = self.returns.way_back(packet, now) if self.returns.ports else None
+        if self._out.tracing is not None:
+            self._out.say("route", "{} -> {}", destination, target)
         if back is not None:
             target = back
             self._out.say("route", "the answer to a visitor of a static forward: {}", back)
         if target == "unreachable":
             self._out.error(arrival, errors.UNREACHABLE, errors.NET, now)
             return Drop.ROUTE_UNREACHABLE
-        out = self._interfaces.get(target.partition(":")[0])
+        out, port = self._interfaces.get(target), target
         if out is None:
-            return Drop.PORT_ABSENT
-        node = node_of(target)
-        port = target if node is None else self._reachable(arrival, node, now)
-        if isinstance(port, Drop):
-            return port
+            node, out = node_of(target), self._vpn
+            if node is None or out is None:
+                return Drop.PORT_ABSENT
+            reachable = self._reachable(arrival, node, now)
+            if isinstance(reachable, Drop):
+                return reachable
+            port = reachable
         if came_by is self._tun0:
             if out is self._tun0:
                 return Drop.ROUTE_REFLECTED
@@ -149,12 +154,13 @@ class Decision:
         if packet.protocol == ipv4.ICMP and packet.data[packet.header_bytes] not in ipv4.ICMP_QUERIES:
             return error_from_inside(self._aliases, arrival, port, out)
         link = self._aliases.outbound(egress, packet, now)
-        if isinstance(link, Drop):
+        if not isinstance(link, Link):
             if link in (Drop.ALIAS_NO_PORT, Drop.ALIAS_TABLE_FULL, Drop.ALIAS_HOST_LIMIT):
                 self._out.error(arrival, errors.UNREACHABLE, errors.PROHIBITED, now)
             return link
         inside, outside = (link.inside, link.inside_port), (out.address, link.outside_port)
-        self._out.say("alias", "{} is {} on {}, {}", inside, outside, out.name, link.state)
+        if self._out.tracing is not None:
+            self._out.say("alias", "{} is {} on {}, {}", inside, outside, out.name, link.state)
         return Path(
             port,
             out,
@@ -226,7 +232,7 @@ class Decision:
                     arrival, error_from_outside(self._aliases, arrival, came_by, self.openings.side_of), now
                 )
         link = self._aliases.inbound(egress, packet, now)
-        if isinstance(link, Drop):
+        if not isinstance(link, Link):
             if link in (Drop.ALIAS_NO_LINK, Drop.ALIAS_FILTERED):
                 self._aliases.unsolicited(egress, packet, now)
             self._out.say("alias", "no link for {}", (packet.destination, packet.destination_port))
@@ -242,7 +248,8 @@ class Decision:
         if drop is not None:
             return drop
         near, far = (link.inside, link.inside_port), (packet.source, packet.source_port)
-        self._out.say("alias", "{} is {}, {}", (packet.destination, packet.destination_port), near, link.state)
+        if self._out.tracing is not None:
+            self._out.say("alias", "{} is {}, {}", (packet.destination, packet.destination_port), near, link.state)
         if link.is_static and (inside.interface is self._vpn or self._port_towards(packet.source) != arrival.port):
             until = now + idle_ns(self._config.alias, packet.protocol)
             self.returns.came((packet.protocol, *near, *far), arrival.port, until)
@@ -288,7 +295,10 @@ class Decision:
     def _fit(self, arrival: Arrival, port: str, out: Interface, now: int) -> Drop | None:
         """RFC 1191: a packet with DF that is too big for its egress is refused with the right MTU."""
         packet = arrival.packet
-        if not packet.dont_fragment or wire_bytes(packet) <= (mtu_bytes := self._out.mtu_towards(port, out)):
+        if not packet.dont_fragment:
+            return None
+        mtu_bytes = self._out.mtu_towards(port, out)
+        if len(packet.data) <= mtu_bytes or wire_bytes(packet) <= mtu_bytes:
             return None
         self._out.error(arrival, errors.UNREACHABLE, errors.FRAGMENTATION_NEEDED, now, rest=mtu_bytes)
         return Drop.IP_TOO_BIG
@@ -338,7 +348,8 @@ class Decision:
         if isinstance(link, Drop):
             return link
         self._out.say("alias", "hairpin to {}", (link.inside, link.inside_port))
-        return near._replace(port=inside.port, interface=inside.interface, destination=(link.inside, link.inside_port))
+        turned = (link.inside, link.inside_port)
+        return replace(near, port=inside.port, interface=inside.interface, destination=turned)
 
     def syn_unanswered(self, syn: Unanswered, now: int) -> None:
         """RFC 5382 REQ-4: six seconds without a SYN from inside: the stranger hears 3/3."""

@@ -23,7 +23,6 @@ from bridge.interface import is_ethernet
 from bridge.outgoing import end_text, protocol_name
 from bridge.peers import endpoint_text, prefix_of
 from bridge.replay import Misuse, port_name
-from bridge.summary import summary
 from route.table import RouteTable, node_of
 from tunnel.effects import Status
 from wire.ethernet import IPV4_TYPE
@@ -382,6 +381,8 @@ def trace(gateway: Gateway, arguments: Arguments, now: int) -> Document:
         data = gateway.interfaces[port].mac + _TRACED_SOURCE + IPV4_TYPE + data
     elif ethernet and link_type != LINK_ETHERNET:
         raise Refused(FAILED, f"{port} carries Ethernet (link type 1), the frame has {link_type}")
+    from bridge.summary import summary  # noqa: PLC0415 - dpkt, for the child that answers this, not for the daemon
+
     told = gateway.trace(port, data, now)
     return _document(
         steps=[{"room": room, "says": says} for room, says in told.steps],

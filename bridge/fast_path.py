@@ -121,10 +121,11 @@ class FastPath:
                 return
         protocol = received.protocol
         before = path.flow or ends_of(received)
-        after = (
-            *(before[:2] if source is None else source),
-            *(before[2:] if destination is None else destination),
-        )
+        after = before
+        if source is not None:
+            after = (*source, after[2], after[3])
+        if destination is not None:
+            after = (after[0], after[1], *destination)
         if protocol == ICMP:  # one identifier, wherever it was rewritten, and the type
             after = (after[0], after[1] if destination is None else after[3], after[2], before[3])
         flags = NEAR_SENDS if path.inside[0] == received.source else 0

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from alias import quote as quotes
 from alias import rewrite
@@ -40,6 +41,7 @@ from wire import ethernet, ipv4, tcp
 from wire.drop import Drop
 from wire.ipv4 import Packet
 from wire.offload import Offload
+from wire.units import earliest
 
 
 class Gateway:
@@ -63,7 +65,7 @@ class Gateway:
         self.fragments: FragmentStore[Path | Answer, Arrival] = FragmentStore()
         self.reassembly = Reassembly()
         self.started_ns = 0
-        self._events = events
+        self._events = self.aliases.tells_new_links = events
         self.out = Outgoing(self.interfaces, rng.randrange(0x10000), events=events)
         self.counters = self.out.counters
         self.decision = Decision(config, routes, self.interfaces, self.aliases, self.out)
@@ -97,7 +99,7 @@ class Gateway:
     ) -> list[Effect]:
         """Walk one frame. `port`: `tap0`, `tap1`, `tun0`, `vpn` or `vpn:NODE`; `now` in ns, never backwards."""
         effects = self.out.effects = []
-        interface = self._interface_of(port)
+        interface = self.interfaces.get(port) or self._interface_of(port)
         counters = self.counters.ports[interface.name]
         counters.rx_packets += 1
         counters.rx_bytes += len(frame)
@@ -107,7 +109,8 @@ class Gateway:
             drop = self._ethernet(port, interface, bytes(frame), offload, now)
         if drop is not None:
             self.out.dropped(port, drop)
-        self._tell_links()
+        if self.aliases.events:
+            self._tell_links()
         return effects
 
     def tick(self, now: int) -> list[Effect]:
@@ -129,10 +132,11 @@ class Gateway:
 
     def next_deadline(self) -> int | None:
         """When `tick` has something to do, in ns; None where nothing waits."""
-        deadlines = [table.next_deadline() for table in self.arp.values()]
-        deadlines += [self.aliases.next_deadline(), self.fragments.next_deadline(), self.reassembly.next_deadline()]
-        deadlines.append(self.fast.due_ns)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        due = earliest(self.aliases.next_deadline(), self.fragments.next_deadline())
+        due = earliest(due, earliest(self.reassembly.next_deadline(), self.fast.due_ns))
+        for table in self.arp.values():
+            due = earliest(due, table.next_deadline())
+        return due
 
     def reconfigure(self, config: Config, routes: RouteTable, now: int) -> list[Effect]:
         """Take a new configuration whose ports are the same: lists, routes, alias, forwards, ICMP, static ARP.
@@ -281,10 +285,10 @@ class Gateway:
         if len(frame) < ethernet.HEADER_BYTES:
             return Drop.ETH_SHORT
         destination, source = frame[:6], frame[6:12]
-        group = ethernet.is_group(destination)
-        if not group and destination != interface.mac:
+        group = destination != interface.mac
+        if group and not ethernet.is_group(destination):
             return Drop.ETH_NOT_FOR_US
-        if ethernet.is_group(source) or source in (interface.mac, ethernet.NO_MAC):
+        if source[0] & 1 or source in (interface.mac, ethernet.NO_MAC):
             return Drop.ETH_SOURCE
         kind = frame[12:14]
         if kind == ethernet.IPV4_TYPE:
@@ -314,11 +318,12 @@ class Gateway:
         if interface.arp is None and len(frame) and frame[0] >> 4 == 6:
             return self._other_ethertype(ethernet.ETHERTYPE_IPV6)
         packet = ipv4.parse(frame, start, claims)
-        if isinstance(packet, Drop):
+        if not isinstance(packet, Packet):
             return packet
         if claims is not None and not claims_hold(packet, claims):
             return Drop.PORT_MALFORMED
-        self.out.say("wire", "{}", packet)
+        if self.out.tracing is not None:
+            self.out.say("wire", "{}", packet)
         arrival = Arrival(port, interface, packet, group)
         drop = self.admission.source_fault(arrival) or self.admission.destination_fault(arrival)
         if drop is not None:
@@ -374,9 +379,9 @@ class Gateway:
             self._give_up((Drop.FRAGMENT_DATAGRAM_DROPPED, item) for item in self.fragments.refuse(key, now))
             return decision
         if isinstance(decision, Path):
-            decision = decision._replace(flow=ends_of(packet))
+            decision = replace(decision, flow=ends_of(packet))
             if decision.egress is not None:
-                decision = decision._replace(identification=self.aliases.identification(decision.egress, packet, now))
+                decision = replace(decision, identification=self.aliases.identification(decision.egress, packet, now))
         waiting = self.fragments.settle(key, decision, now)
         drop = self._follow(arrival, decision, now)
         for later in waiting:
@@ -413,7 +418,7 @@ class Gateway:
             if received.dont_fragment and len(received.data) > mtu_bytes:
                 return Drop.IP_TOO_BIG
         packet = received.copy()
-        ipv4.set_ttl(packet, received.ttl - 1)
+        rewrite.forward(packet, received.ttl - 1, path.source, path.destination)
         if path.quoted is not None and not packet.offset_bytes:
             quote, quoted_source, quoted_destination = path.quoted
             quotes.rewrite_quote(
@@ -423,19 +428,17 @@ class Gateway:
                 destination=quoted_destination,
                 identification=path.quoted_identification,
             )
-        if path.source is not None:
-            rewrite.source(packet, *path.source)
-        if path.destination is not None:
-            rewrite.destination(packet, *path.destination)
         identification = path.identification
         if path.egress is not None and identification is None and not received.dont_fragment:
             identification = self.aliases.identification(path.egress, received, now)
         if identification is not None and identification != received.identification:
             ipv4.set_identification(packet, identification)
-        if packet.protocol == ipv4.TCP and not packet.offset_bytes:
+        if packet.protocol == ipv4.TCP and not packet.offset_bytes and tcp.opens(packet):
             ways = (arrival.port, arrival.interface), (path.port, out)
             tcp.clamp_mss(packet, min(self.out.segment_bytes(*way) for way in ways) - 40)
         self.fast.learn(arrival, path, packet, now)
+        if len(packet.data) <= mtu_bytes:
+            return self.out.emit(path.port, out, packet, arrival, now)
         drop: Drop | None = None
         for piece in pieces(packet, mtu_bytes):
             drop = self.out.emit(path.port, out, piece, arrival, now) or drop
@@ -453,7 +456,8 @@ class Gateway:
     # Telling
 
     def _tell_links(self) -> None:
-        events = self.aliases.take_events()  # taken in any case, or they would pile up
-        if self._events:
-            for event in events:
-                self.out.link_changed(event)
+        if not self._events:
+            self.aliases.events.clear()
+            return
+        for event in self.aliases.take_events():
+            self.out.link_changed(event)

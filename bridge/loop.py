@@ -31,7 +31,7 @@ from bridge.ports.base import Arrival, Port, PortGone
 from bridge.ports.bursts import Bursts, Queued
 from wire.drop import Drop
 from wire.offload import Offload
-from wire.units import SECOND_NS
+from wire.units import SECOND_NS, earliest
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +168,10 @@ class Loop:
 
     def turn(self, longest_s: float | None = None) -> None:
         """Wait for something, at most until the next deadline (or `longest_s`), and do what there is to do once."""
-        ready = self._epoll.poll(self._timeout(longest_s))
+        with self.lock:
+            deadline = self._walk_deadline()  # once a turn: one that these frames bring closer is the next turn's
+            timeout_s = self._timeout(deadline, longest_s)
+        ready = self._epoll.poll(timeout_s)
         with self.lock:
             for fd, events in ready:
                 port = self._ports.get(fd)
@@ -178,7 +181,7 @@ class Loop:
                 callback = self._callbacks.get(fd)  # None where an earlier callback of this turn removed it
                 if callback is not None:
                     self._call(partial(callback, events))
-            self._fire()
+            self._fire(deadline)
             self._settle()
 
     def close(self) -> None:
@@ -331,9 +334,8 @@ class Loop:
         for callback in self._after:
             self._call(callback)
 
-    def _fire(self) -> None:
-        """Timers of the walk, then those of the process."""
-        deadline = self._walk_deadline()
+    def _fire(self, deadline: int | None) -> None:
+        """Timers of the walk, the first of which is due at `deadline`, then those of the process."""
         now = self.clock()
         if deadline is not None and deadline <= now:
             try:
@@ -358,13 +360,13 @@ class Loop:
 
     def _deadline(self) -> int | None:
         """When the loop has something to do, whatever comes until then."""
-        deadline = self._walk_deadline()
-        if self._timers and (deadline is None or self._timers[0][0] < deadline):
-            deadline = self._timers[0][0]
-        return deadline
+        return self._or_timer(self._walk_deadline())
 
-    def _timeout(self, longest_s: float | None) -> float | None:
-        deadline = self._deadline()
+    def _or_timer(self, deadline: int | None) -> int | None:
+        return earliest(deadline, self._timers[0][0] if self._timers else None)
+
+    def _timeout(self, deadline: int | None, longest_s: float | None) -> float | None:
+        deadline = self._or_timer(deadline)
         if deadline is None:
             return longest_s
         until_s = max(deadline - self.clock(), 0) / SECOND_NS  # epoll rounds up to milliseconds: never early

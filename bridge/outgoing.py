@@ -209,7 +209,7 @@ class Outgoing:
 
     def next_hop(self, out: Interface, destination: int) -> int:
         """The address of whom a packet on a tap is handed to."""
-        return destination if out.is_on_link(destination) or not out.gateway else out.gateway
+        return out.gateway if out.gateway and not out.is_on_link(destination) else destination
 
     def emit(self, port: str, out: Interface, packet: Packet, arrival: Arrival | None, now: int) -> Drop | None:
         """Put a packet on a port, on a tap to its next hop's MAC address; it waits where that is not known yet."""
@@ -219,8 +219,9 @@ class Outgoing:
         next_hop = self.next_hop(out, packet.destination)
         mac = out.arp.lookup(next_hop, now)
         if mac is not None:
-            self.say("arp", "{} is at {}", next_hop, mac)
-            self.send(port, out, mac + out.mac + ethernet.IPV4_TYPE + packet.data, packet.offload)
+            if self.tracing is not None:
+                self.say("arp", "{} is at {}", next_hop, mac)
+            self.send(port, out, b"".join((mac, out.mac, ethernet.IPV4_TYPE, packet.data)), packet.offload)
             return None
         if not out.arp.is_resolvable(next_hop):
             if arrival is not None:

@@ -1,7 +1,12 @@
-"""The values that the walk hands on: a packet as it came in, and what was decided for it."""
+"""The values that the walk hands on: a packet as it came in, and what was decided for it. Nobody changes them.
+
+`Arrival` and `Path` are classes with slots because every packet makes them and reads them again and again, which takes
+two thirds of a tuple's time.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from alias.quote import Quote
@@ -18,7 +23,8 @@ class Side(NamedTuple):
     interface: Interface
 
 
-class Arrival(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Arrival:
     """A checked packet, as it came in. `packet` is never changed: errors quote it as its sender's side knows it."""
 
     port: str
@@ -33,7 +39,8 @@ class Arrival(NamedTuple):
         return self.port, packet.source, packet.destination, packet.protocol, packet.identification
 
 
-class Path(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Path:
     """What the walk decided for a packet, and for the later fragments of its datagram: where it leaves and what is
     rewritten. `source` and `destination` are (address, port); `quoted` holds both for the packet inside an ICMP error,
     `quoted_identification` its IP identification.

@@ -27,7 +27,6 @@ from bridge.config_fields import is_node_name
 from bridge.effects import Effect, Send
 from bridge.gateway import Gateway
 from bridge.interface import is_ethernet
-from bridge.summary import summary
 from route.table import RouteTable, node_of
 from wire import offload, pcap
 from wire.ethernet import HEADER_BYTES
@@ -205,6 +204,8 @@ class _Walk:
             self._told_frame(port, "tx", bytes(frame))
 
     def _told_frame(self, port: str, event: str, frame: bytes) -> None:
+        from bridge.summary import summary  # noqa: PLC0415 - dpkt, which the daemon's start does not wait for
+
         line = summary(frame, ethernet=port in self._ethernet)
         self._told(port, event, {"bytes": len(frame), "summary": line})
 

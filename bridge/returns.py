@@ -22,36 +22,37 @@ Ends = tuple[int, int, int, int, int]
 
 
 class Returns:
-    """Visitors that came by another port than the table's, at most `VISITORS`; the one silent for longest gives way."""
+    """Visitors that came by another port than the table's, at most `VISITORS`; the one silent for longest gives way.
+    `ports`: where each came by, and when that is forgotten."""
 
     def __init__(self) -> None:
-        self._ports: dict[Ends, tuple[str, int]] = {}  # where it came by, and when it is forgotten
+        self.ports: dict[Ends, tuple[str, int]] = {}
 
     def __len__(self) -> int:
-        return len(self._ports)
+        return len(self.ports)
 
     def came(self, ends: Ends, port: str, until: int) -> None:
         """A visitor's packet came by `port`; it is remembered until the time `until` in ns."""
-        self._ports.pop(ends, None)
-        if len(self._ports) >= VISITORS:
-            del self._ports[next(iter(self._ports))]
-        self._ports[ends] = (port, until)
+        self.ports.pop(ends, None)
+        if len(self.ports) >= VISITORS:
+            del self.ports[next(iter(self.ports))]
+        self.ports[ends] = (port, until)
 
     def way_back(self, packet: Packet, now: int) -> str | None:
         """The port for a packet (or an ICMP error) from inside to a visitor; None where the table decides."""
         ends = ends_of(packet)
-        known = self._ports.get(ends) if ends is not None else None
+        known = self.ports.get(ends) if ends is not None else None
         if known is None or ends is None:
             return None
         port, until = known
         if until > now:
             return port
-        del self._ports[ends]
+        del self.ports[ends]
         return None
 
     def keep(self, is_forwarded: Callable[[Ends, str], bool]) -> None:
         """Forget the visitors of forwards that are no more."""
-        self._ports = {ends: known for ends, known in self._ports.items() if is_forwarded(ends, known[0])}
+        self.ports = {ends: known for ends, known in self.ports.items() if is_forwarded(ends, known[0])}
 
 
 def ends_of(packet: Packet) -> Ends | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from wire.checksum import apply, checksum, delta16, ones_sum
+from wire.checksum import apply, checksum, delta16
 from wire.drop import Drop
 from wire.offload import Offload
 
@@ -18,20 +18,23 @@ ICMP, IGMP, TCP, UDP, GRE, ESP, DCCP, SCTP, UDPLITE = 1, 2, 6, 17, 47, 50, 33, 1
 DONT_FRAGMENT = 0x4000
 MORE_FRAGMENTS = 0x2000
 BROADCAST = 0xFFFFFFFF
+_FRAGMENT = 0x3FFF  # more fragments, or an offset
 
 OPTION_END, OPTION_NOP, OPTION_LSRR, OPTION_SSRR = 0, 1, 131, 137
 _COPIED = 0x80
 
 _FIXED = struct.Struct("!BBHHHBBHII")
+_PORTS = struct.Struct("!HH")
 
 
 class Packet:
     """An IPv4 packet that passed `parse`, with its fields read once. `data` may be rewritten; then the fields that the
     rewrite touched are set with it (see `alias.rewrite`).
 
-    `data`: the packet without link header and padding. `header_bytes`: of the IP header. `offset_bytes`: of a
-    fragment. `source_port` and `destination_port`: TCP and UDP ports; for an ICMP query both are its identifier;
-    0 for later fragments and every other protocol. `offload`: what the port said of it, None for a plain packet.
+    `data`: the packet without link header and padding. `header_bytes`: of the IP header. `is_fragment`: a first,
+    middle or last one. `offset_bytes`: of a fragment. `source_port` and `destination_port`: TCP and UDP ports; for an
+    ICMP query both are its identifier; 0 for later fragments and every other protocol. `offload`: what the port said of
+    it, None for a plain packet.
     """
 
     __slots__ = (
@@ -41,6 +44,7 @@ class Packet:
         "dont_fragment",
         "header_bytes",
         "identification",
+        "is_fragment",
         "more_fragments",
         "offload",
         "offset_bytes",
@@ -70,14 +74,10 @@ class Packet:
         self.header_bytes = (first & 15) * 4
         self.offset_bytes = (flags & 0x1FFF) * 8
         self.more_fragments = bool(flags & MORE_FRAGMENTS)
+        self.is_fragment = bool(flags & _FRAGMENT)
         self.dont_fragment = bool(flags & DONT_FRAGMENT)
         self.source_port = 0
         self.destination_port = 0
-
-    @property
-    def is_fragment(self) -> bool:
-        """True for a first, middle or last fragment."""
-        return self.more_fragments or self.offset_bytes > 0
 
     @property
     def payload_bytes(self) -> int:
@@ -110,6 +110,7 @@ class Packet:
         twin.header_bytes = self.header_bytes
         twin.offset_bytes = self.offset_bytes
         twin.more_fragments = self.more_fragments
+        twin.is_fragment = self.is_fragment
         twin.dont_fragment = self.dont_fragment
         return twin
 
@@ -131,8 +132,11 @@ def parse(frame: bytes | bytearray | memoryview, start: int = 0, offload: Offloa
         return Drop.IP_SHORT
     first = frame[start]
     header_bytes = (first & 15) * 4
-    summed = min(max(header_bytes, MINIMUM_HEADER_BYTES), available)
-    if ones_sum(frame[start : start + summed]) != 0xFFFF:
+    summed = header_bytes
+    if not MINIMUM_HEADER_BYTES <= header_bytes <= available:
+        summed = min(max(header_bytes, MINIMUM_HEADER_BYTES), available)
+    words = int.from_bytes(frame[start : start + summed], "big")
+    if words % 0xFFFF or not words:  # `is_valid` without the call: every packet comes by here
         return Drop.IP_CHECKSUM
     if first >> 4 != 4:
         return Drop.IP_VERSION
@@ -143,7 +147,10 @@ def parse(frame: bytes | bytearray | memoryview, start: int = 0, offload: Offloa
     total_bytes = frame[start + 2] << 8 | frame[start + 3]
     if total_bytes < header_bytes or total_bytes > available:
         return Drop.IP_TOTAL_LENGTH
-    return Packet(bytearray(memoryview(frame)[start : start + total_bytes]), offload)
+    data = bytearray(frame)
+    del data[start + total_bytes :]
+    del data[:start]  # moves a pointer, not the bytes
+    return Packet(data, offload)
 
 
 def read_transport(packet: Packet) -> Drop | None:
@@ -154,8 +161,8 @@ def read_transport(packet: Packet) -> Drop | None:
     """
     if packet.offset_bytes:
         return None
-    data, start, room = packet.data, packet.header_bytes, packet.payload_bytes
-    protocol = packet.protocol
+    data, start, protocol = packet.data, packet.header_bytes, packet.protocol
+    room = len(data) - start
     if protocol == TCP:
         if room < 20:
             return Drop.TRANSPORT_SHORT
@@ -177,8 +184,7 @@ def read_transport(packet: Packet) -> Drop | None:
         return None
     else:
         return None
-    packet.source_port = data[start] << 8 | data[start + 1]
-    packet.destination_port = data[start + 2] << 8 | data[start + 3]
+    packet.source_port, packet.destination_port = _PORTS.unpack_from(data, start)
     if not packet.source_port or not packet.destination_port:
         return Drop.TRANSPORT_PORT_ZERO
     return None
@@ -205,16 +211,6 @@ def options_fault(packet: Packet) -> tuple[Drop, int] | None:
             return Drop.IP_SOURCE_ROUTE, at
         at += length
     return None
-
-
-def set_ttl(packet: Packet, ttl: int) -> None:
-    """Write another TTL, the header checksum updated incrementally."""
-    data = packet.data
-    protocol = packet.protocol
-    check = apply(data[10] << 8 | data[11], delta16(packet.ttl << 8 | protocol, ttl << 8 | protocol))
-    data[8] = ttl
-    data[10:12] = check.to_bytes(2, "big")
-    packet.ttl = ttl
 
 
 def set_identification(packet: Packet, identification: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from wire.checksum import apply, delta16
 from wire.ipv4 import Packet
@@ -12,8 +12,11 @@ FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 OPTION_END, OPTION_NOP, OPTION_MSS, OPTION_WINDOW_SCALE = 0, 1, 2, 3
 MINIMUM_MSS = 536
 
+_FROM_SEQUENCE = struct.Struct("!IIBBH")  # the TCP header from the sequence number to the window
 
-class Segment(NamedTuple):
+
+@dataclass(slots=True)
+class Segment:
     """What the state machine of a link looks at. `length`: sequence space taken, SYN and FIN included.
     `window_scale` is None unless this is a SYN that carries the option."""
 
@@ -28,14 +31,22 @@ class Segment(NamedTuple):
 def read(packet: Packet) -> Segment:
     """The segment of a packet whose transport header passed `wire.ipv4.read_transport`."""
     data, start = packet.data, packet.header_bytes
-    sequence, acknowledgment, offset, flags, window = struct.unpack_from("!IIBBH", data, start + 4)
-    length = max(len(data) - start - (offset >> 4) * 4, 0) + bool(flags & SYN) + bool(flags & FIN)
+    sequence, acknowledgment, offset, flags, window = _FROM_SEQUENCE.unpack_from(data, start + 4)
+    length = max(len(data) - start - (offset >> 4) * 4, 0)
+    if flags & FIN:
+        length += 1
     scale = None
     if flags & SYN:
+        length += 1
         at = option_offset(packet, OPTION_WINDOW_SCALE, 3)
         if at:
             scale = min(data[at + 2], 14)
     return Segment(flags, sequence, acknowledgment, window, length, scale)
+
+
+def opens(packet: Packet) -> bool:
+    """True for a SYN, the only segment with the option that `clamp_mss` looks for."""
+    return bool(packet.data[packet.header_bytes + 13] & SYN)
 
 
 def option_offset(packet: Packet, wanted: int, wanted_length: int) -> int:
@@ -65,9 +76,9 @@ def clamp_mss(packet: Packet, limit: int) -> None:
     The TCP checksum is updated incrementally; a partial one does not cover the options yet and stays. A SYN is never
     a super-frame.
     """
-    data, start = packet.data, packet.header_bytes
-    if not data[start + 13] & SYN:
+    if not opens(packet):
         return
+    data, start = packet.data, packet.header_bytes
     at = option_offset(packet, OPTION_MSS, 4)
     if not at:
         return

@@ -16,6 +16,13 @@ def seconds_ns(seconds: float) -> int:
     return round(seconds * SECOND_NS)
 
 
+def earliest(one: int | None, other: int | None) -> int | None:
+    """The earlier of two deadlines; None is one that never comes."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one if one < other else other
+
+
 def address_text(address: int) -> str:
     """A 32-bit IPv4 address as a dotted quad."""
     return f"{address >> 24}.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}"

@@ -1,0 +1,64 @@
+"""What the daemon takes for granted where it searches for garbage only rarely (`bridge.privileges.collect_rarely`)."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from bench.fuzz_frames import gateway_of, inputs
+from bridge.config import load
+from bridge.faults import ConfigError
+from bridge.loop import Loop
+from bridge.routing import routes_from
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Nothing is collected but by reference counts."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_the_walk_of_any_frames_leaves_no_cycles(tmp_path: Path, quiet: None) -> None:
+    gateway = gateway_of(tmp_path, 1)
+    frames = list(islice(inputs(random.Random(1), []), 2000))
+    gc.collect()
+    for number, (port, frame) in enumerate(frames):
+        gateway.receive(port, frame, number * 10_000_000)
+        gateway.tick(number * 10_000_000)
+    del port, frame
+    assert gc.collect() == 0
+
+
+def test_a_reload_leaves_no_cycles_whether_it_is_taken_or_not(tmp_path: Path, quiet: None) -> None:
+    gateway = gateway_of(tmp_path, 1)
+    gc.collect()
+    for number in range(2):
+        config = load(gateway.config.path, "replay")
+        gateway.reconfigure(config, routes_from(config), number)
+    assert gc.collect() == 0
+    gateway.config.path.write_text('[tap0]\naddress = "nowhere"\n')
+    with pytest.raises(ConfigError):
+        load(gateway.config.path, "replay")
+    gc.collect()  # what pytest keeps of the exception
+    assert not [found for found in gc.get_objects() if isinstance(found, ConfigError)]
+
+
+def test_a_fault_of_our_own_leaves_no_cycles(tmp_path: Path, quiet: None, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = gateway_of(tmp_path, 1)
+    loop = Loop(gateway)
+    gc.collect()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gateway, "_ip", None)
+        loop.walk("tun0", [(bytes(40), None)] * 20)
+    caplog.clear()
+    loop.close()
+    assert len(gateway.counters.drops_by_port) == 1
+    assert gc.collect() == 0
