@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.process import run
+from pyroute2 import IPRoute
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
@@ -63,7 +63,8 @@ def _become_root_of_our_own() -> None:
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"0 {user} 1")
     Path("/proc/self/gid_map").write_text(f"0 {group} 1")
-    run(["ip", "link", "set", "lo", "up"])  # this process keeps living here: let it have its loopback
+    with IPRoute() as ip:  # this process keeps living here: let it have its loopback
+        ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
 
 
 def _unshare(flags: int) -> None:

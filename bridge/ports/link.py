@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
-from bridge.ports import rtnetlink
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
 from bridge.ports.base import Kind, PortError
 from bridge.ports.device import DevicePort, open_device
 from bridge.ports.namespace import entered
-from bridge.ports.rtnetlink import NUMBER, Rtnetlink, attribute, attributes
 
 QUEUE_FRAMES = 1000
 """Frames that the kernel keeps for us (txqueuelen). A tap drops when it is full: 100 loses, 5000 was slower."""
@@ -31,13 +30,8 @@ QUEUE_FRAMES = 1000
 HALVES = ("0.0.0.0/1", "128.0.0.0/1")
 """Together a default route that beats the kernel's own and vanishes with the device."""
 
-_IFF_UP = 1
-_IFLA_ADDRESS, _IFLA_MTU, _IFLA_MASTER, _IFLA_TXQLEN, _IFLA_LINKINFO, _IFLA_AF_SPEC = 1, 4, 10, 13, 18, 26
-_IFLA_INFO_KIND = 1
-_IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
-_RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_LINK, _RTN_UNICAST = 254, 4, 253, 1
+_IN6_ADDR_GEN_MODE_NONE = 1
+_RT_SCOPE_LINK = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,31 +80,27 @@ def kernel_mac(own_mac: bytes) -> bytes:
 
 def default_gateway() -> str | None:
     """The next hop of the kernel's default route in the current namespace, the one with the lowest metric."""
-    with Rtnetlink() as netlink:
-        routes = netlink.all(rtnetlink.GETROUTE, rtnetlink.ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
-    hops: list[tuple[int, bytes]] = []
-    for route in routes:
-        _, length, _, _, table, _, _, _, _ = rtnetlink.ROUTE.unpack_from(route, rtnetlink.MESSAGE.size)
-        found = dict(attributes(route, rtnetlink.MESSAGE.size + rtnetlink.ROUTE.size))
-        if not length and table == _RT_TABLE_MAIN and _RTA_GATEWAY in found:
-            metric = NUMBER.unpack(found[_RTA_PRIORITY])[0] if _RTA_PRIORITY in found else 0
-            hops.append((metric, found[_RTA_GATEWAY]))
-    return socket.inet_ntoa(min(hops)[1]) if hops else None
+    with _netlink() as ip:
+        hops = [
+            (route.get_attr("RTA_PRIORITY") or 0, route.get_attr("RTA_GATEWAY"))
+            for route in ip.get_default_routes(family=2)
+        ]
+    return min((hop for hop in hops if hop[1]), default=(0, None))[1]
 
 
 def _obstacles(plan: DevicePlan) -> Iterator[str]:
     """What is already known to stand in the way, before anything is touched."""
     try:
-        with entered(plan.netns):
+        with entered(plan.netns), _netlink() as ip:
             where = f" in the namespace {plan.netns!r}" if plan.netns else ""
-            if _index(plan.interface):
-                yield f"{plan.port}: the interface name {plan.interface} is taken{where}{_holder(plan.interface)}"
-            if plan.bridge and not _index(plan.bridge):
+            if ip.link_lookup(ifname=plan.interface):
+                yield f"{plan.port}: the interface name {plan.interface} is taken{where}{_holder(ip, plan.interface)}"
+            if plan.bridge and not ip.link_lookup(ifname=plan.bridge):
                 yield (
                     f"{plan.port}: there is no bridge {plan.bridge}{where}; "
                     f"`ip link add {plan.bridge} type bridge` makes one"
                 )
-            elif plan.bridge and _kind_of(plan.bridge) != "bridge":
+            elif plan.bridge and _kind_of(ip, plan.bridge) != "bridge":
                 yield f"{plan.port}: {plan.bridge}{where} is no bridge"
     except PortError as error:
         yield f"{plan.port}: {error}"
@@ -118,84 +108,61 @@ def _obstacles(plan: DevicePlan) -> Iterator[str]:
 
 def _configure(plan: DevicePlan) -> None:
     """Set up the device that was just made, in the current namespace."""
-    index = _index(plan.interface)
-    what = f"MTU {plan.mtu_bytes}"
-    try:
-        with Rtnetlink() as netlink:
-            _set_link(netlink, index, _number(_IFLA_MTU, plan.mtu_bytes) + _number(_IFLA_TXQLEN, QUEUE_FRAMES))
+    with _netlink() as ip:
+        index = ip.link_lookup(ifname=plan.interface)[0]
+        what = f"MTU {plan.mtu_bytes}"
+        try:
+            ip.link("set", index=index, mtu=plan.mtu_bytes, txqlen=QUEUE_FRAMES)
             if plan.own_mac is not None:
                 what = "MAC address"
-                _set_link(netlink, index, attribute(_IFLA_ADDRESS, kernel_mac(plan.own_mac)))
-            _silence_ipv6(netlink, index)
+                ip.link("set", index=index, address=kernel_mac(plan.own_mac).hex(":"))
+            _silence_ipv6(ip, index)
             if plan.bridge is not None:
                 what = f"bridge {plan.bridge}"
-                _set_link(netlink, index, _number(_IFLA_MASTER, _index(plan.bridge)))
+                ip.link("set", index=index, master=ip.link_lookup(ifname=plan.bridge)[0])
             if plan.address is not None:
                 what = f"address {plan.address}"
-                _add_address(netlink, index, IPv4Interface(plan.address))
+                address, _, length = plan.address.partition("/")
+                ip.addr("add", index=index, address=address, prefixlen=int(length))
             what = "state up"
-            _set_link(netlink, index, b"", flags=_IFF_UP)
+            ip.link("set", index=index, state="up")
             if plan.is_default:
                 for half in HALVES:
                     what = f"route {half}"
-                    _add_route(netlink, index, IPv4Network(half))
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise PortError(f"{plan.port}: {what} cannot be set on {plan.interface}: {why}") from error
+                    ip.route("add", dst=half, oif=index, scope=_RT_SCOPE_LINK)
+        except NetlinkError as error:
+            why = os.strerror(error.code)
+            raise PortError(f"{plan.port}: {what} cannot be set on {plan.interface}: {why}") from error
 
 
-def _set_link(netlink: Rtnetlink, index: int, changed: bytes, *, flags: int = 0) -> None:
-    netlink.change(rtnetlink.NEWLINK, rtnetlink.LINK.pack(socket.AF_UNSPEC, 0, index, flags, flags) + changed)
-
-
-def _add_address(netlink: Rtnetlink, index: int, address: IPv4Interface) -> None:
-    body = rtnetlink.ADDRESS.pack(socket.AF_INET, address.network.prefixlen, 0, 0, index)
-    body += attribute(_IFA_LOCAL, address.packed) + attribute(_IFA_ADDRESS, address.packed)
-    netlink.change(rtnetlink.NEWADDR, body, rtnetlink.NEW)
-
-
-def _add_route(netlink: Rtnetlink, index: int, network: IPv4Network) -> None:
-    body = rtnetlink.ROUTE.pack(
-        socket.AF_INET, network.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_LINK, _RTN_UNICAST, 0
-    )
-    body += attribute(_RTA_DST, network.network_address.packed) + _number(_RTA_OIF, index)
-    netlink.change(rtnetlink.NEWROUTE, body, rtnetlink.NEW)
-
-
-def _number(kind: int, value: int) -> bytes:
-    return attribute(kind, NUMBER.pack(value))
-
-
-def _silence_ipv6(netlink: Rtnetlink, index: int) -> None:
+def _silence_ipv6(ip: IPRoute, index: int) -> None:
     """No link-local address; a kernel without IPv6 refuses the question and has nothing to silence."""
-    mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE]))
+    mode = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _IN6_ADDR_GEN_MODE_NONE)]})]}
     try:
-        _set_link(netlink, index, attribute(_IFLA_AF_SPEC, attribute(socket.AF_INET6, mode)))
-    except OSError as error:
-        if error.errno not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):
+        ip.link("set", index=index, IFLA_AF_SPEC=mode)
+    except NetlinkError as error:
+        if error.code not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):
             raise
 
 
-def _index(interface: str) -> int:
-    """The kernel's number of an interface in the current namespace; 0 where there is none."""
-    with suppress(OSError):
-        return socket.if_nametoindex(interface)
-    return 0
+@contextmanager
+def _netlink() -> Iterator[IPRoute]:
+    with IPRoute() as ip:
+        yield ip
 
 
-def _kind_of(interface: str) -> str | None:
+def _kind_of(ip: IPRoute, interface: str) -> str | None:
     """`bridge`, `veth`, `tun`, ... or None for a physical interface."""
-    with Rtnetlink() as netlink:
-        link = netlink.ask(rtnetlink.GETLINK, rtnetlink.LINK.pack(socket.AF_UNSPEC, 0, _index(interface), 0, 0))
-    told = dict(attributes(link, rtnetlink.MESSAGE.size + rtnetlink.LINK.size)).get(_IFLA_LINKINFO, b"")
-    kind = dict(attributes(told, 0)).get(_IFLA_INFO_KIND)
-    return kind.rstrip(b"\0").decode() if kind is not None else None
+    link = ip.link("get", ifname=interface)[0]
+    info = link.get_attr("IFLA_LINKINFO")
+    kind = info.get_attr("IFLA_INFO_KIND") if info is not None else None
+    return str(kind) if kind is not None else None
 
 
-def _holder(interface: str) -> str:
+def _holder(ip: IPRoute, interface: str) -> str:
     """Who has the interface: the process that holds a tap or tun of that name open, as far as we may look. Where the
     same name is held in several namespaces it is one of these processes."""
-    kind = _kind_of(interface)
+    kind = _kind_of(ip, interface)
     if kind != "tun":
         return f" by {'a ' + kind if kind else 'another'} interface"
     holders = []

@@ -6,17 +6,13 @@ moment of setting up and never again.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from pyroute2 import netns as pyroute2_netns
 
 from bridge.ports.base import PortError
-
-_NAMED = Path("/var/run/netns")  # where `ip netns` keeps them
-_CLONE_NEWNET = 0x40000000
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
@@ -29,11 +25,7 @@ def entered(netns: str | None) -> Iterator[None]:
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
-            there = os.open(_NAMED / netns, os.O_RDONLY | os.O_CLOEXEC)  # a path with a slash in front stays itself
-            try:
-                _enter(there)
-            finally:
-                os.close(there)
+            pyroute2_netns.setns(netns, flags=0)
         except FileNotFoundError as error:
             raise PortError(f"there is no network namespace {netns!r}; `ip netns add {netns}` makes one") from error
         except OSError as error:
@@ -41,13 +33,6 @@ def entered(netns: str | None) -> Iterator[None]:
         try:
             yield
         finally:
-            _enter(home)
+            pyroute2_netns.setns(home, flags=0)
     finally:
         os.close(home)
-
-
-def _enter(namespace: int) -> None:
-    """setns(2), which `os` has from Python 3.12 on."""
-    if _LIBC.setns(namespace, _CLONE_NEWNET) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

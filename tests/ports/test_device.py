@@ -14,7 +14,7 @@ from scapy.layers.l2 import ARP, Ether
 
 from bridge.ports.base import Arrival, Port, PortError, PortGone
 from bridge.ports.device import CSUM, OFFLOAD_STEPS, TSO4, DevicePort, open_device
-from bridge.ports.link import DevicePlan, default_gateway, kernel_mac, open_ports
+from bridge.ports.link import DevicePlan, kernel_mac, open_ports
 from bridge.ports.namespace import entered
 from lab.namespace import Namespace
 from lab.private import private_names
@@ -176,23 +176,6 @@ def test_tun0_gets_its_address_and_the_default_route_in_halves_and_all_goes_with
     assert "src 192.168.192.211" in host.ip("route get 8.8.8.8")
     port.close()
     assert host.ip("route") == ""
-
-
-def test_the_default_gateway_is_the_next_hop_of_the_main_table_with_the_lowest_metric(host: Namespace) -> None:
-    with entered(host.name):
-        assert default_gateway() is None
-    host.ip("link add near type veth peer name far")
-    host.ip("link set far up")
-    host.ip("link set near up")
-    host.ip("addr add 192.0.2.1/24 dev near")
-    for route in ("via 192.0.2.20 metric 20", "via 192.0.2.5 metric 5", "dev near metric 1", "via 192.0.2.9 table 77"):
-        host.ip(f"route add default {route}")
-    host.ip("route add 198.51.100.0/24 via 192.0.2.3")
-    with entered(host.name):
-        assert default_gateway() == "192.0.2.5"
-    host.ip("route add default via 192.0.2.200")
-    with entered(host.name):
-        assert default_gateway() == "192.0.2.200"
 
 
 def test_every_obstacle_is_told_before_anything_is_made(host: Namespace) -> None:
