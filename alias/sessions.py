@@ -220,9 +220,7 @@ class Sessions:
         """Store the session with its timer restarted, and derive the link's state and expiry."""
         before = session.expires_ns
         state = session.state
-        expires = now + (self.established_ns if state in _ESTABLISHED else self.transitory_ns)
-        if expires < floor_ns:
-            expires = floor_ns
+        expires = max(now + (self.established_ns if state in _ESTABLISHED else self.transitory_ns), floor_ns)
         session.expires_ns = expires
         record = session.pack()
         sessions = link.sessions

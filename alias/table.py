@@ -373,8 +373,7 @@ class Aliases:
         """Restart the timer of a link that is not TCP."""
         settings = self.settings
         timeout_ns = settings.icmp_timeout_ns if link.protocol == ICMP else settings.udp_timeout_ns
-        if now + timeout_ns > link.expires_ns:
-            link.expires_ns = now + timeout_ns
+        link.expires_ns = max(link.expires_ns, now + timeout_ns)
 
     def _end(self, link: Link, now: int) -> Unlinked:
         """Take a link out of every index."""

@@ -65,8 +65,8 @@ def udp(source_port: int, payload: bytes = b"x" * 18) -> bytes:
 
 
 def connection(source_port: int) -> list[tuple[str, bytes]]:
-    """One TCP connection of the LAN host, (port, frame) in order: SYN, SYN+ACK, ACK, data, FIN, FIN, ACK. Behind the NAT
-    it keeps its source port, as the first to ask for it."""
+    """One TCP connection of the LAN host, (port, frame) in order: SYN, SYN+ACK, ACK, data, FIN, FIN, ACK. Behind the
+    NAT it keeps its source port, as the first to ask for it."""
     outside, mss = address_int("192.168.1.2"), bytes.fromhex("020405b4")
     ports, reply_ports = struct.pack("!HH", source_port, 80), struct.pack("!HH", 80, source_port)
 

@@ -288,7 +288,7 @@ class Gateway:
         group = destination != interface.mac
         if group and not ethernet.is_group(destination):
             return Drop.ETH_NOT_FOR_US
-        if source[0] & 1 or source == interface.mac or source == ethernet.NO_MAC:
+        if source[0] & 1 or source in (interface.mac, ethernet.NO_MAC):
             return Drop.ETH_SOURCE
         kind = frame[12:14]
         if kind == ethernet.IPV4_TYPE:

@@ -32,8 +32,9 @@ class Packet:
     rewrite touched are set with it (see `alias.rewrite`).
 
     `data`: the packet without link header and padding. `header_bytes`: of the IP header. `is_fragment`: a first,
-    middle or last one. `offset_bytes`: of a fragment. `source_port` and `destination_port`: TCP and UDP ports; for an ICMP query both are its identifier;
-    0 for later fragments and every other protocol. `offload`: what the port said of it, None for a plain packet.
+    middle or last one. `offset_bytes`: of a fragment. `source_port` and `destination_port`: TCP and UDP ports; for an
+    ICMP query both are its identifier; 0 for later fragments and every other protocol. `offload`: what the port said of
+    it, None for a plain packet.
     """
 
     __slots__ = (

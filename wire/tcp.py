@@ -32,9 +32,7 @@ def read(packet: Packet) -> Segment:
     """The segment of a packet whose transport header passed `wire.ipv4.read_transport`."""
     data, start = packet.data, packet.header_bytes
     sequence, acknowledgment, offset, flags, window = _FROM_SEQUENCE.unpack_from(data, start + 4)
-    length = len(data) - start - (offset >> 4) * 4
-    if length < 0:
-        length = 0
+    length = max(len(data) - start - (offset >> 4) * 4, 0)
     if flags & FIN:
         length += 1
     scale = None
