@@ -9,6 +9,7 @@ import os
 from setuptools import Extension, setup
 
 COMPILED = [
+    Extension("wire.segments", ["wire/segments.pyx"], optional=True),
     Extension("tunnel.burst", ["tunnel/burst.pyx"], optional=True),
     Extension("flow.fast", ["flow/fast.pyx"], optional=True),
     Extension("bridge.ports.burst", ["bridge/ports/burst.pyx"], optional=True),
