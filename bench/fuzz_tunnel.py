@@ -169,7 +169,7 @@ class Round:
         """Everything of ours that a stranger must not change."""
         indices = self.ours._common.indices
         windows = {
-            index: (session.counter, session.window._greatest, bytes(session.window._seen))
+            index: (session.counter, session.window.state())
             for index, session in indices.sessions.items()
         }
         return (
