@@ -13,6 +13,7 @@ COMPILED = [
     Extension("tunnel.burst", ["tunnel/burst.pyx"], optional=True),
     Extension("flow.fast", ["flow/fast.pyx"], optional=True),
     Extension("bridge.ports.burst", ["bridge/ports/burst.pyx"], optional=True),
+    Extension("bridge.ports.lanes", ["bridge/ports/lanes.pyx"], optional=True),
 ]
 
 setup(ext_modules=[] if os.environ.get("WITHOUT_COMPILER") else COMPILED)

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """What other compiled rooms need of it: data messages sealed and opened where they lie, with the helpers' help."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
@@ -12,6 +12,10 @@ cdef extern from "<pthread.h>" nogil:
 ctypedef const unsigned char *Octets
 
 cdef enum:
+    COUNTER = 0  # words of `tunnel.session.Session.memory`
+    GREATEST = 1
+    UNTIL = 2
+    MEMORY_BYTES = 24 + 8192
     HEADER_BYTES = 16
     TAG_BYTES = 16
     PACKET_BYTES = 300  # what a packet costs beside its bytes, as bytes
@@ -42,3 +46,7 @@ cdef class CompiledCipher:
     cdef void done(self) noexcept nogil
     cdef Job *_begin(self, size_t count) except NULL
     cdef void _work(self) noexcept nogil
+
+# The replay window in a session's memory: before authentication, and after it.
+cdef bint may_be_new(const uint64_t *memory, uint64_t counter) noexcept nogil
+cdef bint accept(uint64_t *memory, uint64_t counter) noexcept nogil

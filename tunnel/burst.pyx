@@ -12,16 +12,19 @@ taken once a piece, never once a packet.
 
 Keys, packets and results are touched by a helper only between the beginning and the end of a call, and the caller is
 inside it all the time: what it does before and after, wiping a key say, meets no thread at work.
+
+`may_be_new` and `accept` are those of `tunnel.replay.ReplayWindow`, on the same memory.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport getpid
 
 from nacl._sodium import ffi, lib
 
+from tunnel import replay
 from tunnel.primitives import TransportKey
 
 cdef extern from "<pthread.h>" nogil:
@@ -40,6 +43,8 @@ ctypedef int (*Open)(unsigned char *, void *, unsigned char *, Octets, unsigned 
 
 cdef enum:
     DATA = 4
+    SLOTS = 8192
+    REACH = 8128
     PLAIN_BYTES = 65_536
     WORTH_BYTES = 60_000  # a smaller burst is done before a helper that was woken has paid for it
     PIECE_BYTES = 8_000
@@ -219,6 +224,40 @@ cdef class CompiledCipher:
             self._left -= end - start
             if self._left == 0:
                 pthread_cond_signal(&self._done)
+
+
+cdef uint64_t REJECT_AFTER_MESSAGES = replay.REJECT_AFTER_MESSAGES
+
+
+cdef bint may_be_new(const uint64_t *memory, uint64_t counter) noexcept nogil:
+    if counter > memory[GREATEST]:
+        return counter < REJECT_AFTER_MESSAGES
+    return memory[GREATEST] - counter <= REACH and not (<const uint8_t *>&memory[UNTIL + 1])[counter & (SLOTS - 1)]
+
+
+cdef bint accept(uint64_t *memory, uint64_t counter) noexcept nogil:
+    cdef uint8_t *seen = <uint8_t *>&memory[UNTIL + 1]
+    cdef uint64_t skipped = memory[GREATEST] + 1
+    if not may_be_new(memory, counter):
+        return False
+    if counter > memory[GREATEST]:
+        if counter - skipped >= SLOTS - 1:
+            memset(seen, 0, SLOTS)
+        while skipped < counter and counter - skipped < SLOTS - 1:
+            seen[skipped & (SLOTS - 1)] = 0
+            skipped += 1
+        memory[GREATEST] = counter
+    seen[counter & (SLOTS - 1)] = 1
+    return True
+
+
+def accepted(uint8_t[::1] memory not None, uint64_t counter):
+    """What both say of a counter, the second only where the first agrees; `memory` as `Session.memory`."""
+    cdef uint64_t *words
+    if memory.shape[0] != MEMORY_BYTES:
+        raise ValueError("not a session's memory")
+    words = <uint64_t *>&memory[0]
+    return bool(may_be_new(words, counter)), bool(accept(words, counter))
 
 
 cdef Octets _secret(key) except NULL:

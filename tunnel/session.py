@@ -14,7 +14,7 @@ What the sealing and opening of a packet changes lies in one piece of memory, `S
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tunnel.messages import COUNTED_HEADS, DATA_HEADER
 from tunnel.noise import SessionKeys
@@ -23,6 +23,7 @@ from wire.drop import Drop
 from wire.units import SECOND_NS
 
 if TYPE_CHECKING:
+    from tunnel.effects import Endpoint
     from tunnel.peer import Peer
 
 REKEY_AFTER_MESSAGES: Final = 1 << 60
@@ -102,6 +103,17 @@ class Session:
         self._words[_UNTIL] = 0
         self.keys.send.wipe()
         self.keys.receive.wipe()
+
+
+class Lane(NamedTuple):
+    """What others may do for a peer that is reached directly: seal packets of at most `mtu_bytes` under `sending` and
+    send them to `endpoint`, open what comes from there under `receiving`; until a session's memory says otherwise."""
+
+    peer: str
+    endpoint: Endpoint
+    mtu_bytes: int
+    sending: Session
+    receiving: tuple[Session, ...]
 
 
 class IndexTable:

@@ -166,9 +166,7 @@ def changed(packet: bytes, at: int, value: int, *, mended: bool) -> bytes:
         max_size=8,
     ),
     mixing=st.sampled_from(["in turn", "one by one", "at random", "a little"]),
-    harm=st.lists(
-        st.tuples(st.integers(0, 500), st.integers(0, 60), st.integers(0, 255), st.booleans()), max_size=12
-    ),
+    harm=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 60), st.integers(0, 255), st.booleans()), max_size=12),
     shorter=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 60)), max_size=4),
     strange=st.lists(st.tuples(st.integers(0, 500), st.binary(max_size=60)), max_size=4),
     pushed=st.sets(st.integers(0, 500), max_size=6),
@@ -183,9 +181,7 @@ def test_both_merge_the_same_packets_in_the_same_order(
     pushed: set[int],
 ) -> None:
     rng = random.Random(seed)
-    runs = [
-        segments(rng, count, size, sport=443 + at, step=step) for at, (count, size, step) in enumerate(flows)
-    ]
+    runs = [segments(rng, count, size, sport=443 + at, step=step) for at, (count, size, step) in enumerate(flows)]
     packets = mixed(runs, mixing, rng)[:480]
     for at in pushed:
         if packets:
