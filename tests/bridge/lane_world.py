@@ -1,4 +1,4 @@
-"""Two ends on loopback with real sockets: one whose packets go by lanes, and its plain twin, which is given the same."""
+"""Two ends on loopback with real sockets: one whose packets go by lanes, and its plain twin, given the same."""
 
 from __future__ import annotations
 
@@ -102,6 +102,8 @@ class LaneWorld:
         assert self.session.local == self.session_of(self.twin).local
         self.carry(self.seal(b"\x45\0\0\x14" + bytes(16)))
         assert self.peer_lanes.open == {"far": VPN}
+        self.drops.clear()  # of a packet from nowhere
+        self.twin_drops.clear()
 
     # What the far end sends
 
