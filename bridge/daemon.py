@@ -396,6 +396,7 @@ class Daemon:
     def _answer_stats(self, arguments: Document, client: Client) -> None:
         document = explain.stats(self.gateway, arguments, self.loop.clock())
         document["fast_path"] |= explain.sealing(self._cores)
+        document["fast_path"]["lanes"] = self.uplink.lanes if self.uplink is not None else 0
         client.answer(document)
 
     def _answer_reload(self, arguments: Document, client: Client) -> None:

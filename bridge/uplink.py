@@ -414,6 +414,11 @@ class Uplink:
         """The walk's ports that lead here."""
         return list(self._ports.values())
 
+    @property
+    def lanes(self) -> int:
+        """Peers whose packets may pass without the interpreter at present."""
+        return len(self._lanes.open) if self._lanes is not None else 0
+
     def status(self) -> list[Status]:
         """All peers, for people."""
         return self.tunnel.status(self._loop.clock())

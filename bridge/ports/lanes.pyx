@@ -67,6 +67,7 @@ cdef enum:
     MOST_EARS = 4096        # a power of 2, and never more than half of them in use
     NAME_BYTES = 28
     INFO_BYTES = 20
+    CONTROL_WORDS = 16      # of 8 bytes: control messages are aligned
     CONTROL_BYTES = 128
     ARENA_BYTES = 1 << 17   # of sealed datagrams: two super-frames' worth
     MESSAGES = 8
@@ -95,7 +96,7 @@ cdef struct Lane:
     int tos_level, tos_kind
     uint8_t name[NAME_BYTES]
     uint32_t name_bytes
-    uint8_t control[CONTROL_BYTES]  # by which device and from which address, as a control message
+    uint64_t control[CONTROL_WORDS]  # by which device and from which address, as a control message
     uint32_t control_bytes
     uint64_t packets, size_bytes  # since the last `sent`
 
@@ -145,7 +146,7 @@ cdef class Lanes(Outlet):
     cdef mmsghdr _messages[MESSAGES]
     cdef iovec _places[MESSAGES]
     cdef uint8_t _names[MESSAGES][NAME_BYTES]
-    cdef uint8_t _controls[MESSAGES][CONTROL_BYTES]
+    cdef uint64_t _controls[MESSAGES][CONTROL_WORDS]
     cdef uint8_t _whole[HEADROOM + SUPER_FRAME_BYTES]
     cdef uint32_t _count, _end, _came_count
 
@@ -390,7 +391,7 @@ cdef class Lanes(Outlet):
         cdef Sealed *first = &self._sealed[at]
         cdef msghdr message
         cdef iovec place
-        cdef uint8_t control[CONTROL_BYTES]
+        cdef uint64_t control[CONTROL_WORDS]
         cdef size_t used = lane.control_bytes
         cdef int tos = first.tos, attempt
         cdef uint16_t each = <uint16_t>first.size
@@ -637,9 +638,9 @@ cdef object _offload(const Claims *claims):
                    claims.checksum_offset)
 
 
-cdef size_t _append(uint8_t *control, size_t used, int level, int kind, const void *data, size_t size) noexcept nogil:
+cdef size_t _append(uint64_t *control, size_t used, int level, int kind, const void *data, size_t size) noexcept nogil:
     """Another control message behind those that are there; the bytes of all."""
-    cdef cmsghdr *header = <cmsghdr *>(control + used)
+    cdef cmsghdr *header = <cmsghdr *>(<uint8_t *>control + used)
     memset(header, 0, CMSG_SPACE(size))
     header.cmsg_len = CMSG_LEN(size)
     header.cmsg_level = level
