@@ -168,10 +168,7 @@ class Round:
     def state(self) -> tuple[Any, ...]:
         """Everything of ours that a stranger must not change."""
         indices = self.ours._common.indices
-        windows = {
-            index: (session.counter, session.window._greatest, bytes(session.window._seen))
-            for index, session in indices.sessions.items()
-        }
+        windows = {index: (session.counter, session.window.state()) for index, session in indices.sessions.items()}
         return (
             self.ours.status(self.now),
             self.ours.stamps(),

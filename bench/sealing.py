@@ -1,4 +1,4 @@
-"""Sealing and opening bursts of full packets: plain, compiled, compiled with one helper.
+"""Sealing and opening bursts of full packets: plain, compiled, compiled with one helper; and super-frames by lanes.
 
 The ciphers take turns within a round, so that whatever else the machine does meets all of them alike. What a second
 thread can give here at all is measured first, by hashing, which needs no interpreter either.
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from bench import lanes
 from bench.figure import Figure, summary
 from bridge.cores import Cores, open_cores
 from bridge.privileges import keep_freed_memory
@@ -33,7 +34,8 @@ def figures(rounds: int) -> list[Figure]:
         if cores.kind == "compiled":
             ciphers[f"compiled, {threads} thread{'s' * (threads > 1)}"] = cores
     try:
-        return [_gain(rounds), *(figure for burst in BURSTS for figure in _turns(ciphers, burst, rounds))]
+        found = [_gain(rounds), *(figure for burst in BURSTS for figure in _turns(ciphers, burst, rounds))]
+        return found + (lanes.figures(rounds) if len(ciphers) > 1 else [])
     finally:
         for cores in ciphers.values():
             cores.close()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from route.engine import BEST
 
-MODULES = ("bridge.ports.burst", "flow.fast", "tunnel.burst")
+MODULES = ("bridge.ports.burst", "bridge.ports.lanes", "flow.fast", "tunnel.burst", "wire.segments")
 """Every .pyx there is; setup.py finds them by pattern, and a test that none is forgotten here."""
 
 

@@ -61,6 +61,16 @@ class Cores:
             self._make_helpers()
         return self._cipher.open_burst(jobs)
 
+    @property
+    def compiled(self) -> CompiledCipher | None:
+        """The compiled cipher, for what seals and opens without us."""
+        return None if isinstance(self._cipher, Cipher) else self._cipher
+
+    def worked(self, packets: int) -> None:
+        """So many were sealed or opened at once without us: helpers are made for the next ones."""
+        if self._is_waiting and packets >= _HELPED_PACKETS:
+            self._make_helpers()
+
     def _make_helpers(self) -> None:
         self._is_waiting = False
         assert not isinstance(self._cipher, Cipher), "the plain cipher has one thread"

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bridge import built, config, explain
 from bridge.capture_stream import capture
@@ -29,8 +29,9 @@ from bridge.cores import Cores, open_cores
 from bridge.devices import changed_for_good, plans_from
 from bridge.gateway import Gateway
 from bridge.hooks import Hook
-from bridge.implementation import may_share, open_bursts, open_table
+from bridge.implementation import may_share, open_bursts, open_lanes, open_table
 from bridge.instance import AlreadyRunning, InstanceLock
+from bridge.lanes import PeerLanes
 from bridge.loop import Loop, Signals
 from bridge.names import Resolver
 from bridge.notify import notify, reloading
@@ -49,6 +50,9 @@ from tunnel.endpoint import Tunnel
 from tunnel.primitives import wipe
 from wire.drop import Drop
 from wire.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from bridge.ports.lanes import Lanes  # it may not have been compiled
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +137,7 @@ class Daemon:
         )
         stack.callback(signals.close)
         self._cores: Cores | None = None
+        self._lanes: Lanes | None = None
         self.uplink = self._open_uplink(setup, stack)
         self.ports = open_ports(plans_from(loaded))
         for port in self.ports.values():
@@ -145,7 +150,7 @@ class Daemon:
 
     def _attach_ports(self, loaded: Config, stack: ExitStack) -> Workers | None:
         """Let the loop serve the ports, or threads in its place."""
-        self.loop.repeat_with(self._open_bursts(), self.gateway.fast)
+        self.loop.repeat_with(self._open_bursts(self._lanes), self.gateway.fast)
         if loaded.fast_path.threads == 1 or not may_share(self._table):
             for port in self.ports.values():
                 self.loop.attach(port)
@@ -156,9 +161,9 @@ class Daemon:
         stack.callback(workers.close)
         return workers
 
-    def _open_bursts(self) -> Bursts:
-        """What moves frames between all ports, for one thread."""
-        bursts = open_bursts(self._table)
+    def _open_bursts(self, lanes: Lanes | None = None) -> Bursts:
+        """What moves frames between all ports, for one thread. `lanes`: the tunnel's, which the loop alone may use."""
+        bursts = open_bursts(self._table, lanes)
         for port in self.ports.values():
             bursts.attach(self.gateway.fast.number(port.name), port)
         self.gateway.fast.bursts.append(bursts)
@@ -178,6 +183,7 @@ class Daemon:
         stack.callback(datagrams.close)
         self._cores = open_cores(loaded.tunnel.threads)
         stack.callback(self._cores.close)
+        self._lanes = open_lanes(self._cores)
         kept = StampFile(loaded.tunnel.state_file)
         key = read_key(loaded.tunnel.private_key_file)
         try:
@@ -208,6 +214,9 @@ class Daemon:
             keep=kept.write,
             resolve=resolver.resolve,
             unserved=setup.unreached,
+            lanes=None
+            if self._lanes is None
+            else PeerLanes(self._lanes, datagrams, self.gateway.fast.number, self._cores.worked),
         )
         stack.callback(uplink.close)
         return uplink
@@ -391,6 +400,7 @@ class Daemon:
     def _answer_stats(self, arguments: Document, client: Client) -> None:
         document = explain.stats(self.gateway, arguments, self.loop.clock())
         document["fast_path"] |= explain.sealing(self._cores)
+        document["fast_path"]["lanes"] = self.uplink.lanes if self.uplink is not None else 0
         client.answer(document)
 
     def _answer_reload(self, arguments: Document, client: Client) -> None:

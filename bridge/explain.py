@@ -336,7 +336,7 @@ def stats(gateway: Gateway, arguments: Arguments, now: int) -> Document:
         ethertypes={f"0x{number:04x}": count for number, count in sorted(counters.ethertypes.items())},
         icmp={"errors": counters.icmp_errors, "suppressed": counters.icmp_errors_suppressed},
         answered=counters.answered,
-        fast_path={**_fast_path(gateway), **sealing(None)},
+        fast_path={**_fast_path(gateway), **sealing(None), "lanes": 0},
     )
 
 

@@ -9,15 +9,17 @@ import os
 import random
 from collections.abc import Mapping
 
+from bridge.cores import Cores
 from bridge.ports.bursts import Bursts, PlainBursts
 from flow.plain import PlainTable
 from flow.table import ENTRIES
 
 try:
     from bridge.ports.burst import CompiledBursts
+    from bridge.ports.lanes import Lanes
     from flow.fast import CompiledTable
 except ImportError:
-    CompiledTable = CompiledBursts = None  # type: ignore[assignment,misc]  # a stub cannot say that a module may be missing
+    CompiledTable = CompiledBursts = Lanes = None  # type: ignore[assignment,misc]  # a stub cannot say that a module may be missing
 
 
 def open_table(
@@ -29,11 +31,14 @@ def open_table(
     return CompiledTable(entries, rng.getrandbits(64))
 
 
-def open_bursts(table: PlainTable | CompiledTable) -> Bursts:
-    """What moves bursts of frames with this table."""
+def open_bursts(table: PlainTable | CompiledTable, lanes: Lanes | None = None) -> Bursts:
+    """What moves bursts of frames with this table. `lanes`: where packets for peers go."""
     if isinstance(table, PlainTable):
         return PlainBursts(table)
-    return CompiledBursts(table)
+    bursts = CompiledBursts(table, lanes)
+    if lanes is not None:
+        lanes.join(bursts)
+    return bursts
 
 
 def may_share(table: PlainTable | CompiledTable) -> bool:
@@ -42,3 +47,9 @@ def may_share(table: PlainTable | CompiledTable) -> bool:
         return False
     table.share()
     return True
+
+
+def open_lanes(cores: Cores) -> Lanes | None:
+    """What carries packets of the tunnel with this cipher; None where it is the plain one: the uplink does it then."""
+    cipher = cores.compiled
+    return None if cipher is None or Lanes is None else Lanes(cipher)

@@ -278,11 +278,7 @@ class Loop:
     def _finish(self, name: str, walked: list[Arrival], queued: list[Queued]) -> None:
         """What a burst has left to do: frames for writers of ours, then those for the walk."""
         for number, frame, offload in queued:
-            out = self._numbers.name(number)
-            write = self._writers.get(out)
-            refusal = Drop.PORT_ABSENT if write is None else write(frame, offload)
-            if refusal is not None:
-                self._walk.refused(out, refusal)
+            self.put(number, frame, offload)
         self._walk_all(name, walked)
 
     def _walk_all(self, name: str, burst: list[Arrival]) -> None:
@@ -310,6 +306,14 @@ class Loop:
             os.eventfd_write(self._wake, 1)
             return False
         return True
+
+    def put(self, number: int, frame: bytes, offload: Offload | None) -> None:
+        """Give a frame that was repeated to the writer of its out-port."""
+        name = self._numbers.name(number)
+        write = self._writers.get(name)
+        refusal = Drop.PORT_ABSENT if write is None else write(frame, offload)
+        if refusal is not None:
+            self._walk.refused(name, refusal)
 
     def walk(self, name: str, burst: Iterable[Arrival]) -> None:
         """Walk frames that came in by the port `name`, and carry out what comes of each."""

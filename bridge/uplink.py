@@ -22,6 +22,7 @@ from operator import itemgetter
 from typing import Protocol
 
 from bridge.gateway import Gateway
+from bridge.lanes import PeerLanes
 from bridge.loop import Loop, Timer
 from bridge.names import Answer
 from bridge.peers import HostPort, Peers, prefix_of
@@ -53,6 +54,7 @@ _OWED = frozenset({Drop.TUNNEL_NO_PEER, Drop.TUNNEL_NO_ENDPOINT, Drop.TUNNEL_GAV
 _SILENCE = frozenset({Happening.UNANSWERED, Happening.GAVE_UP})
 _CHANGES = frozenset({Happening.SESSION, Happening.MOVED, Happening.MTU}) | _SILENCE
 _TALK = frozenset({Happening.ANNOUNCED, Happening.ANSWERED})
+_LANE_DROPS = (Drop.TUNNEL_AUTHENTICATION, Drop.TUNNEL_REPLAY, Drop.PORT_MALFORMED, Drop.PORT_FULL)
 _TOLD_PREFIXES = 8
 """Of an announcement in one line of the log."""
 
@@ -77,7 +79,8 @@ Resolve = Callable[[str, Answer], None]
 
 
 class Uplink:
-    """`keep`: writes the tunnel's stamps down; `resolve`: looks a host name up, and answers later, in the loop."""
+    """`keep`: writes the tunnel's stamps down; `resolve`: looks a host name up, and answers later, in the loop;
+    `lanes`: the compiled way of packets, None where all of them are sealed and opened from here."""
 
     def __init__(
         self,
@@ -90,11 +93,13 @@ class Uplink:
         keep: Callable[[Mapping[bytes, Stamps]], None],
         resolve: Resolve,
         unserved: set[str],
+        lanes: PeerLanes | None = None,
     ) -> None:
         self.tunnel = tunnel
         self._loop = loop
         self._gateway = gateway
         self._datagrams = datagrams
+        self._lanes = lanes
         self._keep = keep
         self._resolve = resolve
         self._names: dict[str, HostPort] = {}
@@ -114,6 +119,10 @@ class Uplink:
 
     def _write(self, peer: str, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
         """The walk sends a packet to a node: it leaves with the burst."""
+        if self._lanes is not None and peer not in self._queues:  # nothing may overtake what waits there
+            number = self._lanes.open.get(peer)
+            if number is not None and self._lanes.lanes.write(number, frame, offload, self._loop.clock()):
+                return None
         queue = self._queues.setdefault(peer, [])
         if offload is None:
             queue.append(bytes(frame))
@@ -128,6 +137,8 @@ class Uplink:
 
     def flush(self) -> None:
         """A burst is walked: seal and send what it left here, and call nodes that it wanted in vain."""
+        if self._lanes is not None:
+            self._send_lanes(self._lanes)
         if self._queues:
             self._send_queued()
         wanted = self._gateway.wanted_nodes
@@ -138,7 +149,24 @@ class Uplink:
                 self._settle(self.tunnel.call(peer, now), now)
                 self._arm()
 
+    def _send_lanes(self, lanes: PeerLanes) -> None:
+        """What is in the lanes leaves; the tunnel hears of it, and of what left since it heard last."""
+        sent = lanes.send()
+        if not sent:
+            return
+        now = self._loop.clock()
+        unsent = lanes.take_unsent()
+        if unsent:
+            for reason, count in self._datagrams.send_burst(unsent).items():
+                self._count(reason, count)
+            self._renew(is_sure=False)
+        for peer, size_bytes in sent:
+            self._settle(self.tunnel.emitted(peer, size_bytes, now), now)
+        self._arm()
+
     def _send_queued(self) -> None:
+        if self._lanes is not None:
+            self._lanes.lanes.send()  # before anything that the tunnel does
         queues, self._queues, self._queued = self._queues, {}, 0
         now = self._loop.clock()
         for peer, packets in queues.items():
@@ -149,19 +177,57 @@ class Uplink:
 
     def _receive(self, _events: int) -> None:
         now = self._loop.clock()
-        self._settle(self.tunnel.receive(self._datagrams.read_burst(BURST_DATAGRAMS), now), now)
+        if self._lanes is None or self._loop.watching:
+            self._take(self._datagrams.read_burst(BURST_DATAGRAMS), now)
+        else:
+            self._receive_lanes(self._lanes, now)
         signals = self._datagrams.read_signals()
         if signals:
             self._settle(self.tunnel.path_signals(signals, now), now)
+            self._renew()
         self.flush()
         self._arm()
+
+    def _take(self, burst: Sequence[Received], now: int) -> None:
+        if self._lanes is not None:
+            self._lanes.lanes.send()
+        self._settle(self.tunnel.receive(burst, now), now)
+        self._renew()
+
+    def _receive_lanes(self, lanes: PeerLanes, now: int) -> None:
+        """What lanes do not know comes here, in the order of each peer: packets that they opened, then datagrams."""
+        taken = lanes.receive(BURST_DATAGRAMS, now)
+        for number, frame, offload in taken.queued:
+            self._loop.put(number, frame, offload)
+        for reason, count in zip(_LANE_DROPS, taken.drops, strict=True):
+            if count:
+                self._count(reason, count)
+        if taken.heard or taken.opened:
+            effects, frames = self.tunnel.taken(taken.heard, taken.opened, now)
+            self._settle(effects, now)
+            if effects.events:
+                self._renew()
+            for peer, run in groupby(frames, key=itemgetter(0)):
+                self._loop.walk(self._ports[peer], [(packet, offload) for _, packet, offload in run])
+        if taken.strange:
+            self._take(taken.strange, now)
+        elif lanes.is_stale:
+            self._renew()
+
+    def _renew(self, *, is_sure: bool = True) -> None:
+        """The tunnel may have changed what lanes rest on."""
+        if self._lanes is not None:
+            self._lanes.renew(self.tunnel, self._ports, is_sure=is_sure)
 
     # Time
 
     def _tick(self) -> None:
+        if self._lanes is not None:
+            self._lanes.lanes.send()
         now = self._loop.clock()
         self._timer = self._loop.call_at(now + _PAUSE_NS, self._tick)  # should the tick fail
         self._settle(self.tunnel.tick(now), now)
+        self._renew()
         self._timer.cancel()
         self._timer = None
         self._arm()
@@ -188,6 +254,7 @@ class Uplink:
             self._count(reason, count)
         if not happened.isdisjoint(_CHANGES):
             self._changed(effects, now)
+            self._renew()
         if not happened.isdisjoint(_TALK):
             self._announcements(effects, now)
         for peer, packet, reason in effects.unsent:
@@ -297,6 +364,7 @@ class Uplink:
         in_use = addresses.index(known.address) if known is not None and known.address in addresses else -1
         found = Endpoint(addresses[(in_use + 1) % len(addresses)], named[1])
         self._settle(self.tunnel.set_endpoint(peer, found, now), now)
+        self._renew()
         self._judge(now)
         self._arm()
 
@@ -309,11 +377,15 @@ class Uplink:
         """
         now = self._loop.clock()
         self._send_queued()
-        effects = self.tunnel.set_peers(peers.configs, now, peers.role)
-        self._settle(effects, now)
-        self._take_over(peers, unserved)
+        lanes, self._lanes = self._lanes, None  # until the ports of all peers are known again
+        try:
+            self._settle(self.tunnel.set_peers(peers.configs, now, peers.role), now)
+            self._take_over(peers, unserved)
+        finally:
+            self._lanes = lanes
         self._settle(self.tunnel.set_networks(peers.networks, now), now)
         self._gateway.announce(self._announced())  # peers may be gone, or have other names
+        self._renew()
         self._arm()
 
     def _take_over(self, peers: Peers, unserved: set[str]) -> None:
@@ -342,6 +414,11 @@ class Uplink:
         """The walk's ports that lead here."""
         return list(self._ports.values())
 
+    @property
+    def lanes(self) -> int:
+        """Peers whose packets may pass without the interpreter at present."""
+        return len(self._lanes.open) if self._lanes is not None else 0
+
     def status(self) -> list[Status]:
         """All peers, for people."""
         return self.tunnel.status(self._loop.clock())
@@ -351,6 +428,8 @@ class Uplink:
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove(self._datagrams.fileno())
+        if self._lanes is not None:
+            self._lanes.close()
         self.tunnel.close()
 
 

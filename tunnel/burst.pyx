@@ -12,23 +12,22 @@ taken once a piece, never once a packet.
 
 Keys, packets and results are touched by a helper only between the beginning and the end of a call, and the caller is
 inside it all the time: what it does before and after, wiping a key say, meets no thread at work.
+
+`may_be_new` and `accept` are those of `tunnel.replay.ReplayWindow`, on the same memory.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport getpid
 
 from nacl._sodium import ffi, lib
 
+from tunnel import replay
 from tunnel.primitives import TransportKey
 
 cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
     int pthread_mutex_init(pthread_mutex_t *, const void *)
     int pthread_mutex_lock(pthread_mutex_t *)
     int pthread_mutex_unlock(pthread_mutex_t *)
@@ -37,7 +36,6 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_signal(pthread_cond_t *)
     int pthread_cond_broadcast(pthread_cond_t *)
 
-ctypedef const unsigned char *Octets
 ctypedef int (*Seal)(unsigned char *, void *, Octets, unsigned long long, Octets, unsigned long long, Octets, Octets,
                      Octets) noexcept nogil
 ctypedef int (*Open)(unsigned char *, void *, unsigned char *, Octets, unsigned long long, Octets, unsigned long long,
@@ -45,39 +43,20 @@ ctypedef int (*Open)(unsigned char *, void *, unsigned char *, Octets, unsigned 
 
 cdef enum:
     DATA = 4
-    HEADER_BYTES = 16
-    TAG_BYTES = 16
+    SLOTS = 8192
+    REACH = 8128
     PLAIN_BYTES = 65_536
     WORTH_BYTES = 60_000  # a smaller burst is done before a helper that was woken has paid for it
     PIECE_BYTES = 8_000
-    PACKET_BYTES = 300  # what a packet costs beside its bytes, as bytes
 
 cdef Seal _seal = <Seal><uintptr_t>int(
     ffi.cast("uintptr_t", ffi.addressof(lib, "crypto_aead_chacha20poly1305_ietf_encrypt")))
 cdef Open _open = <Open><uintptr_t>int(
     ffi.cast("uintptr_t", ffi.addressof(lib, "crypto_aead_chacha20poly1305_ietf_decrypt")))
 
-cdef struct Job:
-    unsigned char *target  # sealing: of the whole data message
-    Octets source          # opening: of the whole data message
-    Octets key
-    size_t given           # bytes at `source`
-    size_t padded          # sealing: bytes of the plaintext
-    uint64_t counter
-    uint32_t receiver
-    bint is_sealing
-    bint failed
-
 
 cdef class CompiledCipher:
     """A `BurstCipher`; one call at a time (`RuntimeError`). In a forked child, which has no helpers, it works alone."""
-
-    cdef Job *_jobs
-    cdef size_t _room, _next, _count, _left
-    cdef int _helpers, _owner
-    cdef bint _is_released, _is_busy
-    cdef pthread_mutex_t _lock
-    cdef pthread_cond_t _begun, _done
 
     def __cinit__(self):
         self._owner = getpid()
@@ -118,9 +97,10 @@ cdef class CompiledCipher:
                 job.receiver = receiver
                 job.is_sealing = True
                 total += size + PACKET_BYTES
-            self._run(count, total)
+            with nogil:
+                self.run(count, total)
         finally:
-            self._is_busy = False
+            self.done()
         return sealed
 
     def open_burst(self, jobs):
@@ -153,12 +133,13 @@ cdef class CompiledCipher:
                 job.given = size
                 job.is_sealing = False
                 total += size + PACKET_BYTES
-            self._run(count, total)
+            with nogil:
+                self.run(count, total)
             for at in range(count):
                 if self._jobs[at].failed:
                     opened[at] = None
         finally:
-            self._is_busy = False
+            self.done()
         return opened
 
     def help(self):
@@ -183,40 +164,48 @@ cdef class CompiledCipher:
                 pthread_cond_broadcast(&self._begun)
                 pthread_mutex_unlock(&self._lock)
 
-    cdef int _begin(self, size_t count) except -1:
-        """Have room for so many jobs."""
-        cdef void *grown
+    cdef Job *_begin(self, size_t count) except NULL:
+        cdef Job *jobs = NULL
         if self._is_busy:
             raise RuntimeError("one call at a time: two threads need two ciphers")
-        if count > self._room:
-            grown = realloc(self._jobs, count * sizeof(Job))
+        jobs = self.reserve(count)
+        if jobs == NULL:
+            raise MemoryError
+        return jobs
+
+    cdef Job *reserve(self, size_t count) noexcept nogil:
+        cdef void *grown
+        if self._is_busy:
+            return NULL
+        if count > self._room or self._jobs == NULL:
+            grown = realloc(self._jobs, (count + 1) * sizeof(Job))
             if grown == NULL:
-                raise MemoryError
+                return NULL
             self._jobs = <Job *>grown
             self._room = count
         self._is_busy = True
-        return 0
+        return self._jobs
 
-    cdef int _run(self, size_t count, size_t total) except -1:
-        """Do all jobs, with the helpers' help where there is enough to do."""
-        cdef bint is_shared = total >= WORTH_BYTES and count > 1 and self._owner == getpid()
+    cdef void run(self, size_t count, size_t total) noexcept nogil:
+        """With the helpers' help where there is enough to do."""
         cdef size_t at
         cdef int waking
-        with nogil:
-            if not is_shared:
-                for at in range(count):
-                    _do(&self._jobs[at])
-            else:
-                pthread_mutex_lock(&self._lock)
-                self._next = 0
-                self._left = self._count = count
-                for waking in range(<int>min(<size_t>self._helpers, total // PIECE_BYTES)):
-                    pthread_cond_signal(&self._begun)
-                self._work()
-                while self._left:
-                    pthread_cond_wait(&self._done, &self._lock)
-                pthread_mutex_unlock(&self._lock)
-        return 0
+        if total < WORTH_BYTES or count < 2 or self._owner != getpid():
+            for at in range(count):
+                _do(&self._jobs[at])
+        else:
+            pthread_mutex_lock(&self._lock)
+            self._next = 0
+            self._left = self._count = count
+            for waking in range(<int>min(<size_t>self._helpers, total // PIECE_BYTES)):
+                pthread_cond_signal(&self._begun)
+            self._work()
+            while self._left:
+                pthread_cond_wait(&self._done, &self._lock)
+            pthread_mutex_unlock(&self._lock)
+
+    cdef void done(self) noexcept nogil:
+        self._is_busy = False
 
     cdef void _work(self) noexcept nogil:
         """Do pieces until none is left to begin. The mutex is held before and after, not while at work."""
@@ -235,6 +224,40 @@ cdef class CompiledCipher:
             self._left -= end - start
             if self._left == 0:
                 pthread_cond_signal(&self._done)
+
+
+cdef uint64_t REJECT_AFTER_MESSAGES = replay.REJECT_AFTER_MESSAGES
+
+
+cdef bint may_be_new(const uint64_t *memory, uint64_t counter) noexcept nogil:
+    if counter > memory[GREATEST]:
+        return counter < REJECT_AFTER_MESSAGES
+    return memory[GREATEST] - counter <= REACH and not (<const uint8_t *>&memory[UNTIL + 1])[counter & (SLOTS - 1)]
+
+
+cdef bint accept(uint64_t *memory, uint64_t counter) noexcept nogil:
+    cdef uint8_t *seen = <uint8_t *>&memory[UNTIL + 1]
+    cdef uint64_t skipped = memory[GREATEST] + 1
+    if not may_be_new(memory, counter):
+        return False
+    if counter > memory[GREATEST]:
+        if counter - skipped >= SLOTS - 1:
+            memset(seen, 0, SLOTS)
+        while skipped < counter and counter - skipped < SLOTS - 1:
+            seen[skipped & (SLOTS - 1)] = 0
+            skipped += 1
+        memory[GREATEST] = counter
+    seen[counter & (SLOTS - 1)] = 1
+    return True
+
+
+def accepted(uint8_t[::1] memory not None, uint64_t counter):
+    """What both say of a counter, the second only where the first agrees; `memory` as `Session.memory`."""
+    cdef uint64_t *words
+    if memory.shape[0] != MEMORY_BYTES:
+        raise ValueError("not a session's memory")
+    words = <uint64_t *>&memory[0]
+    return bool(may_be_new(words, counter)), bool(accept(words, counter))
 
 
 cdef Octets _secret(key) except NULL:
@@ -266,7 +289,8 @@ cdef void _do(Job *job) noexcept nogil:
     body = job.target + HEADER_BYTES
     source = job.source
     if job.padded != job.given:  # padded where it will lie, and sealed there
-        memcpy(body, job.source, job.given)
+        if source != body:
+            memcpy(body, source, job.given)
         memset(body + job.given, 0, job.padded - job.given)
         source = body
     _seal(body, NULL, source, job.padded, NULL, 0, NULL, nonce, job.key)

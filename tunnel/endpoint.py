@@ -44,9 +44,10 @@ from tunnel.pathmtu import Way, direct_way
 from tunnel.peer import Peer
 from tunnel.primitives import BurstCipher, Cipher
 from tunnel.relay import Relaying, with_ways
-from tunnel.session import Session
+from tunnel.session import Lane, Session
 from tunnel.timers import OFF
 from wire.drop import Drop
+from wire.offload import Offload
 
 _NO_STAMPS = Stamps(tai64n.NEVER, tai64n.NEVER)
 _NO_NETWORKS = Networks()
@@ -54,6 +55,10 @@ _KEEPALIVE_LIMIT_S = 65_535
 _OTHER_WAY = frozenset({Happening.MTU, Happening.MOVED})
 
 _Job = tuple[Session, int, Received]
+Heard = tuple[int, int, bool]
+"""Our index of a session, the bytes of authentic datagrams under it, whether there was data among them."""
+Opened = tuple[int, bytes, Offload | None, int]
+"""Our index of a session, a plaintext or a super-frame made of several, the ECN field of its datagram."""
 
 
 class Tunnel:
@@ -239,6 +244,52 @@ class Tunnel:
             if control is not None:
                 peer.control(control, session, now, out)
                 self._judge(now, out)
+
+    # Packets that others seal and open (`bridge.ports.lanes`)
+
+    def lanes(self) -> list[Lane]:
+        """What others may do until the next call of ours that changes it: after each call, ask again."""
+        found = [peer.lane() for peer in self._peers.values()]
+        return [lane for lane in found if lane is not None]
+
+    def emitted(self, peer: str, size_bytes: int, now: int) -> Effects:
+        """Others have sealed packets for a peer: so many bytes of datagrams."""
+        out = Effects()
+        if peer in self._by_name:
+            self._by_name[peer].emitted(size_bytes, now, out)
+        return self._wrapped(out, now)
+
+    def taken(
+        self, heard: Iterable[Heard], opened: Iterable[Opened], now: int
+    ) -> tuple[Effects, list[tuple[str, bytes, Offload | None]]]:
+        """Others have opened datagrams that came from where their peers are; windows have moved. `opened`: what is yet
+        to be judged, in order. What may be walked comes back with the name of its peer."""
+        out = Effects()
+        frames: list[tuple[str, bytes, Offload | None]] = []
+        sessions = self._common.indices.sessions
+        for index, size, has_data in heard:
+            peer = sessions[index].peer
+            assert peer.endpoint is not None
+            peer.received(sessions[index], peer.endpoint, size, now, out, has_data=has_data)
+        for index, plain, claims, ecn in opened:
+            session = sessions[index]
+            peer = session.peer
+            if is_control(plain):
+                peer.control(plain, session, now, out)
+                self._judge(now, out)
+                continue
+            packet = self._allowed.admit(plain, peer.config.name)
+            if ecn and not isinstance(packet, Drop):
+                packet = marked(packet, ecn)
+            if isinstance(packet, Drop):
+                pieces = 1 if claims is None else -(-(len(plain) - claims.header_bytes) // claims.gso_bytes)
+                out.drops[packet] = out.drops.get(packet, 0) + pieces
+            else:
+                frames.append((peer.config.name, packet, claims))
+        if out.events:
+            self._pass_on(now, out)
+        self._judge(now, out)
+        return self._wrapped(out, now), frames
 
     def _handshake(self, kind: Kind, message: bytes, source: Endpoint, now: int, out: Effects) -> None:
         """Everything but data: mac1 first, then what load demands, then the peer."""

@@ -27,7 +27,7 @@ from tunnel.envelope import Envelope
 from tunnel.messages import index_at
 from tunnel.noise import Called, Initiated, RemoteKeys, SessionKeys, finish, initiate, read_timestamp, respond
 from tunnel.pathmtu import MOST_PROBES, PathMtu
-from tunnel.session import Session
+from tunnel.session import Lane, Session
 from tunnel.timers import (
     ATTEMPTS,
     ATTEMPTS_IN_VAIN,
@@ -219,6 +219,21 @@ class Peer:
             self.timers.unanswered = now + UNANSWERED_NS + self._common.jitter_ns()
         if session.is_due(now):
             self.initiate(now, out)
+
+    def lane(self) -> Lane | None:
+        """What others may do under our sessions; not under *next*, since the first data under it changes the slots."""
+        session, endpoint = self._current, self.endpoint
+        if session is None or endpoint is None or endpoint.via:
+            return None
+        receiving = (session,) if self._previous is None else (session, self._previous)
+        return Lane(self.config.name, endpoint, self.path.mtu_bytes, session, receiving)
+
+    def emitted(self, size_bytes: int, now: int, out: Effects) -> None:
+        """Others sealed packets under our current session."""
+        if self._current is None:
+            self.tx_bytes += size_bytes
+        else:
+            self._emitted(self._current, size_bytes, now, out, wants_answer=True)
 
     def _refuse(self, packets: Iterable[bytes], reason: Drop, out: Effects) -> None:
         for packet in packets:

@@ -41,6 +41,11 @@ _open = lib.crypto_aead_chacha20poly1305_ietf_decrypt
 _xseal = lib.crypto_aead_xchacha20poly1305_ietf_encrypt
 _xopen = lib.crypto_aead_xchacha20poly1305_ietf_decrypt
 
+# libsodium calculates by its slowest, portable code until it was asked what the processor can: half as fast. A second
+# call does nothing; it fails only where there is no random source, which nothing here uses.
+if lib.sodium_init() < 0:
+    raise RuntimeError("libsodium cannot be used here")
+
 Bytes = bytes | bytearray
 
 

@@ -1,17 +1,29 @@
-"""One pair of keys with its counters, and the table of the indices by which peers name their sessions."""
+"""One pair of keys with its counters, and the table of the indices by which peers name their sessions.
+
+What the sealing and opening of a packet changes lies in one piece of memory, `Session.memory`, which compiled code
+(`bridge.ports.lanes`) reads and writes as well: there is one counter and one window, whoever uses them.
+
+| offset | bytes, native order | what |
+|---|---|---|
+| 0 | 8 | the next counter to send |
+| 8 | 8 | the greatest counter that was accepted |
+| 16 | 8 | until when the keys may be used, ns; 0: they are wiped |
+| 24 | 8192 | the replay window's ring, a byte a slot |
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tunnel.messages import COUNTED_HEADS, DATA_HEADER
 from tunnel.noise import SessionKeys
-from tunnel.replay import REJECT_AFTER_MESSAGES, ReplayWindow
+from tunnel.replay import REJECT_AFTER_MESSAGES, SLOTS, ReplayWindow
 from wire.drop import Drop
 from wire.units import SECOND_NS
 
 if TYPE_CHECKING:
+    from tunnel.effects import Endpoint
     from tunnel.peer import Peer
 
 REKEY_AFTER_MESSAGES: Final = 1 << 60
@@ -20,6 +32,9 @@ REJECT_AFTER_NS: Final = 180 * SECOND_NS
 RECENT_PACKETS: Final = 1 << 20
 """How far back a router may quote: seconds, at any speed."""
 
+_COUNTER, _GREATEST, _UNTIL = 0, 1, 2
+_HEAD_BYTES = 24
+
 
 class Session:
     """Keys that a handshake gave. `peer` owns it; `local` and `remote` are the indices on the wire.
@@ -27,7 +42,7 @@ class Session:
     `counter` is the next one to send. It only grows, and a new handshake always means new keys: no nonce comes twice.
     """
 
-    __slots__ = ("counter", "created_ns", "is_initiator", "keys", "local", "peer", "remote", "window")
+    __slots__ = ("_words", "created_ns", "is_initiator", "keys", "local", "memory", "peer", "remote", "window")
 
     def __init__(
         self, peer: Peer, keys: SessionKeys, local: int, remote: int, created_ns: int, *, is_initiator: bool
@@ -38,8 +53,20 @@ class Session:
         self.remote = remote
         self.created_ns = created_ns
         self.is_initiator = is_initiator
-        self.counter = 0
-        self.window = ReplayWindow()
+        self.memory = memoryview(bytearray(_HEAD_BYTES + SLOTS))
+        self._words = self.memory[:_HEAD_BYTES].cast("Q")
+        self._words[_UNTIL] = created_ns + REJECT_AFTER_NS
+        self.window = ReplayWindow(self._words[_GREATEST : _GREATEST + 1], self.memory[_HEAD_BYTES:])
+
+    @property
+    def counter(self) -> int:
+        """The next one to send."""
+        counter: int = self._words[_COUNTER]
+        return counter
+
+    @counter.setter
+    def counter(self, counter: int) -> None:
+        self._words[_COUNTER] = counter
 
     def is_over(self, now: int) -> bool:
         """180 s old: nothing is sent and nothing accepted any more."""
@@ -72,9 +99,21 @@ class Session:
         return 0 < self.counter - int(counter) <= RECENT_PACKETS
 
     def wipe(self) -> None:
-        """Overwrite both keys."""
+        """Overwrite both keys, once nobody may use them."""
+        self._words[_UNTIL] = 0
         self.keys.send.wipe()
         self.keys.receive.wipe()
+
+
+class Lane(NamedTuple):
+    """What others may do for a peer that is reached directly: seal packets of at most `mtu_bytes` under `sending` and
+    send them to `endpoint`, open what comes from there under `receiving`; until a session's memory says otherwise."""
+
+    peer: str
+    endpoint: Endpoint
+    mtu_bytes: int
+    sending: Session
+    receiving: tuple[Session, ...]
 
 
 class IndexTable:

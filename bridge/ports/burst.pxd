@@ -21,7 +21,8 @@ cdef struct Device:
     uint64_t malformed
 
 cdef class Outlet:
-    # Where packets go whose out-port is no device.
+    # Where packets go whose out-port is no device. `now_ns`: the time of the burst.
+    cdef public uint64_t now_ns
     # 0: taken, 1: not, whoever asks hands the packet to Python.
     cdef int push(self, uint16_t out_port, uint8_t *packet, size_t size, const Claims *claims) noexcept nogil
     # A burst is over: what was taken leaves.

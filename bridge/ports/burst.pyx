@@ -88,6 +88,7 @@ cdef class CompiledBursts:
         cdef list walked = [], queued = []
         cdef Device *device = &self._devices[number]
         cdef int stop
+        self._outlet.now_ns = now
         while True:
             with nogil:
                 stop = self._pump(number, &left, &left_bytes, now_ms)

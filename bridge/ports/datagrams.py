@@ -33,7 +33,7 @@ from bridge.ports.families import (
     queued_error,
 )
 from bridge.ports.kernel_routes import KernelRoutes
-from bridge.ports.ways import MOST_KNOWN, Door, Way, Ways, endpoint_of
+from bridge.ports.ways import MOST_KNOWN, Door, Heading, Heard, Way, Ways, endpoint_of
 from tunnel.effects import Datagram, Endpoint, Received, TooBig
 from wire.drop import Drop
 
@@ -107,6 +107,13 @@ class DatagramSocket:
     def read_burst(self, limit: int) -> list[Received]:
         """What waits, the oldest first; of either family no further piece is taken once there are `limit` datagrams."""
         burst: list[Received] = []
+        for door in self.ready():
+            self._read(door, len(burst) + limit, burst)
+        return burst
+
+    def ready(self) -> list[Door]:
+        """The sockets at which datagrams wait; errors and news of the kernel's routes are taken in."""
+        doors: list[Door] = []
         for fd, events in self._ready.poll(0, _MOST_READY):
             door = self._doors.get(fd)
             if door is None:
@@ -115,8 +122,17 @@ class DatagramSocket:
             if events & select.EPOLLERR:
                 self._read_errors(door)
             if events & select.EPOLLIN:
-                self._read(door, len(burst) + limit, burst)
-        return burst
+                doors.append(door)
+        return doors
+
+    def received(self, door: Door, datagram: bytes, name: bytes, info: bytes, ecn: int) -> Received:
+        """A datagram that somebody else read at a socket: `name` is the socket address, `info` the control message that
+        came with it."""
+        address = door.family.address_of(name)
+        source = self._ways.senders.get(address)
+        if source is None or source.info != info:
+            source = self._ways.heard(door, address, info)
+        return Received(datagram, source, ecn)
 
     def _read(self, door: Door, limit: int, burst: list[Received]) -> None:
         receive, buffers, view, senders = door.socket.recvmsg_into, [self._buffer], self._view, self._ways.senders
@@ -219,6 +235,30 @@ class DatagramSocket:
             if len(run) == 1 or not self._send_piece(way, run, tos):
                 self._send_each(way, run, tos, refused)
         return refused
+
+    def heading(self, endpoint: Endpoint) -> Heading | None:
+        """How somebody else may send to an endpoint; None where nothing may leave. It holds as long as `state`, and
+        until something had to be sent here instead."""
+        self._bursts += 1
+        way = self._ways.to(endpoint, self._bursts)
+        if way.door is None:
+            return None
+        info = endpoint.info if isinstance(endpoint, Heard) else b""
+        family = way.door.family
+        chosen = way.ancillary[0] if way.ancillary else None
+        return Heading(
+            way.door.socket.fileno(),
+            way.segments,
+            (family.level, family.tos),
+            family.name_of(way.address),
+            chosen,
+            info,
+        )
+
+    @property
+    def state(self) -> int:
+        """Another number when the kernel's routes have changed."""
+        return self._ways.changes
 
     def _send_piece(self, way: Way, run: list[bytes], tos: int) -> bool:
         """Datagrams of one size, the last may be shorter, in one piece; False where they must go one by one."""

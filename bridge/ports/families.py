@@ -27,9 +27,12 @@ _ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err: errno, origin, t
 _ORIGIN_LOCAL, _ORIGIN_ICMP, _ORIGIN_ICMP6 = 1, 2, 3
 _ICMP_FRAG_NEEDED, _ICMP6_TOO_BIG = (3, 4), 2
 _LONGEST_SOCKADDR_BYTES = 28
+_SOCKADDR = struct.Struct("=H2s")
+_SOCKADDR_IN6 = struct.Struct("=4s16sI")
 
 
 Ancillary = list[tuple[int, int, bytes]]
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
 
 class Family(NamedTuple):
@@ -65,6 +68,22 @@ class Family(NamedTuple):
         else:
             local, device = self.info_layout.unpack(info)
         return device, local
+
+    def address_of(self, name: bytes) -> SocketAddress:
+        """A `struct sockaddr` as the socket module has it."""
+        port = int.from_bytes(name[2:4], "big")
+        if self.number == socket.AF_INET:
+            return socket.inet_ntop(socket.AF_INET, name[4:8]), port
+        flow, address, scope = _SOCKADDR_IN6.unpack_from(name, 4)
+        return socket.inet_ntop(socket.AF_INET6, address), port, int.from_bytes(flow, "big"), scope
+
+    def name_of(self, address: SocketAddress) -> bytes:
+        """The other way round."""
+        head = _SOCKADDR.pack(self.number, address[1].to_bytes(2, "big"))
+        packed = socket.inet_pton(self.number, address[0])
+        if len(address) == 2:
+            return head + packed + bytes(8)
+        return head + _SOCKADDR_IN6.pack(address[2].to_bytes(4, "big"), packed, address[3])
 
 
 # linux/in.h, linux/in6.h

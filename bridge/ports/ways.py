@@ -11,13 +11,11 @@ Decisions hold until the kernel tells of a change in its routes, addresses or de
 from __future__ import annotations
 
 import socket
-from typing import Final
+from typing import Final, NamedTuple
 
-from bridge.ports.families import IPV4, TOS, Ancillary, Family, can_segment
+from bridge.ports.families import IPV4, TOS, Ancillary, Family, SocketAddress, can_segment
 from bridge.ports.kernel_routes import KernelRoutes
 from tunnel.effects import Endpoint
-
-SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
 MOST_KNOWN: Final = 4096
 """Senders that are remembered; endpoints that ways are kept for."""
@@ -68,14 +66,27 @@ class Way:
         self.used = 0
 
 
+class Heading(NamedTuple):
+    """A way as a system call wants it. `tos`: level and kind of the control message for that byte; `name`: the socket
+    address; `chosen`: the control message that makes the kernel take this way; `heard`: the one that comes with a
+    datagram from there, b"" where none is known yet."""
+
+    fd: int
+    segments: bool
+    tos: tuple[int, int]
+    name: bytes
+    chosen: tuple[int, int, bytes] | None
+    heard: bytes
+
+
 class Ways:
-    """`senders`: who wrote to us lately, by socket address; `heard` adds one."""
+    """`senders`: who wrote to us lately, by socket address; `heard` adds one. `changes`: of the kernel's routes."""
 
     def __init__(self, routes: KernelRoutes) -> None:
         self.senders: dict[SocketAddress, Heard] = {}
         self.doors: dict[int, Door] = {}  # by the bytes of an address
         self._routes = routes
-        self._changes = 0
+        self.changes = 0
         self._ways: dict[Endpoint, Way] = {}
 
     # Datagrams come
@@ -91,7 +102,7 @@ class Ways:
 
     def take_news(self) -> None:
         """Something may have changed in the kernel's routes."""
-        self._changes += self._routes.news()
+        self.changes += self._routes.news()
 
     # Datagrams leave
 
@@ -99,8 +110,8 @@ class Ways:
         """The way to an endpoint; `burst` counts up."""
         way = self._ways.get(endpoint) or self._add(endpoint)
         info = endpoint.info if isinstance(endpoint, Heard) else b""
-        if way.as_of != self._changes or way.info != info:
-            way.as_of, way.info = self._changes, info
+        if way.as_of != self.changes or way.info != info:
+            way.as_of, way.info = self.changes, info
             self._find(way, info)
         way.used = burst
         return way

@@ -56,7 +56,7 @@ def test_it_carries_the_same_with_either_cipher_and_says_which_is_in_use(wired: 
     if not forced:
         compiled_cipher()
     used = wired.ask("stats")["fast_path"]
-    assert (used["cipher"], used["threads"]) == (("plain", 1) if forced else ("compiled", 3))
+    assert (used["cipher"], used["threads"], used["lanes"]) == (("plain", 1, 0) if forced else ("compiled", 3, 1))
     names = [path.read_text() for path in Path(f"/proc/{gateway.pid}/task").glob("*/comm")]
     assert len(names) == used["threads"]
     before = time.monotonic()

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.replay import REACH, REJECT_AFTER_MESSAGES, ReplayWindow
+from tests.compiled import compiled
+from tunnel.replay import REACH, REJECT_AFTER_MESSAGES, SLOTS, ReplayWindow
 
 LIMIT = REACH + 1
 
@@ -92,3 +93,30 @@ def test_w19_agrees_with_a_set(seed: int, spread: int) -> None:
         if expected:
             seen.add(counter)
             greatest = max(greatest, counter)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(0, 3 * SLOTS),
+            st.tuples(st.just("ahead"), st.sampled_from([1, 1, 1, 2, 63, SLOTS - 1, SLOTS, SLOTS + 1, REACH, 1 << 40])),
+            st.tuples(st.just("behind"), st.sampled_from([0, 1, REACH - 1, REACH, REACH + 1, SLOTS])),
+            st.integers(REJECT_AFTER_MESSAGES - 3, (1 << 64) - 1),
+        ),
+        max_size=60,
+    )
+)
+def test_the_compiled_window_takes_the_same_counters_and_keeps_the_same_memory(steps: list[object]) -> None:
+    accepted = compiled("tunnel.burst", "accepted")
+    memory, twin = (memoryview(bytearray(24 + SLOTS)) for _ in range(2))
+    window = ReplayWindow(twin[8:16].cast("Q"), twin[24:])
+    for step in steps:
+        greatest = window.state()[0]
+        if isinstance(step, tuple):
+            counter = max(greatest + (step[1] if step[0] == "ahead" else -step[1]), 0) % (1 << 64)
+        else:
+            assert isinstance(step, int)
+            counter = step
+        before = window.may_be_new(counter)
+        assert accepted(memory, counter) == (before, window.accept(counter))
+        assert memory == twin
