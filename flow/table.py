@@ -93,7 +93,8 @@ class Forwarded(NamedTuple):
 
 class Hits(NamedTuple):
     """What an entry has counted since it was asked last. `remote`, `remote_port`: the far end, as the walk knows it;
-    `acknowledgment`, `window`: of the last TCP segment with ACK from the near side, None where none was repeated."""
+    `acknowledgment`, `window`: of the last TCP segment with ACK from the near side; where none was repeated the one is
+    None, and the other says nothing."""
 
     entry: int
     out_port: int
