@@ -541,7 +541,7 @@ cdef class CompiledTable:
         cdef Entry *entry = &self._entries[number]
         cdef bint near_sends = entry.more >> 56 & NEAR_SENDS
         cdef Entry was
-        cdef uint32_t idle_ms
+        cdef int32_t idle_ms  # not below zero, where another thread's clock was read a moment later
         self._hold()
         was = entry[0]
         self._totals[number].packets += was.packets
@@ -550,7 +550,7 @@ cdef class CompiledTable:
         entry.size_bytes = 0
         entry.more &= ~(<uint64_t>ACKNOWLEDGED << 56)
         self._let_go()
-        idle_ms = now_ms - was.last_ms
+        idle_ms = max(<int32_t>(now_ms - was.last_ms), 0)
         acknowledgment = was.acknowledgment if was.more >> 56 & ACKNOWLEDGED else None
         if near_sends:
             remote, remote_port = entry.ends & NONE, entry.more & 0xFFFF
@@ -561,12 +561,13 @@ cdef class CompiledTable:
 
     def live(self, now):
         """See `Table`."""
-        cdef uint32_t now_ms = milliseconds(now), number, idle_ms
+        cdef uint32_t now_ms = milliseconds(now), number
+        cdef int32_t idle_ms
         cdef Entry *entry
         for number in range(self._fresh):
             entry = &self._entries[number]
-            idle_ms = now_ms - entry.last_ms
-            if not entry.more >> 56 & USED or idle_ms > <uint32_t>FORGET_MS:
+            idle_ms = max(<int32_t>(now_ms - entry.last_ms), 0)
+            if not entry.more >> 56 & USED or idle_ms > FORGET_MS:
                 continue
             near = entry.ends >> 32, entry.more >> 16 & 0xFFFF
             far = entry.ends & NONE, entry.more & 0xFFFF

@@ -78,7 +78,7 @@ class Punt(IntEnum):
     NEXT_HOP = 13  # no MAC address
 
 
-IN_ORDER: Final = frozenset({Punt.FRAGMENT, *(punt for punt in Punt if punt > Punt.OUTDATED)})
+IN_ORDER: Final = frozenset({Punt.HEADER, Punt.FRAGMENT, *(punt for punt in Punt if punt > Punt.OUTDATED)})
 """Punts of single packets, whose neighbours of the same flow are repeated: nothing behind them may overtake them."""
 
 

@@ -32,6 +32,7 @@ cdef class CompiledBursts:
     cdef readonly CompiledTable table
     cdef Outlet _outlet
     cdef Device *_devices
+    cdef Device *_told
     cdef uint64_t *_punts
     cdef uint8_t *_has_queued
     cdef uint8_t *_buffer

@@ -58,9 +58,10 @@ cdef class CompiledBursts:
         self.table = table
         self._outlet = Outlet() if outlet is None else outlet
         self._devices = <Device *>calloc(MOST_PORTS, sizeof(Device))
+        self._told = <Device *>calloc(MOST_PORTS, sizeof(Device))
         self._punts = <uint64_t *>calloc(PUNTS, sizeof(uint64_t))
         self._has_queued = <uint8_t *>calloc(MOST_PORTS, 1)
-        if self._devices == NULL or self._punts == NULL or self._has_queued == NULL:
+        if self._devices == NULL or self._told == NULL or self._punts == NULL or self._has_queued == NULL:
             raise MemoryError
         for port in range(MOST_PORTS):
             self._devices[port].fd = -1
@@ -71,6 +72,7 @@ cdef class CompiledBursts:
 
     def __dealloc__(self):
         free(self._devices)
+        free(self._told)
         free(self._punts)
         free(self._has_queued)
 
@@ -188,17 +190,20 @@ cdef class CompiledBursts:
         return 1
 
     def counted(self):
-        """See `Bursts`."""
+        """See `Bursts`. Whoever asks may be another thread: what counts is never set back."""
         cdef uint32_t port
-        cdef Device *device
+        cdef Device now
+        cdef Device *before
         cdef list found = []
         for port in range(MOST_PORTS):
-            device = &self._devices[port]
-            if device.rx_packets or device.tx_packets:
-                found.append(Counted(port, device.rx_packets, device.rx_bytes, device.tx_packets, device.tx_bytes,
-                                     device.full, device.down, device.malformed))
-                device.rx_packets = device.rx_bytes = device.tx_packets = device.tx_bytes = 0
-                device.full = device.down = device.malformed = 0
+            now = self._devices[port]
+            before = &self._told[port]
+            if now.rx_packets != before.rx_packets or now.tx_packets != before.tx_packets:
+                found.append(Counted(
+                    port, now.rx_packets - before.rx_packets, now.rx_bytes - before.rx_bytes,
+                    now.tx_packets - before.tx_packets, now.tx_bytes - before.tx_bytes,
+                    now.full - before.full, now.down - before.down, now.malformed - before.malformed))
+                before[0] = now
         return found
 
     def punts(self):
