@@ -56,8 +56,8 @@ def coalesce(packets: Sequence[bytes]) -> list[Frame]:
         size = len(packet)
         ordinary = packet[:1] == _ORDINARY and size >= _IP_BYTES
         if not ordinary or packet[9] != _TCP or size < _IP_BYTES + 20:
-            if not ordinary:
-                open_runs.clear()  # IP options, say: it may belong to any of them
+            if not ordinary or packet[9] == _TCP:
+                open_runs.clear()  # IP options, say, or a part of a header: it may belong to any of them
             order.append(packet)
             continue
         _, _, length, identification, fragment, _, _, _, ends, sequence, _, offset, flags, _, _, urgent = (

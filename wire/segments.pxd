@@ -4,7 +4,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
 cdef enum:
-    MOST_SEGMENTS = 512  # that are looked at together
+    MOST_SEGMENTS = 640  # that are looked at together
     SLOTS = 1024         # for their flows: a power of 2
     SUPER_FRAME_BYTES = 65_535
 

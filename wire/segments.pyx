@@ -227,10 +227,10 @@ cdef void chain(Segment *segments, int32_t count, int32_t *slots) noexcept nogil
         one.is_first = True
         one.total = size
         one.header_bytes = 0
-        if size < IP_BYTES or packet[0] != 0x45:
+        if size < IP_BYTES or packet[0] != 0x45 or (packet[9] == TCP and size < IP_BYTES + 20):
             memset(slots, 0, SLOTS * sizeof(int32_t))  # IP options, say: it may belong to any of them
             continue
-        if packet[9] != TCP or size < IP_BYTES + 20:
+        if packet[9] != TCP:
             continue
         slot = _slot_of(packet) & (SLOTS - 1)
         while slots[slot] and memcmp(segments[slots[slot] - 1].data + 12, packet + 12, 12) != 0:

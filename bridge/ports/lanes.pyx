@@ -70,7 +70,9 @@ cdef enum:
     CONTROL_WORDS = 16      # of 8 bytes: control messages are aligned
     CONTROL_BYTES = 128
     ARENA_BYTES = 1 << 17   # of sealed datagrams: two super-frames' worth
-    MESSAGES = 8
+    MESSAGES = 64
+    STEP = 8                # messages asked for at once
+    FEW = 128               # datagrams: with those of one more step there are MOST_SEGMENTS at most
     MESSAGE_BYTES = HEADROOM + 65_536
     MOST_TOGETHER = 64      # in one piece
     LONGEST_BYTES = 65_507  # of it
@@ -426,29 +428,37 @@ cdef class Lanes(Outlet):
     def receive(self, int fd, uint32_t limit, now):
         """Take in what waits at a socket, about `limit` datagrams at most."""
         cdef uint64_t now_ns = now
-        cdef int attempts = 0, messages
+        cdef uint32_t total = 0
+        cdef int attempts = 0, first, got, at
         self.now_ns = now_ns
         with nogil:
-            while True:
-                messages = self._receive(fd)
-                if messages < 0 and errno != EAGAIN and attempts < MOST_ATTEMPTS:
-                    attempts += 1  # an ICMP error: it is in the queue of errors as well
-                    continue
-                if messages > 0:
-                    limit -= min(limit, self._take(messages, now_ns))
-                if messages < MESSAGES or limit == 0:
+            while total < limit:
+                self._came_count = 0
+                first = 0
+                got = STEP
+                while got == STEP and first < MESSAGES and self._came_count <= FEW:
+                    got = self._receive(fd, first)
+                    while got < 0 and errno != EAGAIN and attempts < MOST_ATTEMPTS:
+                        attempts += 1  # an ICMP error: it is in the queue of errors as well
+                        got = self._receive(fd, first)
+                    for at in range(first, first + max(got, 0)):
+                        total += self._sort(at, now_ns)
+                    first += max(got, 0)
+                self._open()
+                if got < STEP:
                     break
             self.flush()
         if self._bursts is not None:
             for out_port, _, _ in self._queued:
                 self._bursts._has_queued[<uint16_t>out_port] = 0
 
-    cdef int _receive(self, int fd) noexcept nogil:
+    cdef int _receive(self, int fd, int first) noexcept nogil:
+        """The next messages, few at once: where each is many datagrams, they are to stay in the cache."""
         cdef int at
         cdef msghdr *message
-        for at in range(MESSAGES):
+        for at in range(first, first + STEP):
             message = &self._messages[at].msg_hdr
-            self._places[at].iov_base = self._incoming + at * MESSAGE_BYTES + HEADROOM
+            self._places[at].iov_base = self._incoming + at * <size_t>MESSAGE_BYTES + HEADROOM
             self._places[at].iov_len = 65_535
             message.msg_name = self._names[at]
             message.msg_namelen = NAME_BYTES
@@ -456,20 +466,15 @@ cdef class Lanes(Outlet):
             message.msg_iovlen = 1
             message.msg_control = self._controls[at]
             message.msg_controllen = CONTROL_BYTES
-        return recvmmsg(fd, self._messages, MESSAGES, MSG_DONTWAIT, NULL)
+        return recvmmsg(fd, &self._messages[first], STEP, MSG_DONTWAIT, NULL)
 
-    cdef uint32_t _take(self, int messages, uint64_t now_ns) noexcept nogil:
-        """Sort datagrams, open those of ears, and see them through in order; how many there were."""
-        cdef uint32_t total = 0, at
-        cdef int number
-        self._came_count = 0
-        for number in range(messages):
-            total += self._sort(number, now_ns)
+    cdef void _open(self) noexcept nogil:
+        """Open what came for ears, and see it through in order."""
         cdef Job *jobs = self._cipher.reserve(self._came_count)
-        cdef uint32_t weight = 0
+        cdef uint32_t at, weight = 0
         if jobs == NULL:
             self._full += self._came_count
-            return total
+            return
         for at in range(self._came_count):
             jobs[at].source = self._came[at].data
             jobs[at].target = self._came[at].data + HEADER_BYTES
@@ -480,12 +485,11 @@ cdef class Lanes(Outlet):
         self._cipher.run(self._came_count, weight)
         self._settle(jobs)
         self._cipher.done()
-        return total
 
     cdef uint32_t _sort(self, int number, uint64_t now_ns) noexcept nogil:
         """The datagrams of one message, each to its ear or to Python."""
         cdef msghdr *message = &self._messages[number].msg_hdr
-        cdef uint8_t *data = self._incoming + number * MESSAGE_BYTES + HEADROOM
+        cdef uint8_t *data = self._incoming + number * <size_t>MESSAGE_BYTES + HEADROOM
         cdef uint32_t size = self._messages[number].msg_len, each = size, at = 0, count = 0, info_bytes = 0, length
         cdef uint8_t *info = NULL
         cdef uint8_t ecn = 0

@@ -379,6 +379,52 @@ def test_both_ways_draw_from_one_counter(make: Callable[..., LaneWorld]) -> None
     assert world.session.counter == len(counters)
 
 
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["lane", "lane", "push", "python", "queued", "rekey", "confirm", "renew", "reload", "erase"]),
+        max_size=40,
+    )
+)
+def test_no_nonce_is_used_twice_whatever_happens_between_bursts(steps: list[str]) -> None:
+    """A nonce is a key, known by the index of whoever has the other half, and a counter."""
+    with world() as here:
+        left_by_python: list[Datagram] = []
+        config = PeerConfig("far", public_key(bytes([2]) * 32), (Network(0, 0),), here.away)
+        handshakes: list[Datagram] = []
+        for step in steps:
+            frame, offload = super_frame(3)
+            if step in ("lane", "push"):
+                here.lanes.write(VPN, frame, offload, here.now)
+            if step == "lane":
+                here.peer_lanes.send()
+            elif step == "python":
+                here.lanes.send()
+                left_by_python += here.near.send("far", [udp()] * 3, here.now).datagrams
+            elif step == "queued":  # sealed while something is still in the lane
+                left_by_python += here.near.send("far", [udp()], here.now).datagrams
+            elif step == "rekey":
+                here.now += 6 * SECOND_NS
+                handshakes = here.far.call("near", here.now).datagrams
+                here.near_socket.read_burst(1)
+                effects = here.near.receive([Received(data, here.away) for _, data, _ in handshakes], here.now)
+                here.far.receive([Received(data, here.home) for _, data, _ in effects.datagrams], here.now)
+            elif step == "confirm":
+                confirming = here.far.send("near", [udp()], here.now).datagrams
+                effects = here.near.receive([Received(data, here.away) for _, data, _ in confirming], here.now)
+                left_by_python += effects.datagrams
+            elif step == "renew":
+                here.renew()
+            elif step == "reload":
+                here.near.set_peers([config], here.now)
+            elif step == "erase":
+                here.near._by_name["far"].erase()
+        here.peer_lanes.send()
+        sealed = [one.data for one in read(here.far_socket)] + [data for _, data, _ in left_by_python]
+        nonces = [data[4:16] for data in sealed if data[:4] == b"\4\0\0\0"]
+        assert len(set(nonces)) == len(nonces)
+
+
 def test_a_packet_too_long_for_the_path_is_pythons(make: Callable[..., LaneWorld]) -> None:
     world = make()
     assert not world.lanes.write(VPN, udp(MTU_BYTES - 27), None, world.now)

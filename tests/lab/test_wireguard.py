@@ -116,6 +116,24 @@ def test_the_far_end_may_move_to_another_address_while_traffic_flows(wired: Lab,
         exit_.ip(f"addr replace {OUTER_EXIT}/24 dev outer")
 
 
+def test_reloads_under_load_disturb_no_session(wired: Lab, far: FarEnd) -> None:
+    far.start()
+    run(wired, far.configuration())
+    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
+    running = wired.namespaces["lan3"].start_python("-m", "lab.peers", "transfer", TUNNELLED, "60000000", "60000000")
+    try:
+        before = peer(wired)["rx_bytes"]
+        until(lambda: peer(wired)["rx_bytes"] > before + 100_000, "the transfer is under way")
+        for _ in range(20):
+            wired.ask("reload")
+        assert running.document()["ok"]
+    finally:
+        running.stop()
+    told = wired.ask("stats")
+    assert not any(told["drops"][f"tunnel.{reason}"] for reason in ("authentication", "replay", "unknown_index"))
+    assert told["fast_path"]["lanes"] == (1 if told["fast_path"]["cipher"] == "compiled" else 0)
+
+
 def test_a_far_end_that_starts_anew_is_called_again_while_traffic_flows(wired: Lab, far: FarEnd) -> None:
     far.start()
     run(wired, far.configuration())

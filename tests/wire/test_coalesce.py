@@ -128,6 +128,13 @@ def test_flows_that_interleave_are_merged_apart_and_keep_their_order() -> None:
         ]
 
 
+def test_nothing_overtakes_a_packet_of_which_only_the_beginning_came() -> None:
+    packets = [bytes(packet) for packet in flow(3)]
+    packets[1] = packets[1][:30]
+    assert sizes(packets) == [1, 1, 1]
+    assert cut(packets) == packets
+
+
 def test_identifications_that_stand_still_are_merged_only_with_df() -> None:
     packets = flow(4)
     for packet in packets:
