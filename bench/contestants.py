@@ -1,8 +1,8 @@
 """Who takes turns in the gateway's place: ours, the kernel, and programs from Debian's packages.
 
 On the offload path a LAN host (`lan3`) talks to 114.114.114.114 behind the ISP router; on the tunnel path to 8.8.8.8
-behind the exit (`bench.tunnels`). Everybody starts on a lab that was just built for that turn, with the same bridges and
-cables, in the defaults of its package unless `note` says otherwise; when the turn's stack is closed nothing of it is left.
+behind the exit (`bench.tunnels`). Everybody starts on a lab that was just built for that turn, with the same bridges
+and cables, in the defaults of its package unless `note` says otherwise; when the turn ends nothing of it is left.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Running(NamedTuple):
     client: str = "lan3"
     server: str = "isp"
     target: str = OFFLOADED
+    says: str = ""
+    """Of ours: what `bridgectl stats` says is in use."""
 
 
 class Contestant(NamedTuple):
@@ -90,6 +92,13 @@ def fast(name: str) -> dict[str, str]:
     return {"TAPBRIDGE_FAST": "0" if name == PLAIN else "1"}
 
 
+def in_use(lab: Lab) -> str:
+    """What the gateway says of its fast path and its cipher."""
+    told = lab.ask("stats")["fast_path"]
+    forwarding = "compiled" if told["compiled"] else "plain"
+    return f"forwarding {forwarding}" + (f", sealing {told['cipher']}" if told["cipher"] else "")
+
+
 def until(holds: Callable[[], bool], what: str, *processes: Process) -> None:
     """Wait until something holds; `Failed` when it does not in time, or one of the processes ends before."""
     deadline = time.monotonic() + _READY_S
@@ -119,7 +128,7 @@ def started(lab: Lab, stack: ExitStack, where: str, *words: str) -> Process:
     return process
 
 
-# --- ours --------------------------------------------------------------------------------------------------------------
+# --- ours ----------------------------------------------------------------------------------------------------------
 
 
 def offload_configuration() -> str:
@@ -132,12 +141,12 @@ def _ours(name: str) -> Callable[[Lab, ExitStack], Running]:
         lab.configure(offload_configuration(), prefix_list(PREFIXES))
         gateway = lab.start_gateway(fast(name))
         stack.callback(lab.remove_gateway)
-        return Running((gateway,))
+        return Running((gateway,), says=in_use(lab))
 
     return set_up
 
 
-# --- the kernel --------------------------------------------------------------------------------------------------------
+# --- the kernel ----------------------------------------------------------------------------------------------------
 
 
 def kernel_forwards(lab: Lab, where: str = "gw") -> None:
@@ -170,11 +179,11 @@ def _kernel(lab: Lab, _stack: ExitStack) -> Running:
     return Running()
 
 
-# --- sockets instead of packets: pasta, slirp4netns ------------------------------------------------------------------------
+# --- sockets instead of packets: pasta, slirp4netns ----------------------------------------------------------------
 
 
 def _guest(lab: Lab, stack: ExitStack) -> Namespace:
-    """A namespace with nothing but what a contestant puts into it, and a gateway's machine with an uplink of its own."""
+    """A namespace with nothing but what a contestant puts into it, and a gateway's machine with its own uplink."""
     guest = lab.namespaces["guest"] = Namespace("guest")
     stack.callback(lab.namespaces.pop, "guest")
     stack.callback(guest.remove)

@@ -26,8 +26,13 @@ class Figure(NamedTuple):
     beside_cores: float | None = None
     remark: str = ""
     values: tuple[float, ...] = ()
+    rounds: tuple[int, ...] = ()
+    """Of each value."""
 
 
 def summary(name: str, unit: str, values: Sequence[float]) -> Figure:
     """The figure of the rounds' values."""
-    return Figure(name, unit, statistics.median(values), min(values), max(values), values=tuple(values))
+    median = statistics.median(values)
+    return Figure(
+        name, unit, median, min(values), max(values), values=tuple(values), rounds=tuple(range(1, len(values) + 1))
+    )

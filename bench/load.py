@@ -29,6 +29,8 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 
 from wire import ipv4
 from wire.checksum import checksum, pseudo_header_sum
@@ -121,7 +123,7 @@ def _answer(document: object) -> None:
     print(json.dumps(document), flush=True)
 
 
-# --- UDP ---------------------------------------------------------------------------------------------------------------
+# --- UDP -----------------------------------------------------------------------------------------------------------
 
 
 def sink(address: str) -> None:
@@ -200,10 +202,8 @@ def numbered(host: str, rate: str) -> None:
         print("ready", flush=True)
         began, sent = time.monotonic(), 0
         while not select.select([sys.stdin], [], [], max(began + sent * pause_s - time.monotonic(), 0))[0]:
-            try:
+            with suppress(OSError):  # an ICMP error about an earlier one; a neighbour that does not answer yet
                 sending.send(_NUMBER.pack(sent))
-            except OSError:  # an ICMP error about an earlier one; a neighbour that does not answer yet
-                pass
             sent += 1
     _answer({"sent": sent})
 
@@ -243,7 +243,7 @@ def arrivals(address: str) -> None:
                 _answer({"first_s": first_s})
 
 
-# --- TCP ---------------------------------------------------------------------------------------------------------------
+# --- TCP -----------------------------------------------------------------------------------------------------------
 
 
 def serve(address: str) -> None:
@@ -251,12 +251,12 @@ def serve(address: str) -> None:
     exchanges = socket.create_server((address, EXCHANGE_PORT), backlog=4096)
     streams = socket.create_server((address, STREAM_PORT), backlog=64)
     for _ in range(_SERVERS):
-        _fork(lambda: _serve_exchanges(exchanges))
+        _fork(partial(_serve_exchanges, exchanges))
     print("ready", flush=True)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection, _ = streams.accept()
-        _fork(lambda taken=connection: _serve_stream(taken))  # type: ignore[misc] # a default binds it now
+        _fork(partial(_serve_stream, connection))
         connection.close()
 
 
@@ -309,7 +309,7 @@ def stream(host: str, direction: str, streams: str, seconds: str) -> dict[str, o
         _NUMBER.pack_into(counts, slot * _NUMBER.size, got)
 
     began = time.monotonic()
-    for child in [_fork(lambda at=slot: one(at)) for slot in range(int(streams))]:  # type: ignore[misc] # bound now
+    for child in [_fork(partial(one, slot)) for slot in range(int(streams))]:
         os.waitpid(child, 0)
     took_s = time.monotonic() - began
     total = sum(_NUMBER.unpack_from(counts, slot * _NUMBER.size)[0] for slot in range(int(streams)))
@@ -335,7 +335,7 @@ def connections(host: str, seconds: str, processes: str) -> dict[str, object]:
             _NUMBER.pack_into(counts, slot * 16, done)
             _NUMBER.pack_into(counts, slot * 16 + 8, failed)
 
-    children = [_fork(lambda at=slot: one(at)) for slot in range(int(processes))]  # type: ignore[misc] # bound now
+    children = [_fork(partial(one, slot)) for slot in range(int(processes))]
     stuck = 0
     while children and time.monotonic() < end + _GRACE_S:
         children = [child for child in children if os.waitpid(child, os.WNOHANG) == (0, 0)]

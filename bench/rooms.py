@@ -1,34 +1,27 @@
-"""What this version is measured by: `python -m bench [-j] [--rounds N]`.
+"""In one process, without devices: what the rooms themselves cost.
 
-In one process, without devices: the rooms' own costs. Every figure is the median of several rounds with its spread;
-what ran beside it on the machine is not known, so compare figures of one run only. Not measured here: the kernel's
-share, which dominates on real devices, and the tunnel but for its sealing and opening.
+Not in these figures: the kernel's share, which dominates on real devices, and the tunnel but for its sealing and
+opening.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
 import random
 import resource
 import struct
-import sys
 import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from alias.table import Aliases
 from alias.types import AliasSettings, Egress
 from arp import packet as arp_packet
 from arp.port import ArpPort
 from arp.responder import STRANGERS_PER_SECOND
-from bench import sealing
+from bench import flowtable, sealing
 from bench.figure import Figure, summary
 from bench.fuzz_frames import CONFIGURATION
 from bridge.config import load
@@ -41,19 +34,20 @@ from wire.offload import GSO_TCPV4, Offload
 from wire.tcp import ACK, FIN, PSH, SYN
 from wire.units import SECOND_NS, address_int
 
+ROOMS = "rooms"
 LAN_HOST = address_int("192.168.200.10")
 REMOTE = address_int("203.0.113.5")
 ETHERNET = bytes.fromhex("02000000c80202aa0000000a0800")
 ETHERNET_BACK = bytes.fromhex("02000000010202aa000000010800")
 
 
-def measured(name: str, unit: str, rounds: int, once: Callable[[], float]) -> Figure:
-    """Run `once` for each round and summarise what it returns."""
+def measured(name: str, unit: str, rounds: int, once: Callable[[], float], key: str = "") -> Figure:
+    """Run `once` for each round and summarise what it returns; `key` where a goal is held against it."""
     values = []
     for _ in range(rounds):
         gc.collect()
         values.append(once())
-    return summary(name, unit, values)
+    return summary(name, unit, values)._replace(key=key)
 
 
 def udp(source_port: int, payload: bytes = b"x" * 18) -> bytes:
@@ -181,7 +175,7 @@ def figures(rounds: int) -> list[Figure]:
                 fresh.receive("tap0", frame, 0)
             return len(frames) / (time.perf_counter() - started) / 1e3
 
-        found.append(measured("new UDP flows through the whole walk", "k/s", rounds, new_flows))
+        found.append(measured("new UDP flows through the whole walk", "k/s", rounds, new_flows, "new_flows"))
 
         def new_connections() -> float:
             fresh = gateway_in(folder, 100)
@@ -207,30 +201,8 @@ def figures(rounds: int) -> list[Figure]:
             return now / (1 << 20)
 
         found.append(measured("64,512 UDP links with their indexes", "MiB", 1, link_memory))
+    found += flowtable.figures(rounds)
     found += sealing.figures(rounds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found.append(Figure("this process at its largest, all of the above", "MiB", peak, peak, peak))
-    return found
-
-
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="bench", description="what the rooms cost, measured in this process")
-    parser.add_argument("-j", "--json", action="store_true")
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    found = figures(options.rounds)
-    if options.json:
-        print(json.dumps({"version": 1, "rounds": options.rounds, "figures": [f._asdict() for f in found]}, indent=1))
-        return 0
-    table = Table(title=f"median of {options.rounds} rounds, Python {sys.version.split()[0]}", title_justify="left")
-    for heading in ("what", "median", "lowest", "highest", "unit"):
-        table.add_column(heading, justify="left" if heading in ("what", "unit") else "right")
-    for figure in found:
-        table.add_row(figure.name, f"{figure.median:.2f}", f"{figure.low:.2f}", f"{figure.high:.2f}", figure.unit)
-    Console().print(table)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    found.append(summary("this process at its largest, all of the above", "MiB", [peak]))
+    return [figure._replace(path=ROOMS, contestant="ours") for figure in found]

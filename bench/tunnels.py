@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from bench.contestants import (
@@ -19,6 +20,7 @@ from bench.contestants import (
     Contestant,
     Running,
     fast,
+    in_use,
     kernel_forwards,
     kernel_masquerades,
     kernel_owns,
@@ -27,6 +29,7 @@ from bench.contestants import (
     until_answered,
 )
 from lab.demo import prefix_list
+from lab.namespace import Namespace
 from lab.other_end import KeyFile
 from lab.outside import OUTER_EXIT, OUTER_GATEWAY
 from lab.process import Process
@@ -47,7 +50,7 @@ def _ours(name: str) -> Callable[[Lab, ExitStack], Running]:
         gateway = lab.start_gateway(fast(name))
         stack.callback(lab.remove_gateway)
         until_answered(lab, "lan3", TUNNELLED, gateway)
-        return Running((gateway,), (far_process,), server="exit", target=TUNNELLED)
+        return Running((gateway,), (far_process,), server="exit", target=TUNNELLED, says=in_use(lab))
 
     return set_up
 
@@ -62,6 +65,11 @@ def _forwarded(lab: Lab, near: Process, far: Process) -> Running:
     return Running((near,), (far,), server="exit", target=TUNNELLED)
 
 
+def _has_device(end: Namespace, device: str, told: str = "") -> bool:
+    """Whether a device is there, and `ip addr` says a word of it."""
+    return f"{device}:" in end.ip("link") and told in end.ip(f"addr show dev {device}")
+
+
 def _wireguard_go(lab: Lab, stack: ExitStack) -> Running:
     lab.join_outside()
     keys = {device: KeyFile(lab.folder / f"{device}.key") for _, device, _, _ in _ENDS}
@@ -70,7 +78,7 @@ def _wireguard_go(lab: Lab, stack: ExitStack) -> Running:
         end = lab.namespaces[where]
         process = end.start("wireguard-go", "-f", device, more={"LOG_LEVEL": "error"})
         stack.callback(process.stop)
-        until(lambda at=device: Path(f"/run/wireguard/{at}.sock").exists(), "wireguard-go", process)  # type: ignore[misc] # bound now
+        until(Path(f"/run/wireguard/{device}.sock").exists, "control socket of wireguard-go's", process)
         words = ["listen-port", "51820", "private-key", str(keys[device].path), "peer", keys[other].public]
         allowed = "0.0.0.0/0" if where == "gw" else f"{other_inner}/32"
         end.run("wg", "set", device, *words, "allowed-ips", allowed, "endpoint", f"{other_outer}:51820")
@@ -106,7 +114,7 @@ def _tinc(lab: Lab, stack: ExitStack) -> Running:
         end = lab.namespaces[where]
         words = ["-c", str(folders[name]), "-D", f"--pidfile={folders[name]}/pid", f"--logfile={folders[name]}/log"]
         process = started(lab, stack, where, "tincd", *words)
-        until(lambda at=name, end=end: f"{at}:" in end.ip("link"), "tinc's device", process)  # type: ignore[misc] # bound now
+        until(partial(_has_device, end, name), "device of tinc's", process)
         end.ip(f"addr add {inner}/24 dev {name}")
         end.ip(f"link set {name} up")
         running.append(process)
@@ -127,13 +135,25 @@ def _openvpn(lab: Lab, stack: ExitStack) -> Running:
     running = []
     for (where, name, inner, _), (_, other, other_inner, other_outer) in zip(_ENDS, _ENDS[::-1], strict=True):
         words = ["--dev", name, "--dev-type", "tun", "--ifconfig", inner, other_inner, "--remote", other_outer]
-        words += ["--proto", "udp4", "--lport", "1194", "--rport", "1194", "--dh", "none", "--disable-dco", "--verb", "1"]
+        words += [
+            "--proto",
+            "udp4",
+            "--lport",
+            "1194",
+            "--rport",
+            "1194",
+            "--dh",
+            "none",
+            "--disable-dco",
+            "--verb",
+            "1",
+        ]
         words += ["--tls-client"] if where == "gw" else ["--tls-server"]
         words += ["--cert", str(lab.folder / f"{name}.crt"), "--key", str(lab.folder / f"{name}.pem")]
         running.append(started(lab, stack, where, "openvpn", *words, "--peer-fingerprint", prints[other]))
     near, far = running
-    until(lambda: all("inet " in lab.namespaces[where].ip(f"addr show dev {name}") for where, name, _, _ in _ENDS
-                      if f"{name}:" in lab.namespaces[where].ip("link")), "addresses of openvpn's", near, far)
+    for where, name, _, _ in _ENDS:
+        until(partial(_has_device, lab.namespaces[where], name, "inet "), "address of openvpn's", near, far)
     return _forwarded(lab, near, far)
 
 

@@ -11,12 +11,15 @@ import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import usage
 from bench.contestants import Contestant, Running
 from bench.load import PAYLOAD_BYTES
 from bench.search import Trial, highest_rate
+from bridge.ports.namespace import entered
 from lab.namespace import Namespace
 from lab.process import Failed, Process
 from lab.topology import Lab, topology
@@ -87,6 +90,8 @@ class Turn(NamedTuple):
     missing: dict[str, str]
     beside: usage.Beside
     stolen_s: float
+    says: str = ""
+    """What it said of itself once it ran."""
 
 
 class Stage:
@@ -95,18 +100,21 @@ class Stage:
     def __init__(self, lab: Lab, running: Running, stack: ExitStack) -> None:
         self._lab = lab
         self._running = running
+        self.says = running.says
         self._stack = stack
         self._client, self._server = lab.namespaces[running.client], lab.namespaces[running.server]
-        for namespace in (self._client, self._server):  # as many calls in a turn as there are ports
-            namespace.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65535")
+        for namespace in {self._client.name, self._server.name, "gw"}:  # as many calls in a turn as there are ports
+            with entered(namespace):
+                Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("1024 65535")
         self._has_iperf3 = shutil.which("iperf3") is not None
         self.service(self._server, "serve", running.target)
         self._sink = self.service(self._server, "sink", running.target, listens=True)
         self._sender = self.service(self._client, "datagrams", running.target, listens=True)
         if self._has_iperf3:
-            self._listener = self._server.start("iperf3", "--server", "--bind", running.target, "--forceflush")
-            stack.callback(self._listener.stop)
-            while "listening" not in self._listener.line():
+            words = ("iperf3", "--server", "--bind", running.target, "--interval", "0", "--forceflush")
+            listener = self._server.start(*words)
+            stack.callback(listener.stop)
+            while "listening" not in listener.line():
                 pass
 
     def service(self, where: Namespace, *words: str, listens: bool = False) -> Process:
@@ -144,9 +152,9 @@ class Stage:
             words = ("-m", "bench.load", "stream", self._running.target, direction, str(streams), str(seconds))
             told = _document(self._client.python(*words, timeout_s=limit_s))
             return int(told["bytes"]), float(told["seconds"]), None
-        words = ("iperf3", "--client", self._running.target, "--json", "--time", str(seconds))
-        more = ("--reverse",) if direction == "down" else ()
-        printed = self._client.run(*words, "--parallel", str(streams), *more, timeout_s=limit_s, check=False)
+        words = ["iperf3", "--client", self._running.target, "--json", "--time", str(seconds)]
+        words += ["--parallel", str(streams), *(["--reverse"] if direction == "down" else [])]
+        printed = self._client.run(*words, timeout_s=limit_s, check=False)
         told = _document(printed[printed.find("{") :])
         if "error" in told:
             raise Failed(f"iperf3: {told['error']}")
@@ -214,23 +222,24 @@ class Stage:
     def ping_under_load(self) -> dict[str, Sample]:
         """The same beside one TCP stream up."""
         seconds = max(round(_PINGS * _PING_PAUSE_S) + 1, 2)
-        words = (
-            ("iperf3", "--client", self._running.target, "--json", "--time", str(seconds))
-            if self._has_iperf3
-            else ("python3", "-m", "bench.load", "stream", self._running.target, "up", "1", str(seconds))
-        )
-        load = self._client.start(*words)
+        target = self._running.target
+        if self._has_iperf3:
+            load = self._client.start("iperf3", "--client", target, "--json", "--time", str(seconds))
+        else:
+            load = self._client.start_python("-m", "bench.load", "stream", target, "up", "1", str(seconds))
         try:
-            self._client.run("ping", "-n", "-i", "0.05", "-c", "4", "-W", "1", self._running.target, check=False)  # let it begin
-            return self.ping("ping_load")
-        finally:
+            let_it_begin = ("ping", "-n", "-i", "0.05", "-c", "4", "-W", "1", target)
+            self._client.run(*let_it_begin, check=False)
+            found = self.ping("ping_load")
             load.finish()
+        finally:
             load.stop()
+        return found
 
     def memory(self) -> dict[str, Sample]:
-        """Resident memory of the near end now."""
+        """Resident memory of the near end now; the kernel's is no process's."""
         if not self._running.near:
-            raise Failed("the kernel's memory is not a process's")
+            return {}
         resident = usage.resident_bytes(usage.with_children(process.pid for process in self._running.near))
         return {"rss_mb": Sample(resident / 1e6)}
 
@@ -241,8 +250,10 @@ def take_turn(contestant: Contestant, seconds: int) -> Turn:
     stolen_s = usage.machine().stolen_s
     samples: dict[str, Sample] = {}
     missing: dict[str, str] = {}
+    says = ""
     try:
         with _stage(contestant) as stage:
+            says = stage.says
             for key, once in _steps(stage, seconds):
                 try:
                     samples |= once()
@@ -250,7 +261,7 @@ def take_turn(contestant: Contestant, seconds: int) -> Turn:
                     missing[key] = str(failure).strip().splitlines()[0]
     except Failed as failure:
         missing["start"] = str(failure).strip()
-    return Turn(contestant.name, contestant.path, samples, missing, around, usage.machine().stolen_s - stolen_s)
+    return Turn(contestant.name, contestant.path, samples, missing, around, usage.machine().stolen_s - stolen_s, says)
 
 
 @contextmanager
@@ -260,13 +271,13 @@ def _stage(contestant: Contestant) -> Iterator[Stage]:
 
 
 def _steps(stage: Stage, seconds: int) -> Iterator[tuple[str, Callable[[], dict[str, Sample]]]]:
-    yield "ping", lambda: stage.ping("ping")
+    yield "ping", partial(stage.ping, "ping")
     for streams in _STREAMS:
         for direction in ("up", "down"):
-            yield f"tcp_{streams}_{direction}", lambda s=streams, d=direction: stage.tcp(s, d, seconds)  # type: ignore[misc] # bound now
+            yield f"tcp_{streams}_{direction}", partial(stage.tcp, streams, direction, seconds)
     yield "ping_load", stage.ping_under_load
     yield "udp", stage.udp
-    yield "calls", lambda: stage.calls(seconds)
+    yield "calls", partial(stage.calls, seconds)
     yield "memory", stage.memory
 
 
