@@ -152,9 +152,9 @@ class Stage:
             words = ("-m", "bench.load", "stream", self._running.target, direction, str(streams), str(seconds))
             told = _document(self._client.python(*words, timeout_s=limit_s))
             return int(told["bytes"]), float(told["seconds"]), None
-        words = ["iperf3", "--client", self._running.target, "--json", "--time", str(seconds)]
-        words += ["--parallel", str(streams), *(["--reverse"] if direction == "down" else [])]
-        printed = self._client.run(*words, timeout_s=limit_s, check=False)
+        command = ["iperf3", "--client", self._running.target, "--json", "--time", str(seconds)]
+        command += ["--parallel", str(streams), *(["--reverse"] if direction == "down" else [])]
+        printed = self._client.run(*command, timeout_s=limit_s, check=False)
         told = _document(printed[printed.find("{") :])
         if "error" in told:
             raise Failed(f"iperf3: {told['error']}")
