@@ -11,14 +11,15 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 
-from bench import gateway_cases, page, report, rooms, usage
+from bench import flowtable, gateway_cases, page, report, rooms, usage
 from bench.contestants import CONTESTANTS, OFFLOAD, OURS, PLAIN, TUNNEL, Contestant
-from bench.goals import judged
+from bench.goals import judged, reasons
 from bench.results import Results, Taker, document, figures_of
 from bench.tunnels import TUNNELS
 from bench.turn import SETTLE_S, Turn, take_turn
@@ -83,6 +84,8 @@ def run(parts: Sequence[str], names: Sequence[str], rounds: int, seconds: int) -
         missing += [f"our gateway, {what}: {_first_line(why)}" for what, why in cases.missing.items()]
     if rooms.ROOMS in parts:
         _say(f"[{time.monotonic() - began:4.0f} s] rooms, in this process")
+        if flowtable.compiled_table() is None:
+            missing += ["rooms, look-ups in the flow table: it is not compiled here (flow.fast)"] * rounds
         cores = usage.beside(SETTLE_S).cores
         figures += [figure._replace(beside_cores=cores) for figure in rooms.figures(rounds)]
     _say(f"[{time.monotonic() - began:4.0f} s] done")
@@ -133,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     goals = judged(results)
     if options.json:
-        print(json.dumps(document(results, goals), indent=1))
+        print(json.dumps(document(results, goals, reasons(results, goals)), indent=1))
     else:
         report.show(results, goals)
     if options.write_docs:
@@ -150,4 +153,5 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us: everything is taken down
     sys.exit(main())

@@ -25,7 +25,7 @@ OFFLOAD, TUNNEL = "offload", "tunnel"
 PREFIXES = 4604
 _READY_S = 15.0
 _POLL_S = 0.02
-_LIMITS = "\n[alias]\nmax_links_per_host = 65536\n"  # all load comes from one host
+LIMITS = "\n[alias]\nmax_links_per_host = 65536\n"  # all load comes from one host
 _UPLINK = "br1"
 
 
@@ -133,7 +133,7 @@ def started(lab: Lab, stack: ExitStack, where: str, *words: str) -> Process:
 
 def offload_configuration() -> str:
     """The gateway without a tunnel, so that nothing but the offload path is there."""
-    return CONFIGURATION.split("[tun0]")[0] + CONFIGURATION[CONFIGURATION.index("[offload]") :] + _LIMITS
+    return CONFIGURATION.split("[tun0]")[0] + CONFIGURATION[CONFIGURATION.index("[offload]") :] + LIMITS
 
 
 def _ours(name: str) -> Callable[[Lab, ExitStack], Running]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import plot
-from bench.goals import Judged, summed_up
+from bench.goals import Judged, reasons, summed_up
 from bench.report import GOAL_HEADINGS, PATHS, conditions, goal_cells, number, rows
 from bench.results import Results, machine
 
@@ -108,9 +108,7 @@ def text(results: Results, goals: Sequence[Judged]) -> str:
             )
         )
     parts.append("\n" + _METHOD)
-    reasons = [*results.not_measured, *sorted({f"{goal.goal}: {goal.why}" for goal in goals if goal.why})]
-    if reasons:
-        parts.append("\n## Not measured in this run\n\n" + "".join(f"- {reason}\n" for reason in reasons))
+    parts.append("\n## Not measured in this run\n\n" + "".join(f"- {why}\n" for why in reasons(results, goals)))
     return "".join(parts)
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bench.contestants import OFFLOAD, TUNNEL
 from bench.figure import Figure
-from bench.goals import Judged, summed_up
+from bench.goals import Judged, reasons, summed_up
 from bench.results import Results, Taker
 from bench.turn import MEASURES
 
@@ -129,8 +129,6 @@ def show(results: Results, goals: Sequence[Judged]) -> None:
         *cells, state = goal_cells(goal)
         table.add_row(*cells, f"[{_COLOURS[goal.state]}]{state}[/]")
     console.print(table)
-    reasons = [*results.not_measured, *sorted({f"{goal.goal}: {goal.why}" for goal in goals if goal.why})]
-    if reasons:
-        console.print("Not measured:", style="bold")
-        for reason in reasons:
-            console.print(f"- {reason}", markup=False, highlight=False)
+    console.print("Not measured:", style="bold")
+    for reason in reasons(results, goals):
+        console.print(f"- {reason}", markup=False, highlight=False)

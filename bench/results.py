@@ -94,7 +94,7 @@ def _cpu_name() -> str:
         return ""
 
 
-def document(results: Results, goals: Sequence[Any]) -> dict[str, Any]:
+def document(results: Results, goals: Sequence[Any], not_measured: Sequence[str]) -> dict[str, Any]:
     """The JSON document. Keys are only ever added."""
     return {
         "version": 1,
@@ -117,5 +117,5 @@ def document(results: Results, goals: Sequence[Any]) -> dict[str, Any]:
             }
             for number, turn in results.turns
         ],
-        "not_measured": results.not_measured,
+        "not_measured": list(not_measured),
     }

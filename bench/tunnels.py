@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.contestants import (
+    LIMITS,
     OURS,
     PLAIN,
     PREFIXES,
@@ -38,13 +39,12 @@ from lab.topology import TUNNELLED, Lab
 
 _NEAR, _FAR = "10.99.0.1", "10.99.0.2"
 _ENDS = (("gw", "near", _NEAR, OUTER_GATEWAY), ("exit", "far", _FAR, OUTER_EXIT))
-_LIMITS = "\n[alias]\nmax_links_per_host = 65536\n"  # all load comes from one host
 
 
 def _ours(name: str) -> Callable[[Lab, ExitStack], Running]:
     def set_up(lab: Lab, stack: ExitStack) -> Running:
         far = SecondInstance(lab)
-        lab.configure(far.configuration() + _LIMITS, prefix_list(PREFIXES))
+        lab.configure(far.configuration() + LIMITS, prefix_list(PREFIXES))
         stack.callback(far.stop)
         far_process = far.start(fast(name))
         gateway = lab.start_gateway(fast(name))

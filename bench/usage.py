@@ -24,9 +24,9 @@ def with_children(pids: Iterable[int]) -> list[int]:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time of processes with all their threads, also those that have ended (proc(5), `stat`). The
-    kernel scales both to the exact time that ran, so the sum is good to one tick."""
-    return sum(_process_ticks(pid) for pid in pids) / _TICKS
+    """User and system time of processes with all their threads: to the nanosecond where the kernel keeps that for each
+    thread (`schedstat`; a thread that ended meanwhile is missing), else to a tick (proc(5), `stat`)."""
+    return sum(_process_seconds(pid) for pid in pids)
 
 
 def resident_bytes(pids: Iterable[int]) -> int:
@@ -73,6 +73,14 @@ def beside(seconds: float) -> Beside:
             names.append((share, f"{_name(pid)} {share:.2f}"))
     busy, stolen = ((new - old) / passed_s for new, old in zip(after, before, strict=True))
     return Beside(busy, stolen, [name for _, name in sorted(names, reverse=True)[:5]])
+
+
+def _process_seconds(pid: int) -> float:
+    try:
+        threads = [int(path.read_text().split()[0]) for path in (_PROC / str(pid) / "task").glob("*/schedstat")]
+    except OSError:  # one has just ended
+        threads = []
+    return sum(threads) / 1e9 if threads else _process_ticks(pid) / _TICKS
 
 
 def _process_ticks(pid: int) -> int:

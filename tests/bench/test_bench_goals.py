@@ -6,13 +6,13 @@ import pytest
 
 from bench.contestants import KERNEL, OFFLOAD, OURS
 from bench.figure import summary
-from bench.goals import State, bounds, compared, judged, state, summed_up
+from bench.goals import State, bounds, compared, judged, reasons, state, summed_up
 from bench.results import figures_of
 from tests.bench.benchmark_run import results, turn
 
 
 def test_every_goal_has_a_line() -> None:
-    named = [bound.goal for bound in bounds("tinc 1.0.36")]
+    named = [bound.goal for bound in bounds({})]
     assert list(dict.fromkeys(named)) == [f"P{number}" for number in range(1, 18)]
 
 
@@ -75,9 +75,23 @@ def test_growth_with_flows_is_a_ratio_of_two_figures_of_ours() -> None:
     assert (p17.goal, p17.low, p17.high, p17.state) == ("P17", 1.0, 1.25, "stretch")
 
 
-def test_the_udp_goal_of_the_tunnel_depends_on_the_version_of_tinc() -> None:
-    for version, least in (("tinc 1.0.36-2", 1.5), ("tinc 1.1~pre18-2", 1.3)):
-        assert next(bound.least for bound in bounds(version) if bound.goal == "P9") == least
+@pytest.mark.parametrize(
+    ("goal", "name", "version", "least"),
+    [
+        ("P9", "tinc", "tinc 1.0.36-2+b2", 1.5),
+        ("P9", "tinc", "tinc 1.1~pre18-2", 1.3),
+        ("P7", "wireguard-go", "wireguard-go 0.0.20220316-1+b4", 8),
+        ("P7", "wireguard-go", "wireguard-go 0.0.20250522-1", 1.25),
+    ],
+)
+def test_what_is_demanded_depends_on_how_new_the_others_are(goal: str, name: str, version: str, least: float) -> None:
+    assert next(bound.least for bound in bounds({name: version}) if bound.goal == goal) == least
+
+
+def test_what_no_run_can_measure_is_said_too() -> None:
+    told = " ".join(reasons(results(), judged(results())))
+    for wanted in ("older design is in no package", "newest wireguard-go", "tinc 1.1", "part `rooms`: not asked for"):
+        assert wanted in told
 
 
 def test_the_sum_names_every_state() -> None:

@@ -12,7 +12,7 @@ from bench import page, plot, report
 from bench.__main__ import in_turns, main
 from bench.contestants import CONTESTANTS, KERNEL, OFFLOAD, OURS
 from bench.figure import summary
-from bench.goals import judged
+from bench.goals import judged, reasons
 from bench.results import document
 from tests.bench.benchmark_run import results
 
@@ -32,7 +32,7 @@ def test_a_cell_has_the_spread_and_what_was_lost() -> None:
 
 def test_the_document_has_every_figure_with_its_conditions() -> None:
     run = results()
-    told = json.loads(json.dumps(document(run, judged(run))))
+    told = json.loads(json.dumps(document(run, judged(run), reasons(run, judged(run)))))
     assert told["version"] == 1
     assert {"machine", "contestants", "figures", "goals", "turns", "not_measured", "rounds", "seconds"} <= told.keys()
     for figure in told["figures"]:
