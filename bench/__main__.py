@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from bench import flowtable, gateway_cases, page, report, rooms, usage
 from bench.contestants import CONTESTANTS, OFFLOAD, OURS, PLAIN, TUNNEL, Contestant
+from bench.figure import Figure
 from bench.goals import judged, reasons
 from bench.results import Results, Taker, document, figures_of
 from bench.tunnels import TUNNELS
@@ -65,6 +66,19 @@ def run(parts: Sequence[str], names: Sequence[str], rounds: int, seconds: int) -
             absent[taker.path, taker.name] = f"no lab here: {reason}"
         missing += [f"no lab here: {reason}"] * rounds
         parts = [part for part in parts if part != gateway_cases.GATEWAY]
+    figures: list[Figure] = []
+    if rooms.ROOMS in parts:
+        _say(f"[{time.monotonic() - began:4.0f} s] rooms, in this process")
+        if flowtable.compiled_table() is None:
+            missing += ["rooms, look-ups in the flow table: it is not compiled here (flow.fast)"] * rounds
+        cores = usage.beside(SETTLE_S).cores
+        figures += [figure._replace(beside_cores=cores) for figure in rooms.figures(rounds)]
+    if gateway_cases.GATEWAY in parts:
+        _say(f"[{time.monotonic() - began:4.0f} s] our gateway alone")
+        cores = usage.beside(SETTLE_S).cores
+        cases = gateway_cases.cases(rounds)
+        figures += [figure._replace(beside_cores=cores) for figure in cases.figures]
+        missing += [f"our gateway, {what}: {_first_line(why)}" for what, why in cases.missing.items()]
     present = [taker for taker in takers if not absent[taker.path, taker.name]]
     order = in_turns(present, rounds)
     for at, (number, taker) in enumerate(order, 1):
@@ -75,19 +89,7 @@ def run(parts: Sequence[str], names: Sequence[str], rounds: int, seconds: int) -
         missing += [f"{taker.path}, {taker.name}, {what}: {_first_line(why)}" for what, why in turn.missing.items()]
         if "start" in turn.missing:
             _say(turn.missing["start"])
-    figures = figures_of(turns)
-    if gateway_cases.GATEWAY in parts:
-        _say(f"[{time.monotonic() - began:4.0f} s] our gateway alone")
-        cores = usage.beside(SETTLE_S).cores
-        cases = gateway_cases.cases(rounds)
-        figures += [figure._replace(beside_cores=cores) for figure in cases.figures]
-        missing += [f"our gateway, {what}: {_first_line(why)}" for what, why in cases.missing.items()]
-    if rooms.ROOMS in parts:
-        _say(f"[{time.monotonic() - began:4.0f} s] rooms, in this process")
-        if flowtable.compiled_table() is None:
-            missing += ["rooms, look-ups in the flow table: it is not compiled here (flow.fast)"] * rounds
-        cores = usage.beside(SETTLE_S).cores
-        figures += [figure._replace(beside_cores=cores) for figure in rooms.figures(rounds)]
+    figures = figures_of(turns) + figures
     _say(f"[{time.monotonic() - began:4.0f} s] done")
     told = [
         Taker(taker.name, taker.path, taker.told_version(), taker.note, absent[taker.path, taker.name])

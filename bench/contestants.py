@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from bridge.control_client import ControlError, NotRunning
+from bridge.ports.base import PortError
 from bridge.ports.namespace import entered
 from lab.demo import prefix_list
 from lab.namespace import Namespace
@@ -23,6 +25,8 @@ from lab.topology import CONFIGURATION, HOSTS, OFFLOADED, ROUTER, TAP0, TAP1, La
 
 OFFLOAD, TUNNEL = "offload", "tunnel"
 PREFIXES = 4604
+FAILURES = (Failed, ControlError, NotRunning, PortError, OSError, ValueError, LookupError, subprocess.SubprocessError)
+"""What one contestant or one measurement may end with, so that the rest of a long run goes on. Each is reported."""
 _READY_S = 15.0
 _POLL_S = 0.02
 LIMITS = "\n[alias]\nmax_links_per_host = 65536\n"  # all load comes from one host

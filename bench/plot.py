@@ -27,7 +27,7 @@ PANELS = (
 )
 _COLUMNS = 2
 _WIDTH, _BAR, _GAP, _LABEL = 430, 16, 6, 110
-_HEAD, _FOOT = 34, 14
+_HEAD, _FOOT = 42, 12
 _ROOM = 70  # right of the longest bar, for its value
 _INK, _GRID, _BOUND = "#737373", "#a3a3a3", "#dc2626"
 _COLOURS = {OURS: "#2563eb", PLAIN: "#60a5fa"}
@@ -124,7 +124,7 @@ def _drawn(panel: Panel, left: float, top: float) -> list[str]:
         x = start + panel.bound * scale
         parts += [
             f'<path d="M{x:.1f} {top + _HEAD - 6:.1f}V{at:.1f}" stroke="{_BOUND}" stroke-dasharray="4 3"/>',
-            f'<text x="{x:.1f}" y="{top + _HEAD - 8:.1f}" text-anchor="middle" fill="{_BOUND}" font-size="9">'
+            f'<text x="{x:.1f}" y="{top + _HEAD - 9:.1f}" text-anchor="middle" fill="{_BOUND}" font-size="9">'
             f"{escape(panel.bound_text)}</text>",
         ]
     return parts

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import usage
-from bench.contestants import Contestant, Running
+from bench.contestants import FAILURES, Contestant, Running
 from bench.load import PAYLOAD_BYTES
 from bench.search import Trial, highest_rate
 from bridge.ports.namespace import entered
@@ -257,9 +257,9 @@ def take_turn(contestant: Contestant, seconds: int) -> Turn:
             for key, once in _steps(stage, seconds):
                 try:
                     samples |= once()
-                except Failed as failure:
-                    missing[key] = str(failure).strip().splitlines()[0]
-    except Failed as failure:
+                except FAILURES as failure:
+                    missing[key] = str(failure).strip()
+    except FAILURES as failure:
         missing["start"] = str(failure).strip()
     return Turn(contestant.name, contestant.path, samples, missing, around, usage.machine().stolen_s - stolen_s, says)
 
