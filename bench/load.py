@@ -110,11 +110,13 @@ def _enlarge(opened: socket.socket) -> None:
 
 def _fork(body: Callable[[], None]) -> int:
     """A child that runs `body` and dies with us; its process id."""
+    parent = os.getpid()
     if child := os.fork():
         return child
     try:
         _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-        body()
+        if os.getppid() == parent:  # it was not ended before we asked to be told
+            body()
     finally:
         os._exit(0)
 
