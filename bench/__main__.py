@@ -69,7 +69,7 @@ def run(parts: Sequence[str], names: Sequence[str], rounds: int, seconds: int) -
     figures: list[Figure] = []
     if rooms.ROOMS in parts:
         _say(f"[{time.monotonic() - began:4.0f} s] rooms, in this process")
-        if flowtable.compiled_table() is None:
+        if not flowtable.is_there():
             missing += ["rooms, look-ups in the flow table: it is not compiled here (flow.fast)"] * rounds
         cores = usage.beside(SETTLE_S).cores
         figures += [figure._replace(beside_cores=cores) for figure in rooms.figures(rounds)]

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,12 +84,8 @@ OURS, PLAIN, KERNEL = "ours", "ours-plain", "kernel"
 
 
 def is_compiled() -> bool:
-    """Whether the compiled part was built here."""
-    try:
-        import tunnel.burst  # noqa: F401, PLC0415 - it may be missing
-    except ImportError:
-        return False
-    return True
+    """Whether the compiled parts were built here, all of them."""
+    return all(find_spec(name) is not None for name in ("flow.fast", "bridge.ports.burst", "tunnel.burst"))
 
 
 def fast(name: str) -> dict[str, str]:
