@@ -190,7 +190,7 @@ def _guest(lab: Lab, stack: ExitStack) -> Namespace:
     stack.callback(guest.remove)
     kernel_owns(lab)
     with entered(lab.namespaces["gw"].name):  # their echo requests leave by unprivileged sockets
-        Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 2147483647")
+        Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 0")
     return guest
 
 
