@@ -17,6 +17,7 @@ from bench import usage
 from bench.contestants import FAILURES, OURS, PREFIXES, fast, offload_configuration
 from bench.figure import Figure, summary
 from bench.load import PAYLOAD_BYTES
+from bench.search import Trial, highest_rate
 from lab.demo import prefix_list
 from lab.namespace import Namespace
 from lab.process import Failed, Process
@@ -169,9 +170,14 @@ def _flows(lab: Lab, gateway: Process, rounds: int) -> Iterator[Figure]:
                 sent, received = send(flows, opening_rate, 1.05 * flows / opening_rate + 0.1)
                 if received >= sent:
                     break
-        # Half of what passes when all is sent at once: work enough to be measured, and no loss.
-        _, passed = send(FEW_FLOWS, 0, _WINDOW_S)
-        rate = round(min(max(passed / _WINDOW_S / 2, _LEAST_RATE), _MOST_RATE))
+
+        def step(rate: float) -> Trial:
+            sent, received = send(FEW_FLOWS, round(rate), _WINDOW_S)
+            return Trial(sent / _WINDOW_S, received / _WINDOW_S)
+
+        # Half of what passes without loss: work enough to be measured, and room for what many flows cost.
+        best = highest_rate(step, most_steps=7).best
+        rate = round(min(max(best.received / 2 if best else 0, _LEAST_RATE), _MOST_RATE))
         for _ in range(rounds):
             for flows, values in costs.items():
                 before = usage.cpu_seconds([gateway.pid])

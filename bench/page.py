@@ -64,6 +64,8 @@ def text(results: Results, goals: Sequence[Judged]) -> str:
         f"This run: {when}, {about['cores']} cores ({about['cpu'] or 'unknown'}), kernel {about['kernel']}, "
         f"Python {about['python']}.\n\n![Bars of all contestants]({PICTURE})\n"
     )
+    if results.turns:
+        parts.append("\n" + "\n".join(f"- {line}" for line in conditions(results)) + "\n")
     parts.append(f"\n## Goals\n\n{summed_up(goals).capitalize()}.\n\n")
     parts.append(_table(GOAL_HEADINGS, [goal_cells(goal) for goal in goals]))
     for path, title in PATHS.items():
@@ -75,11 +77,9 @@ def text(results: Results, goals: Sequence[Judged]) -> str:
             for taker in results.takers:
                 if taker.path == path:
                     told = [taker.version, taker.note, says.get(taker.name, "")]
-                    line = f"absent: {taker.absent}" if taker.absent else ". ".join(filter(None, told))
+                    line = f"absent: {taker.absent}" if taker.absent else "; ".join(filter(None, told))
                     parts.append(f"\n- {taker.name}: {line}.")
             parts.append("\n")
-    if results.turns:
-        parts.append("\n" + "\n".join(f"- {line}" for line in conditions(results)) + "\n")
     others = [figure for figure in results.figures if figure.path not in PATHS]
     if others:
         parts.append("\n## Our own\n\n")

@@ -18,6 +18,8 @@ PATHS = {
     TUNNEL: "Tunnel path: LAN host, gateway, tunnel, exit; both ends on this machine",
 }
 _WIDTH = 150
+_QUIET_CORES = 0.1
+BUSY = "The machine was not quiet: these figures show that everything runs, not how fast it is."
 _COLOURS = {"stretch": "green", "reached": "green", "missed": "red", "no stretch": "yellow", "not measured": "yellow"}
 
 
@@ -61,15 +63,20 @@ def conditions(results: Results) -> list[str]:
     """What holds for all figures of the lab."""
     middle, most = results.beside_cores
     stolen_s = sum(turn.stolen_s for _, turn in results.turns)
-    frames = {measure.frames: measure.direction for measure in MEASURES.values() if measure.direction}
+    frames: dict[str, list[str]] = {}
+    for measure in MEASURES.values():
+        directions = frames.setdefault(measure.frames, [])
+        if measure.direction and measure.direction not in directions:
+            directions.append(measure.direction)
+    sent = [f"{text} ({' and '.join(directions)})" for text, directions in frames.items() if directions]
     return [
         f"Median of {results.rounds} rounds, in brackets lowest and highest; contestants in turns, each second round "
         f"backwards; {results.seconds} s a TCP load. {results.tools}",
         f"Others used {middle:.2f} cores just before the turns (median), {most:.2f} at most; other machines took "
-        f"{stolen_s:.1f} s from ours meanwhile.",
+        f"{stolen_s:.1f} s from ours meanwhile." + (f" {BUSY}" if middle >= _QUIET_CORES else ""),
         "`up` is LAN to outside, `down` the reverse. Loss is the worst round's, of TCP the share of segments that were "
         "sent again; where none is said it was below 0.05 %.",
-        "Frames: " + ". ".join(f"{text} ({direction})" for text, direction in frames.items()) + ".",
+        "Frames: " + ". ".join(sent) + ".",
     ]
 
 

@@ -96,6 +96,15 @@ def test_a_panel_has_the_bound_that_ours_is_held_against() -> None:
     assert panels["tunnel: 64-byte UDP, loss < 1 %, kpps"].bound == pytest.approx(1.5 * 187.5)
 
 
+@pytest.mark.parametrize("cores", [0.02, 1.9])
+def test_a_machine_that_was_not_quiet_is_said_to_be_so(cores: float) -> None:
+    run = results()
+    beside = [(number, turn._replace(beside=turn.beside._replace(cores=cores))) for number, turn in run.turns]
+    told = " ".join(report.conditions(run._replace(turns=beside)))
+    assert (report.BUSY in told) == (cores > 1)
+    assert "LAN to outside and outside to LAN" in told
+
+
 def test_an_empty_picture_is_a_picture() -> None:
     assert ElementTree.fromstring(plot.svg([], "nothing")).tag == f"{_SVG}svg"
 
