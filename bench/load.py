@@ -173,9 +173,9 @@ def _crafted(source: str, host: str, ports: range) -> list[bytes]:
         size = 8 + PAYLOAD_BYTES
         datagram = struct.pack("!HHHH", port, DATAGRAM_PORT, size, 0) + bytes(PAYLOAD_BYTES)
         check = checksum(datagram, pseudo_header_sum(from_, to, ipv4.UDP, size))
-        found.append(
-            ipv4.header(from_, to, ipv4.UDP, size) + datagram[:6] + check.to_bytes(2, "big") + datagram[8:],
-        )
+        # With DF, as a socket sends it: without, the gateway must choose the identification of each packet itself.
+        header = ipv4.header(from_, to, ipv4.UDP, size, flags=ipv4.DONT_FRAGMENT)
+        found.append(header + datagram[:6] + check.to_bytes(2, "big") + datagram[8:])
     return found
 
 
