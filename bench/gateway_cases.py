@@ -157,14 +157,21 @@ def _flows(lab: Lab, gateway: Process, rounds: int) -> Iterator[Figure]:
         sink = _service(stack, lab.namespaces[_SERVER], "sink", OFFLOADED)
         sender = _service(stack, lab.namespaces[_CLIENT], "datagrams", OFFLOADED)
 
+        def arrived() -> int:
+            """All that came, once nothing more does: the sink answers when it was quiet for some milliseconds."""
+            newest = -1
+            while True:
+                sink.say("")
+                before, newest = newest, int(json.loads(sink.line())["received"])
+                if newest == before:
+                    return newest
+
         def send(flows: int, rate: int, seconds: float) -> tuple[int, int]:
-            sink.say("")
-            before = json.loads(sink.line())["received"]
+            before = arrived()
             order = {"rate": rate, "seconds": seconds, "flows": flows, "source": HOSTS[_CLIENT]}
             sender.say(json.dumps(order))
             sent = json.loads(sender.line())["sent"]
-            sink.say("")
-            return sent, json.loads(sink.line())["received"] - before
+            return sent, arrived() - before
 
         def touch_each(flows: int) -> None:
             for rate in _OPENING_RATES:

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -32,6 +33,7 @@ CALLERS = 8
 _PINGS, _PING_PAUSE_S = 400, 0.002
 _STREAMS = (1, 4)
 _DRAINED_TRIES = 50
+_BUSY_TRIES, _BUSY_PAUSE_S = 20, 0.05
 _PING_MS = re.compile(r"time=([0-9.]+) ms")
 _PING_LOSS = re.compile(r"([0-9.]+)% packet loss")
 
@@ -154,8 +156,12 @@ class Stage:
             return int(told["bytes"]), float(told["seconds"]), None
         command = ["iperf3", "--client", self._running.target, "--json", "--time", str(seconds)]
         command += ["--parallel", str(streams), *(["--reverse"] if direction == "down" else [])]
-        printed = self._client.run(*command, timeout_s=limit_s, check=False)
-        told = _document(printed[printed.find("{") :])
+        for _ in range(_BUSY_TRIES):
+            printed = self._client.run(*command, timeout_s=limit_s, check=False)
+            told = _document(printed[printed.find("{") :])
+            if "busy" not in str(told.get("error")):  # its server may not be done with the test before
+                break
+            time.sleep(_BUSY_PAUSE_S)
         if "error" in told:
             raise Failed(f"iperf3: {told['error']}")
         sent, received = told["end"]["sum_sent"], told["end"]["sum_received"]
