@@ -3,6 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 1
 PEER ?= ours
+PEERS ?=
+ROUNDS ?= 3
+SECONDS ?= 2
 
 .PHONY: install check test demo bench fuzz conformance wheel clean
 
@@ -27,7 +30,7 @@ demo: install
 	$(BIN)/bridgectl demo --peer $(PEER)
 
 bench: install
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench --peers "$(PEERS)" --rounds $(ROUNDS) --seconds $(SECONDS)
 
 fuzz: install
 	$(BIN)/python -m bench.fuzz --minutes $(MINUTES)

@@ -1,1 +1,1 @@
-"""Floor 4: what is measured, as code."""
+"""Floor 5: what is measured, as code."""

@@ -1,236 +1,159 @@
-"""What this version is measured by: `python -m bench [-j] [--rounds N]`.
+"""What this version is measured by: `python -m bench [-j] [--only PART] [--peers NAMES] [--rounds N] [--seconds N]`.
 
-In one process, without devices: the rooms' own costs. Every figure is the median of several rounds with its spread;
-what ran beside it on the machine is not known, so compare figures of one run only. Not measured here: the kernel's
-share, which dominates on real devices, and the tunnel but for its sealing and opening.
+Four parts, all of them unless `--only` names some: `offload` and `tunnel` in the lab, ours and others in turns
+(`bench.contestants`, `bench.tunnels`, `bench.turn`); `gateway` in the lab, ours alone (`bench.gateway_cases`); `rooms`
+in this process (`bench.rooms`). Last come the goals as this run has them, and what was not measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import random
-import resource
-import struct
+import os
+import shutil
+import signal
 import sys
-import tempfile
 import time
-import tracemalloc
-from collections.abc import Callable
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
+from bench import flowtable, gateway_cases, page, report, rooms, usage
+from bench.contestants import CONTESTANTS, OFFLOAD, OURS, PLAIN, TUNNEL, Contestant
+from bench.figure import Figure
+from bench.goals import judged, reasons
+from bench.results import Results, Taker, document, figures_of
+from bench.tunnels import TUNNELS
+from bench.turn import SETTLE_S, Turn, take_turn
+from lab.private import Impossible
+from lab.topology import topology
 
-from alias.table import Aliases
-from alias.types import AliasSettings, Egress
-from arp import packet as arp_packet
-from arp.port import ArpPort
-from arp.responder import STRANGERS_PER_SECOND
-from bench import sealing
-from bench.figure import Figure, summary
-from bench.fuzz_frames import CONFIGURATION
-from bridge.config import load
-from bridge.gateway import Gateway
-from bridge.routing import routes_from
-from wire import ipv4
-from wire.checksum import checksum, pseudo_header_sum
-from wire.ipv4 import Packet
-from wire.offload import GSO_TCPV4, Offload
-from wire.tcp import ACK, FIN, PSH, SYN
-from wire.units import SECOND_NS, address_int
-
-LAN_HOST = address_int("192.168.200.10")
-REMOTE = address_int("203.0.113.5")
-ETHERNET = bytes.fromhex("02000000c80202aa0000000a0800")
-ETHERNET_BACK = bytes.fromhex("02000000010202aa000000010800")
+ALL = (*CONTESTANTS, *TUNNELS)
+PARTS = (OFFLOAD, TUNNEL, gateway_cases.GATEWAY, rooms.ROOMS)
+NAMES = tuple(dict.fromkeys(contestant.name for contestant in ALL))
+INTERRUPTED = 130
 
 
-def measured(name: str, unit: str, rounds: int, once: Callable[[], float]) -> Figure:
-    """Run `once` for each round and summarise what it returns."""
-    values = []
-    for _ in range(rounds):
-        gc.collect()
-        values.append(once())
-    return summary(name, unit, values)
+def chosen(names: Sequence[str], parts: Sequence[str]) -> list[Contestant]:
+    """Who takes part. No names: everybody. Both of ours always do, unless one of them is named."""
+    wanted = set(names or NAMES)
+    if not wanted & {OURS, PLAIN}:
+        wanted |= {OURS, PLAIN}
+    return [contestant for contestant in ALL if contestant.name in wanted and contestant.path in parts]
 
 
-def udp(source_port: int, payload: bytes = b"x" * 18) -> bytes:
-    """A UDP packet from the LAN host to the remote (with 18 bytes of payload a 64-byte frame)."""
-    body = source_port.to_bytes(2, "big") + b"\0\x35" + (8 + len(payload)).to_bytes(2, "big") + b"\0\0" + payload
-    check = checksum(body, pseudo_header_sum(LAN_HOST, REMOTE, ipv4.UDP, len(body)))
-    body = body[:6] + check.to_bytes(2, "big") + body[8:]
-    return ipv4.header(LAN_HOST, REMOTE, ipv4.UDP, len(body), flags=ipv4.DONT_FRAGMENT) + body
-
-
-def connection(source_port: int) -> list[tuple[str, bytes]]:
-    """One TCP connection of the LAN host, (port, frame) in order: SYN, SYN+ACK, ACK, data, FIN, FIN, ACK. Behind the
-    NAT it keeps its source port, as the first to ask for it."""
-    outside, mss = address_int("192.168.1.2"), bytes.fromhex("020405b4")
-    ports, reply_ports = struct.pack("!HH", source_port, 80), struct.pack("!HH", 80, source_port)
-
-    def tcp(is_reply: bool, flags: int, sequence: int, acknowledgment: int, tail: bytes = b"") -> tuple[str, bytes]:
-        source, destination = (REMOTE, outside) if is_reply else (LAN_HOST, REMOTE)
-        offset = 6 if flags & SYN else 5
-        body = reply_ports if is_reply else ports
-        body += struct.pack("!IIBBHHH", sequence, acknowledgment, offset << 4, flags, 64_000, 0, 0) + tail
-        check = checksum(body, pseudo_header_sum(source, destination, ipv4.TCP, len(body)))
-        body = body[:16] + check.to_bytes(2, "big") + body[18:]
-        packet = ipv4.header(source, destination, ipv4.TCP, len(body), flags=ipv4.DONT_FRAGMENT) + body
-        return ("tap1", ETHERNET_BACK + packet) if is_reply else ("tap0", ETHERNET + packet)
-
-    return [
-        tcp(False, SYN, 100, 0, mss),
-        tcp(True, SYN | ACK, 500, 101, mss),
-        tcp(False, ACK, 101, 501),
-        tcp(False, PSH | ACK, 101, 501, b"x" * 100),
-        tcp(False, FIN | ACK, 201, 501),
-        tcp(True, FIN | ACK, 501, 202),
-        tcp(False, ACK, 202, 502),
-    ]
-
-
-def super_frame() -> tuple[bytes, Offload]:
-    """A TCP super-frame of 45 segments with a partial checksum, as a tap hands it over."""
-    payload = bytes(1448 * 45)
-    head = bytes.fromhex("1388005000000001000000018010ffff00000000" + "0101080a0000000100000001")
-    body = head + payload
-    body = body[:16] + pseudo_header_sum(LAN_HOST, REMOTE, ipv4.TCP, len(body)).to_bytes(2, "big") + body[18:]
-    packet = ipv4.header(LAN_HOST, REMOTE, ipv4.TCP, len(body), flags=ipv4.DONT_FRAGMENT) + body
-    return ETHERNET + packet, Offload(True, GSO_TCPV4, 52, 1448, 20, 16)
-
-
-def gateway_in(folder: Path, lines: int = 10_000) -> Gateway:
-    """A gateway with an offload list of that many prefixes (the remote's among them)."""
-    rng = random.Random(1)
-    prefixes = {f"{rng.randrange(11, 100)}.{rng.randrange(256)}.{rng.randrange(256)}.0/24" for _ in range(lines)}
-    (folder / "offload.txt").write_text("\n".join(sorted(prefixes)[: lines - 1]) + "\n203.0.113.0/24\n")
-    path = folder / "gateway.toml"
-    unbounded = "max_links = 65536\nmax_links_per_host = 65536"
-    path.write_text(CONFIGURATION.replace("max_links = 2000\nmax_links_per_host = 500", unbounded))
-    config = load(path, "replay")
-    return Gateway(config, routes_from(config), random.Random(0))
-
-
-def figures(rounds: int) -> list[Figure]:
-    """All of them, in the order of a packet's way."""
-    found: list[Figure] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        gateway = gateway_in(folder)
-
-        def load_routes() -> float:
-            started = time.perf_counter()
-            routes_from(load(gateway.config.path, "replay"))
-            return (time.perf_counter() - started) * 1e3
-
-        found.append(measured("read, check and build a list of 10,000 prefixes", "ms", rounds, load_routes))
-        addresses = [random.Random(2).getrandbits(32) for _ in range(100_000)]
-
-        def look_up() -> float:
-            target = gateway.routes.target
-            started = time.perf_counter()
-            for address in addresses:
-                target(address)
-            return len(addresses) / (time.perf_counter() - started) / 1e6
-
-        found.append(measured("route look-ups", "M/s", rounds, look_up))
-
-        def arp_memory(hosts: int) -> float:
-            network = address_int("10.0.0.0")
-            tracemalloc.start()
-            table = ArpPort(network + 1, 16, b"\x02\0\0\0\0\1", {}, random.Random(0))
-            for host in range(2, 2 + hosts):
-                mac = b"\x02\0\0\0" + host.to_bytes(2, "big")
-                question = arp_packet.request(mac, network + host, network + 1)
-                table.receive(
-                    question, host * SECOND_NS // STRANGERS_PER_SECOND
-                )  # no faster than strangers are admitted
-            assert table.used == hosts
-            objects, _ = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
-            return (table.size_bytes + objects) / (1 << 20)
-
-        found.append(measured("ARP table of a /16, empty", "MiB", 1, lambda: arp_memory(0)))
-        found.append(measured("ARP table of a /16, every slot in use", "MiB", 1, lambda: arp_memory(65_533)))
-        frame = ETHERNET + udp(5000)
-
-        def forwarded() -> float:
-            started = time.perf_counter()
-            for turn in range(20_000):
-                gateway.receive("tap0", frame, turn)
-            return 20_000 / (time.perf_counter() - started) / 1e3
-
-        found.append(measured("slow path, 64-byte UDP, LAN to tap1, one flow", "kpps", rounds, forwarded))
-        large, claims = super_frame()
-
-        def super_frames() -> float:
-            started = time.perf_counter()
-            for turn in range(2_000):
-                gateway.receive("tap0", large, turn, claims)
-            return 2_000 * len(large) * 8 / (time.perf_counter() - started) / 1e9
-
-        found.append(measured("slow path, 64 KB TCP super-frames, LAN to tap1", "Gbit/s", rounds, super_frames))
-
-        def new_flows() -> float:
-            fresh = gateway_in(folder, 100)
-            frames = [ETHERNET + udp(port) for port in range(1024, 21_024)]
-            started = time.perf_counter()
-            for frame in frames:
-                fresh.receive("tap0", frame, 0)
-            return len(frames) / (time.perf_counter() - started) / 1e3
-
-        found.append(measured("new UDP flows through the whole walk", "k/s", rounds, new_flows))
-
-        def new_connections() -> float:
-            fresh = gateway_in(folder, 100)
-            frames = [frame for port in range(1024, 4024) for frame in connection(port)]
-            started = time.perf_counter()
-            sent = sum(len(fresh.receive(port, frame, 0)) for port, frame in frames)
-            seconds = time.perf_counter() - started
-            assert sent == len(frames), "a frame of a connection was not forwarded"
-            return 3_000 / seconds / 1e3
-
-        found.append(measured("new TCP connections through the walk", "k/s", rounds, new_connections))
-
-        def link_memory() -> float:
-            tracemalloc.start()
-            aliases = Aliases(AliasSettings(max_links_per_host=65_536), (), (), random.Random(0))
-            for port in range(1024, 65_536):
-                packet = ipv4.parse(udp(port))
-                assert isinstance(packet, Packet)
-                ipv4.read_transport(packet)
-                aliases.outbound(Egress.TAP1, packet, 0)
-            now, _ = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
-            return now / (1 << 20)
-
-        found.append(measured("64,512 UDP links with their indexes", "MiB", 1, link_memory))
-    found += sealing.figures(rounds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found.append(Figure("this process at its largest, all of the above", "MiB", peak, peak, peak))
+def in_turns(present: Sequence[Contestant], rounds: int) -> list[tuple[int, Contestant]]:
+    """(round, contestant) in order. Each second round goes backwards, so that nobody has the machine's drift for it."""
+    found = []
+    for number in range(1, rounds + 1):
+        found += [(number, contestant) for contestant in (present if number % 2 else present[::-1])]
     return found
 
 
-def main() -> int:
+def run(parts: Sequence[str], names: Sequence[str], rounds: int, seconds: int) -> Results:
+    """Measure."""
+    began = time.monotonic()
+    takers = chosen(names, parts)
+    absent = {(taker.path, taker.name): taker.absent() for taker in takers}
+    missing: list[str] = []
+    turns: list[tuple[int, Turn]] = []
+    needs_lab = takers or gateway_cases.GATEWAY in parts
+    try:
+        if needs_lab:
+            with topology():  # whether there can be a lab at all
+                pass
+    except Impossible as reason:
+        for taker in takers:
+            absent[taker.path, taker.name] = f"no lab here: {reason}"
+        missing += [f"no lab here: {reason}"] * rounds
+        parts = [part for part in parts if part != gateway_cases.GATEWAY]
+    figures: list[Figure] = []
+    if rooms.ROOMS in parts:
+        _say(f"[{time.monotonic() - began:4.0f} s] rooms, in this process")
+        if not flowtable.is_there():
+            missing += ["rooms, look-ups in the flow table: it is not compiled here (flow.fast)"] * rounds
+        cores = usage.beside(SETTLE_S).cores
+        figures += [figure._replace(beside_cores=cores) for figure in rooms.figures(rounds)]
+    if gateway_cases.GATEWAY in parts:
+        _say(f"[{time.monotonic() - began:4.0f} s] our gateway alone")
+        cores = usage.beside(SETTLE_S).cores
+        cases = gateway_cases.cases(rounds)
+        figures += [figure._replace(beside_cores=cores) for figure in cases.figures]
+        missing += [f"our gateway, {what}: {_first_line(why)}" for what, why in cases.missing.items()]
+    present = [taker for taker in takers if not absent[taker.path, taker.name]]
+    order = in_turns(present, rounds)
+    for at, (number, taker) in enumerate(order, 1):
+        passed_s = time.monotonic() - began
+        _say(f"[{passed_s:4.0f} s] turn {at} of {len(order)}, round {number}: {taker.path}, {taker.name}")
+        turn = take_turn(taker, seconds)
+        turns.append((number, turn))
+        missing += [f"{taker.path}, {taker.name}, {what}: {_first_line(why)}" for what, why in turn.missing.items()]
+        if "start" in turn.missing:
+            _say(turn.missing["start"])
+    figures = figures_of(turns) + figures
+    _say(f"[{time.monotonic() - began:4.0f} s] done")
+    told = [
+        Taker(taker.name, taker.path, taker.told_version(), taker.note, absent[taker.path, taker.name])
+        for taker in takers
+    ]
+    bulk = "iperf3" if shutil.which("iperf3") else "our own sender (iperf3 is not installed)"
+    missing = [*_counted(missing, rounds), *(f"part `{part}`: not asked for" for part in PARTS if part not in parts)]
+    return Results(rounds, seconds, told, turns, figures, missing, f"TCP by {bulk}.")
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "no reason was given")
+
+
+def _counted(reasons: Sequence[str], rounds: int) -> list[str]:
+    """Each once, with how often where that was not in every round."""
+    return [
+        reason if count == rounds else f"{reason} (in {count} of {rounds} rounds)"
+        for reason, count in Counter(reasons).items()
+    ]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="bench", description="what the rooms cost, measured in this process")
-    parser.add_argument("-j", "--json", action="store_true")
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    found = figures(options.rounds)
+    parser = argparse.ArgumentParser(prog="bench", description="what this version is measured by")
+    parser.add_argument("-j", "--json", action="store_true", help="one JSON document instead of tables")
+    parser.add_argument("--only", action="append", choices=PARTS, help="a part; may be given again (default: all)")
+    parser.add_argument(
+        "--peers", default="", metavar="NAMES", help=f"who takes part beside ours, of: {' '.join(NAMES)} (default: all)"
+    )
+    parser.add_argument("--rounds", type=_positive, default=3, metavar="N", help="turns of each (default 3)")
+    parser.add_argument("--seconds", type=_positive, default=2, metavar="N", help="of each TCP load (default 2)")
+    parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md and its picture")
+    options = parser.parse_args(arguments)
+    names = options.peers.replace(",", " ").split()
+    if unknown := [name for name in names if name not in NAMES]:
+        parser.error(f"nobody here is called {' or '.join(unknown)}; there are {' '.join(NAMES)}")
+    try:
+        results = run(options.only or PARTS, names, options.rounds, options.seconds)
+    except KeyboardInterrupt:
+        _say("interrupted; everything is taken down")
+        return INTERRUPTED
+    goals = judged(results)
     if options.json:
-        print(json.dumps({"version": 1, "rounds": options.rounds, "figures": [f._asdict() for f in found]}, indent=1))
-        return 0
-    table = Table(title=f"median of {options.rounds} rounds, Python {sys.version.split()[0]}", title_justify="left")
-    for heading in ("what", "median", "lowest", "highest", "unit"):
-        table.add_column(heading, justify="left" if heading in ("what", "unit") else "right")
-    for figure in found:
-        table.add_row(figure.name, f"{figure.median:.2f}", f"{figure.low:.2f}", f"{figure.high:.2f}", figure.unit)
-    Console().print(table)
+        print(json.dumps(document(results, goals, reasons(results, goals)), indent=1))
+    else:
+        report.show(results, goals)
+    if options.write_docs:
+        for path in page.write(results, goals):
+            _say(f"written: {os.path.relpath(path)}")
     return 0
 
 
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us: everything is taken down
     sys.exit(main())

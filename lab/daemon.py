@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ READY_S = 20.0
 _POLL_S = 0.02
 
 
-def start_daemon(machine: Namespace, config_path: Path) -> Process:
-    """Start one with that configuration; `await_answer` waits until it serves."""
-    return machine.start(sys.executable, "-m", "bridgectl", "run", "-c", str(config_path))
+def start_daemon(machine: Namespace, config_path: Path, more: Mapping[str, str] | None = None) -> Process:
+    """Start one with that configuration and `more` in its environment; `await_answer` waits until it serves."""
+    return machine.start(sys.executable, "-m", "bridgectl", "run", "-c", str(config_path), more=more)
 
 
 def await_answer(daemon: Process, socket_path: Path, who: str) -> None:

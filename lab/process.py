@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,13 @@ class Process:
         return self._process.poll() is None
 
     def say(self, line: str) -> None:
-        """Give it a line on its standard input."""
+        """Give it a line on its standard input; `Failed` where it reads no more."""
         assert self._process.stdin is not None, "it does not listen"
-        self._process.stdin.write(line.encode() + b"\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise Failed(f"{' '.join(self.words)} reads no more\n{self.errors()}") from error
 
     def line(self, timeout_s: float = COMMAND_S) -> str:
         """The next line that it prints."""
@@ -154,5 +158,6 @@ class Process:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
+                with suppress(BrokenPipeError):  # what it was told last and did not read
+                    stream.close()
         self._errors.close()

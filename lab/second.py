@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lab.daemon import await_answer, start_daemon
 from lab.other_end import OUR_PORT, OtherEnd
 from lab.outside import OUTER_GATEWAY
@@ -38,11 +40,12 @@ class SecondInstance(OtherEnd):
             '[control]\nsocket = "control.sock"\n'
         )
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
+    def start(self, more: Mapping[str, str] | None = None) -> Process:
+        """Start it, with `more` in its environment, and wait until it answers."""
         self.config_path.write_text(self.own_configuration())
-        self._process = start_daemon(self._exit, self.config_path)
+        self._process = start_daemon(self._exit, self.config_path, more)
         await_answer(self._process, self.socket_path, "the other end")
+        return self._process
 
     def stop(self) -> None:
         """Ask it to end; a second call does nothing."""
