@@ -151,6 +151,7 @@ cdef class Lanes(Outlet):
     cdef uint64_t _controls[MESSAGES][CONTROL_WORDS]
     cdef uint8_t _whole[HEADROOM + SUPER_FRAME_BYTES]
     cdef uint32_t _count, _end, _came_count
+    cdef bint _has_shut
 
     def __cinit__(self, CompiledCipher cipher not None):
         self._cipher = cipher
@@ -263,6 +264,7 @@ cdef class Lanes(Outlet):
                 found.append((ear.local, ear.size_bytes, bool(ear.has_data)))
             ear.size_bytes = 0
             ear.has_data = ear.is_shut = False
+        self._has_shut = False
         return found
 
     def take_strange(self):
@@ -436,7 +438,7 @@ cdef class Lanes(Outlet):
                 self._came_count = 0
                 first = 0
                 got = STEP
-                while got == STEP and first < MESSAGES and self._came_count <= FEW:
+                while got == STEP and first < MESSAGES and self._came_count <= FEW and not self._has_shut:
                     got = self._receive(fd, first)
                     while got < 0 and errno != EAGAIN and attempts < MOST_ATTEMPTS:
                         attempts += 1  # an ICMP error: it is in the queue of errors as well
@@ -445,7 +447,7 @@ cdef class Lanes(Outlet):
                         total += self._sort(at, now_ns)
                     first += max(got, 0)
                 self._open()
-                if got < STEP:
+                if got < STEP or self._has_shut:  # Python first: what waits is taken in another call
                     break
             self.flush()
         if self._bursts is not None:
@@ -541,12 +543,15 @@ cdef class Lanes(Outlet):
             return True
         if not _is_there(ear, <uint8_t *>message.msg_name, message.msg_namelen) or (
                 info_bytes != ear.info_bytes or memcmp(info, ear.info, info_bytes) != 0):
-            ear.is_shut = True  # it may have moved; what follows must not be taken before this is known
+            self._shut(ear)  # it may have moved; what follows must not be taken before this is known
             return False
         came = &self._came[self._came_count]
         self._came_count += 1
         came.ear, came.data, came.size, came.ecn = ear, data, size, ecn
         return True
+
+    cdef void _shut(self, Ear *ear) noexcept nogil:
+        ear.is_shut = self._has_shut = True
 
     cdef void _settle(self, const Job *jobs) noexcept nogil:
         """What was opened, in order: window, kind, marks; then runs of packets of one ear."""
@@ -583,7 +588,7 @@ cdef class Lanes(Outlet):
                 if count:
                     self._deliver(ear, count)
                 count = total = 0
-                ear.is_shut = True
+                self._shut(ear)
             if not 20 <= total <= size:
                 with gil:
                     self._opened.append((ear.local, (<char *>plain)[:size], None, came.ecn))
@@ -630,7 +635,7 @@ cdef class Lanes(Outlet):
                     continue
                 self._punts[punt] += 1
                 if SHUTTING >> punt & 1:
-                    ear.is_shut = True
+                    self._shut(ear)
             with gil:
                 self._opened.append((ear.local, (<char *>packet)[:size], _offload(&claims), 0))
 

@@ -290,6 +290,30 @@ def test_a_segment_that_ends_a_connection_lets_nothing_overtake_it(make: Callabl
         assert len(left(device)) == 1, "the next burst is repeated again"
 
 
+def test_what_waits_behind_a_packet_for_python_is_read_after_it(make: Callable[..., LaneWorld]) -> None:
+    """A call ends with the burst in which something had to be judged."""
+    world = make()
+    with ExitStack() as stack:
+        device = world.repeat(stack)
+        world.learn((SERVER, 443, HOST, 5000), ipv4.TCP)
+        bursts = [[tcp(0), tcp(1, flags=0x11)], *([tcp(number)] for number in range(2, 100))]
+        for burst in bursts:
+            sealed = [Datagram(world.home, data) for _, data, _ in world.seal(*burst)]
+            world.far_socket.send_burst(sealed)
+        world.take()
+        assert not world.last.strange
+        walked = cut([(plain, claims) for _, plain, claims, _ in world.last.opened])
+        assert walked[0] == bursts[0][1]
+        assert len(left(device)) == 1
+        rest = 0
+        while len(walked) + rest < 99:
+            world.take()
+            frames = cut(left(device))
+            assert frames
+            rest += len(frames)
+        assert (world.last.opened, rest > 0) == ([], True)
+
+
 def test_padding_is_cut_before_a_packet_is_repeated(make: Callable[..., LaneWorld]) -> None:
     world = make()
     with ExitStack() as stack:
