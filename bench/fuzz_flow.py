@@ -152,7 +152,7 @@ def table_steps(tables: Sequence[Table], rng: random.Random, steps: int, now: in
         elif kind < 0.85:
             _same(tables, "forward", in_port, *_frame(in_port, protocol, ends, rng), now)
         elif kind < 0.88:
-            _same(tables, "settle", in_port, protocol, ends, now)
+            _same(tables, "settle", in_port, protocol, ends, now, rng.random() < 0.5)
         elif kind < 0.93:
             _same(tables, "harvest", rng.choice((1, 3, 1000)), now)
         elif kind < 0.95:

@@ -73,6 +73,7 @@ class FastPath:
         self._out = out
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
+        self._behind: dict[str, list[int]] = {name: [] for name in interfaces}  # the ports of each interface
         self._owners: list[Link | None] = []  # by the number of the entry; numbers are given out from 0 on
         self._swept = 0
         self._unheard = 0  # slices to go until all that was repeated before the last change is heard
@@ -88,6 +89,7 @@ class FastPath:
         if number < 0 and len(self._names) < MOST_PORTS:
             number = self._numbers[port] = len(self._names)
             self._names.append(port)
+            self._behind[port.partition(":")[0]].append(number)
             self._set_port(number)
         return number
 
@@ -136,7 +138,7 @@ class FastPath:
             flags |= REPEAT
         if link is not None and link.is_static and not flags & NEAR_SENDS:
             # A visitor of a forward: the answers go where it comes from, whatever they did before.
-            self._settle(out_port, protocol, (after[2], after[3], after[0], after[1]), now)
+            self._settle(out_port, protocol, (after[2], after[3], after[0], after[1]), now, withdraw=True)
         entry = self.table.learn(
             in_port,
             out_port,
@@ -160,7 +162,7 @@ class FastPath:
         if entry >= len(owners):
             owners += [link] * (entry + 1 - len(owners))
         if self._unheard and owners[entry] is not link:
-            self._settle(*key, now)
+            self._settle(*key, now, withdraw=True)
         owners[entry] = link
 
     def _slot(self, out: Interface, destination: int) -> int | None:
@@ -193,30 +195,32 @@ class FastPath:
 
     def settle(self, arrival: Arrival, now: int) -> None:
         """Before a TCP segment is walked: where it is a SYN, FIN or RST, what was repeated of its connection in either
-        direction is told to its link first, and the walk sees the next segment of both."""
+        direction is told to its link first. Behind a reset the walk sees the next segment of both: it may revive the
+        connection, and must not be told late."""
         packet = arrival.packet
-        if packet.offset_bytes or not packet.data[packet.header_bytes + _FLAGS_OFFSET] & (SYN | FIN | RST):
+        flags = 0 if packet.offset_bytes else packet.data[packet.header_bytes + _FLAGS_OFFSET]
+        if not flags & (SYN | FIN | RST):
             return
-        source, source_port = near = packet.source, packet.source_port
-        destination, destination_port = far = packet.destination, packet.destination_port
-        self._settle(self.number(arrival.port), TCP, (*near, *far), now)
+        withdraw = bool(flags & RST)
+        near, far = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+        self._settle(self._numbers.get(arrival.port, -1), TCP, (*near, *far), now, withdraw=withdraw)
         for egress in Egress:
-            link = self._aliases.peek_outbound(egress, TCP, source, source_port, destination)
+            link = self._aliases.peek_outbound(egress, TCP, *near, far[0])
             if link is None:
                 continue
             outside = self._interfaces[egress.label].address, link.outside_port
-            for number, name in enumerate(self._names):
-                if name.partition(":")[0] == egress.label:
-                    self._settle(number, TCP, (*far, *outside), now)
+            for number in self._behind[egress.label]:
+                self._settle(number, TCP, (*far, *outside), now, withdraw=withdraw)
         turn = arrival.interface.egress
-        if turn is not None and destination == arrival.interface.address:
-            link = self._aliases.peek_inbound(turn, TCP, destination_port, source)
+        if turn is not None and far[0] == arrival.interface.address:
+            link = self._aliases.peek_inbound(turn, TCP, far[1], near[0])
             side = self._openings.side_of(link.inside) if link is not None else None
             if link is not None and side is not None:
-                self._settle(self.number(side.port), TCP, (link.inside, link.inside_port, *near), now)
+                ends = link.inside, link.inside_port, *near
+                self._settle(self._numbers.get(side.port, -1), TCP, ends, now, withdraw=withdraw)
 
-    def _settle(self, in_port: int, protocol: int, ends: Ends, now: int) -> None:
-        hits = self.table.settle(in_port, protocol, ends, now) if in_port >= 0 else None
+    def _settle(self, in_port: int, protocol: int, ends: Ends, now: int, *, withdraw: bool = False) -> None:
+        hits = self.table.settle(in_port, protocol, ends, now, withdraw) if in_port >= 0 else None
         if hits is not None:
             self._tell(hits)
 

@@ -521,7 +521,7 @@ cdef class CompiledTable:
                 self._let_go()
         return found
 
-    def settle(self, uint16_t in_port, uint8_t protocol, tuple ends, now):
+    def settle(self, uint16_t in_port, uint8_t protocol, tuple ends, now, bint withdraw):
         """See `Table`."""
         cdef uint32_t source = ends[0], source_port = ends[1], destination = ends[2], destination_port = ends[3]
         cdef uint32_t number = self._find(
@@ -529,9 +529,10 @@ cdef class CompiledTable:
             <uint64_t>protocol << 48 | <uint64_t>in_port << 32 | source_port << 16 | destination_port)
         if number == NONE:
             return None
-        self._hold()
-        self._entries[number].epoch = 0  # of none
-        self._let_go()
+        if withdraw:
+            self._hold()
+            self._entries[number].epoch = 0  # of none
+            self._let_go()
         if not self._entries[number].packets:
             return None
         return self._hits(number, milliseconds(now), now)

@@ -369,13 +369,14 @@ class PlainTable:
                 self._remove(entry)
         return found
 
-    def settle(self, in_port: int, protocol: int, ends: Ends, now: int) -> Hits | None:
+    def settle(self, in_port: int, protocol: int, ends: Ends, now: int, withdraw: bool) -> Hits | None:
         """See `Table`."""
         found = self._found.get(in_port << 8 | protocol)
         entry = found.get(_key(ends)) if found is not None else None
         if entry is None:
             return None
-        entry.epoch = 0
+        if withdraw:
+            entry.epoch = 0
         if entry.packets == entry.told_packets:
             return None
         return self._hits(entry, now // _MS & _WRAP_MS, now)

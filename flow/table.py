@@ -23,8 +23,8 @@ Operations and caveats:
   (visitors of forwards, flows on a fallback node) hears of a flow at least that often.
 - `harvest` gives what was counted since the last time, entry by entry, so that links and ARP entries stay alive. It
   must go round in less than the shortest timer of theirs (`HARVEST_S`), and once more for one flow (`settle`) before a
-  packet of it that changes TCP's state is walked: hits told afterwards would be older news. What was settled is not
-  repeated until the walk has learned it again: it is how a single decision is withdrawn.
+  packet of it that changes TCP's state is walked: hits told afterwards would be older news. `settle` can also
+  withdraw a single decision: it is not repeated until the walk has learned it again.
 - The table is bounded and allocated once. Where it is full, a hand goes round: an entry gives way that has been idle
   for `IDLE_S` (`ONCE_S` if only one packet ever passed), at most `HAND_STEPS` are looked at, and if none gives way the
   new flow is not learned: it is walked, packet by packet, and nothing grows. `harvest` frees entries that nobody has
@@ -168,9 +168,11 @@ class Table(Protocol):
         """What the next `limit` entries have counted, where they did; the next call goes on behind them. Entries that
         nobody used for `FORGET_S` are freed."""
 
-    def settle(self, in_port: int, protocol: int, ends: tuple[int, int, int, int], now: int) -> Hits | None:
-        """The same for the entry of one key (`ends` as `before`), which is not repeated any more until it is learned;
-        None where it has counted nothing."""
+    def settle(
+        self, in_port: int, protocol: int, ends: tuple[int, int, int, int], now: int, withdraw: bool
+    ) -> Hits | None:
+        """The same for the entry of one key (`ends` as `before`); None where it has counted nothing. `withdraw`: the
+        entry is not repeated any more until it is learned."""
 
     def live(self, now: int) -> Iterator[Flow]:
         """The flows that were seen within `FORGET_S`."""

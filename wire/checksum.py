@@ -8,16 +8,31 @@ forwarded packet: that would launder corruption.
 
 from __future__ import annotations
 
+from typing import Final
+
+_WORTH_QUARTERS_BYTES: Final = 1024
+
 
 def ones_sum(data: bytes | bytearray | memoryview, initial: int = 0) -> int:
     """The one's complement sum of `data` (an odd last byte is padded with zero) plus `initial`, folded to 16 bits.
 
     A one's complement sum is the number that the bytes spell, modulo 65,535, with 65,535 for a non-zero multiple: one
-    big-integer division runs at C speed.
+    big-integer division runs at C speed. Four numbers of a quarter of the length have the same sum, and dividing is dear.
     """
-    number = int.from_bytes(data, "big")
-    if len(data) & 1:
-        number <<= 8
+    size = len(data)
+    if size >= _WORTH_QUARTERS_BYTES:
+        quarter = size >> 3 << 1
+        half, most = 2 * quarter, 3 * quarter
+        number = (
+            int.from_bytes(data[:quarter], "big")
+            + int.from_bytes(data[quarter:half], "big")
+            + int.from_bytes(data[half:most], "big")
+            + (int.from_bytes(data[most:], "big") << (8 if size & 1 else 0))
+        )
+    else:
+        number = int.from_bytes(data, "big")
+        if size & 1:
+            number <<= 8
     number += initial
     if number == 0:
         return 0

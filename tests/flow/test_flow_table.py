@@ -307,7 +307,7 @@ def test_another_epoch_and_a_withdrawn_decision_wait_for_the_walk(bench: Bench) 
     frame = from_lan(udp())
     for withdraw in (
         bench.table.outdate,
-        lambda: bench.table.settle(LAN, 17, (address_int(A), 5000, address_int(E), 53), bench.now),
+        lambda: bench.table.settle(LAN, 17, (address_int(A), 5000, address_int(E), 53), bench.now, True),
         lambda: bench.out(flags=NEAR_SENDS),
     ):
         bench.out()
@@ -408,11 +408,11 @@ def test_one_flow_is_settled_alone(bench: Bench) -> None:
     for number in (5000, 5001):
         bench.out(number=number)
         bench.forward(LAN, from_lan(udp(sport=number)))
-    settled = bench.table.settle(LAN, 17, ends[5001], bench.now)
+    settled = bench.table.settle(LAN, 17, ends[5001], bench.now, True)
     assert settled is not None
     assert settled.packets == 1
-    assert bench.table.settle(LAN, 17, ends[5001], bench.now) is None
-    assert bench.table.settle(LAN, 17, ends[5002], bench.now) is None
+    assert bench.table.settle(LAN, 17, ends[5001], bench.now, True) is None
+    assert bench.table.settle(LAN, 17, ends[5002], bench.now, True) is None
     assert len(bench.harvest()) == 1
 
 
