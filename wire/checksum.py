@@ -17,7 +17,7 @@ def ones_sum(data: bytes | bytearray | memoryview, initial: int = 0) -> int:
     """The one's complement sum of `data` (an odd last byte is padded with zero) plus `initial`, folded to 16 bits.
 
     A one's complement sum is the number that the bytes spell, modulo 65,535, with 65,535 for a non-zero multiple: one
-    big-integer division runs at C speed. Four numbers of a quarter of the length have the same sum, and dividing is dear.
+    big-integer division runs at C speed. Four numbers of a quarter of the length have the same sum: dividing is dear.
     """
     size = len(data)
     if size >= _WORTH_QUARTERS_BYTES:
