@@ -1,9 +1,9 @@
 """The loop that does input and output: ports, timers, signals and control sockets, by epoll.
 
 Of every ready port it takes one burst per wake-up, so that no port starves another; the clock is read once per burst.
-What the flow table knows never reaches the walk (`repeat_with`); of the rest, the effects of a frame are carried out
-before the next frame. While anybody watches frames pass, all of them are walked. A frame on which our own code fails is
-logged, counted and left behind: it never ends the loop.
+What the flow table knows never reaches the walk (`repeat_with`), and a burst of nothing else does not even end the
+waiting; of the rest, the effects of a frame are carried out before the next frame. While anybody watches frames pass,
+all of them are walked. A frame on which our own code fails is logged, counted and left behind: it never ends the loop.
 
 Threads (`bridge.workers`) may serve ports in its place. They hold `lock` while they walk frames, as the loop does while
 it does anything but wait.
@@ -171,8 +171,15 @@ class Loop:
         with self.lock:
             deadline = self._walk_deadline()  # once a turn: one that these frames bring closer is the next turn's
             timeout_s = self._timeout(deadline, longest_s)
-        ready = self._epoll.poll(timeout_s)
+        burst = None
+        if self._bursts is None or self._watchers:
+            ready = self._epoll.poll(timeout_s)
+        else:
+            burst, ready = self._bursts.wait(self._epoll, timeout_s, BURST_FRAMES)
         with self.lock:
+            if burst is not None:
+                number, walked, queued = burst
+                self._finish(self._numbers.name(number), walked, queued)
             for fd, events in ready:
                 port = self._ports.get(fd)
                 if port is not None:

@@ -35,6 +35,8 @@ cdef class CompiledBursts:
     cdef Device *_told
     cdef uint64_t *_punts
     cdef uint8_t *_has_queued
+    cdef int _numbers[4096]  # of ports, by descriptor
+    cdef bint _has_pushed
     cdef uint8_t *_buffer
     cdef uint8_t *_packet
     cdef object _memory
@@ -44,6 +46,7 @@ cdef class CompiledBursts:
     cdef Way _way
 
     cdef object _offload(self)
+    cdef tuple _collect(self, uint16_t number, uint32_t left, uint32_t left_bytes, uint64_t now, int stop)
     cdef int _pump(self, uint16_t in_port, uint32_t *left, uint32_t *left_bytes, uint32_t now_ms) noexcept nogil
     # Write a packet that was rewritten, with HEADROOM in front of it. 1: Python must, the device cannot as it is.
     cdef int put(self, const Way *way, uint8_t *packet, const Claims *claims) noexcept nogil

@@ -6,6 +6,8 @@ again. The loop runs without the interpreter's lock and takes it only for what i
 
 The buffer holds one frame; its IP packet always stands at the same place, so that any link header can be put in front
 and one `write` sends virtio header, link header and packet, of a super-frame as well.
+
+`wait` is the loop's waiting with the bursts in it: as long as all that comes is repeated, nobody wakes the interpreter.
 """
 
 import mmap
@@ -25,8 +27,25 @@ from wire.offload import Offload
 from bridge.ports.base import PortGone
 from bridge.ports.bursts import BURST_BYTES, Counted
 
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_wait(int, epoll_event *, int, int)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_MONOTONIC
+    int clock_gettime(int, timespec *)
+
 cdef enum:
     MOST_PORTS = 1024
+    MOST_DESCRIPTORS = 4096
+    MOST_EVENTS = 16
     PUNTS = 16
     FRAME_BYTES = 65_535 + 14
     HEADER_BYTES = 10
@@ -36,6 +55,9 @@ cdef enum:
     QUEUED = -1
     GONE = -2
 
+    UNTOLD_NS = 1_000_000  # so long the tunnel may be without news of what went to its peers
+
+cdef uint32_t BURST = BURST_BYTES
 cdef set IN_ORDER_NUMBERS = {int(punt) for punt in IN_ORDER}
 
 
@@ -65,6 +87,8 @@ cdef class CompiledBursts:
             raise MemoryError
         for port in range(MOST_PORTS):
             self._devices[port].fd = -1
+        for port in range(MOST_DESCRIPTORS):
+            self._numbers[port] = -1
         self._memory = mmap.mmap(-1, HEADROOM + FRAME_BYTES)  # on a page's edge: the kernel copies faster to there
         view = self._memory
         self._buffer = &view[0]
@@ -83,17 +107,64 @@ cdef class CompiledBursts:
         self._devices[number].fd = port.fileno()
         self._devices[number].has_header = port.vnet_header
         self._devices[number].link_bytes = port.link_bytes
+        if port.fileno() < MOST_DESCRIPTORS:
+            self._numbers[<int>port.fileno()] = number
+
+    def wait(self, epoll, timeout_s, uint32_t limit):
+        """See `Bursts`."""
+        cdef epoll_event events[MOST_EVENTS]
+        cdef int descriptor = epoll.fileno(), count, at, number = -1, stop = EMPTY, others = 0
+        cdef uint64_t began = _now_ns(), now = began
+        cdef uint64_t until = 0xFFFFFFFFFFFFFFFF if timeout_s is None else began + <uint64_t>(timeout_s * 1e9)
+        cdef uint32_t left = 0, left_bytes = 0
+        self._has_pushed = False
+        with nogil:
+            while True:
+                count = epoll_wait(descriptor, events, MOST_EVENTS, _milliseconds(until, now))
+                now = _now_ns()
+                at = others = 0
+                while at < count:
+                    number = self._numbers[events[at].data.fd] if events[at].data.fd < MOST_DESCRIPTORS else -1
+                    at += 1
+                    if number < 0:
+                        others += 1
+                        continue
+                    events[at - 1].events = 0  # seen to
+                    left, left_bytes = limit, BURST
+                    self._outlet.now_ns = now
+                    stop = self._pump(number, &left, &left_bytes, <uint32_t>(now // 1_000_000))
+                    if stop != EMPTY:
+                        break
+                    self._outlet.flush()
+                if stop != EMPTY or others or count < 0 or now >= until:
+                    break
+                if self._has_pushed and now >= began + UNTOLD_NS:
+                    break
+        burst = None
+        ready = []
+        if stop == GONE:
+            events[at - 1].events = 1  # whoever reads it next is told
+        elif stop != EMPTY:
+            burst = (number, *self._collect(number, left, left_bytes, now, stop))
+        for at in range(max(count, 0)):
+            if events[at].events:
+                ready.append((events[at].data.fd, events[at].events))
+        return burst, ready
 
     def take(self, uint16_t number, uint32_t limit, now):
         """See `Bursts`."""
-        cdef uint32_t left = limit, left_bytes = BURST_BYTES, now_ms = <uint32_t>(<uint64_t>now // 1_000_000)
-        cdef list walked = [], queued = []
-        cdef Device *device = &self._devices[number]
+        cdef uint32_t left = limit, left_bytes = BURST_BYTES
         cdef int stop
         self._outlet.now_ns = now
+        with nogil:
+            stop = self._pump(number, &left, &left_bytes, <uint32_t>(self._outlet.now_ns // 1_000_000))
+        return self._collect(number, left, left_bytes, now, stop)
+
+    cdef tuple _collect(self, uint16_t number, uint32_t left, uint32_t left_bytes, uint64_t now, int stop):
+        """The rest of a burst that has come to a stop."""
+        cdef list walked = [], queued = []
+        cdef Device *device = &self._devices[number]
         while True:
-            with nogil:
-                stop = self._pump(number, &left, &left_bytes, now_ms)
             if stop > 0:
                 self._punts[stop] += 1
                 walked.append(((self._packet - device.link_bytes)[:self._frame_bytes], self._offload()))
@@ -108,6 +179,8 @@ cdef class CompiledBursts:
                 break
             else:
                 break
+            with nogil:
+                stop = self._pump(number, &left, &left_bytes, <uint32_t>(now // 1_000_000))
         with nogil:
             self._outlet.flush()
         for out_port, _, _ in queued:
@@ -167,6 +240,7 @@ cdef class CompiledBursts:
         device.tx_bytes += size
         if device.fd < 0:
             if not self._has_queued[way.out_port] and self._outlet.push(way.out_port, packet, way.size, claims) == 0:
+                self._has_pushed = True
                 return 0
         elif device.has_header or not (claims.partial or self._has_queued[way.out_port]):
             memcpy(start, way.link, way.link_bytes)
@@ -209,6 +283,19 @@ cdef class CompiledBursts:
     def punts(self):
         """See `Bursts`."""
         return {punt: self._punts[<int>punt] for punt in Punt if self._punts[<int>punt]}
+
+
+cdef inline uint64_t _now_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint64_t>now.tv_sec * 1_000_000_000 + <uint64_t>now.tv_nsec
+
+
+cdef inline int _milliseconds(uint64_t until, uint64_t now) noexcept nogil:
+    """How long to wait: rounded up, so that nobody is early; -1 for ever."""
+    if until == <uint64_t>0xFFFFFFFFFFFFFFFF:
+        return -1
+    return 0 if until <= now else <int>min((until - now + 999_999) // 1_000_000, 3_600_000)
 
 
 cdef inline void _unpack(const uint8_t *header, uint32_t link_bytes, Claims *claims) noexcept nogil:

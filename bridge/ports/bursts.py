@@ -7,6 +7,7 @@ tunnel), and what a device without virtio header cannot take as it is, come back
 
 from __future__ import annotations
 
+import select
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
@@ -42,6 +43,13 @@ class Bursts(Protocol):
     def attach(self, number: int, port: Port) -> None:
         """Frames come and go by this port."""
 
+    def wait(
+        self, epoll: select.epoll, timeout_s: float | None, limit: int
+    ) -> tuple[tuple[int, list[Arrival], list[Queued]] | None, list[tuple[int, int]]]:
+        """Wait as `epoll.poll`, for ever where `timeout_s` is None. Ports that are ready may be served on the way, each
+        with bursts of `limit` frames: what a burst has left to do, with its port's number, ends the waiting. So does
+        anything else that is ready: (descriptor, events), ports among them that were not served."""
+
     def take(self, number: int, limit: int, now: int) -> tuple[list[Arrival], list[Queued]]:
         """A burst of a port, at most `limit` frames: what the walk must see, and what others must write, both in order.
         A punt in `IN_ORDER` ends the burst. `PortGone` where the device went."""
@@ -65,6 +73,12 @@ class PlainBursts:
     def attach(self, number: int, port: Port) -> None:
         """See `Bursts`."""
         self._ports[number] = port
+
+    def wait(
+        self, epoll: select.epoll, timeout_s: float | None, limit: int
+    ) -> tuple[tuple[int, list[Arrival], list[Queued]] | None, list[tuple[int, int]]]:
+        """See `Bursts`. No port is served on the way."""
+        return None, epoll.poll(timeout_s)
 
     def take(self, number: int, limit: int, now: int) -> tuple[list[Arrival], list[Queued]]:
         """See `Bursts`. What was read must be gone through: behind a punt in `IN_ORDER` all of it goes to the walk."""
