@@ -67,6 +67,7 @@ cdef uint32_t NONE = 0xFFFFFFFF
 cdef uint64_t KEY_MASK = 0x00FFFFFFFFFFFFFF
 cdef uint64_t MAC_MASK = 0x0000FFFFFFFFFFFF
 cdef uint32_t LEASE_S = table.LEASE_S
+cdef uint32_t LEASE_SPREAD_S = table.LEASE_SPREAD_S
 cdef int32_t IDLE_MS = table.IDLE_S * 1000
 cdef int32_t ONCE_MS = table.ONCE_S * 1000
 cdef int32_t FORGET_MS = table.FORGET_S * 1000
@@ -231,7 +232,7 @@ cdef class CompiledTable:
         entry = &self._entries[number]
         entry.more = (entry.more & (KEY_MASK | <uint64_t>ACKNOWLEDGED << 56)) | <uint64_t>(USED | flags & 7) << 56
         entry.epoch = self._epoch if flags & REPEAT else 0
-        entry.until_s = (now_ms // 1000 + LEASE_S) & 0xFFFF
+        entry.until_s = (now_ms // 1000 + LEASE_S - number % LEASE_SPREAD_S) & 0xFFFF
         entry.out_port = out_port
         entry.slot = slot
         entry.new_source = new_source

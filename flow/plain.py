@@ -17,6 +17,7 @@ from flow.table import (
     HAND_STEPS,
     IDLE_S,
     LEASE_S,
+    LEASE_SPREAD_S,
     MOST_PORTS,
     NEAR_SENDS,
     NO_SLOT,
@@ -194,7 +195,7 @@ class PlainTable:
         entry.slot = slot
         entry.flags = flags
         entry.epoch = self._epoch if flags & REPEAT else 0
-        entry.until_s = (now_ms // 1000 + LEASE_S) & _WRAP_S
+        entry.until_s = (now_ms // 1000 + LEASE_S - entry.number % LEASE_SPREAD_S) & _WRAP_S
         entry.last_ms = now_ms
         entry.packets += 1
         entry.told_packets += 1

@@ -19,7 +19,8 @@ Operations and caveats:
   that a decision rests on calls it: routes, peers, links taken away, configuration. An ARP entry is none of these: the
   MAC address is read from the ARP table's own slot at every packet, and a slot without one is a punt. Nor is the MTU of
   a port, which `set_port` changes for all entries.
-- A lease is `LEASE_S`. When it has run out the next packet is walked, so that whatever the walk keeps beside the links
+- A lease is `LEASE_S`, less up to `LEASE_SPREAD_S` by the entry's number: flows that began together are not walked
+  together for ever. When it has run out the next packet is walked, so that whatever the walk keeps beside the links
   (visitors of forwards, flows on a fallback node) hears of a flow at least that often.
 - `harvest` gives what was counted since the last time, entry by entry, so that links and ARP entries stay alive. It
   must go round in less than the shortest timer of theirs (`HARVEST_S`), and once more for one flow (`settle`) before a
@@ -45,6 +46,7 @@ from wire.units import SECOND_NS
 ENTRIES: Final = 131_072
 """Of 65,536 links, both directions."""
 LEASE_S: Final = 20
+LEASE_SPREAD_S: Final = 16
 HARVEST_S: Final = 5
 IDLE_S: Final = 20
 ONCE_S: Final = 1
