@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from bridge.cores import Cores
 from bridge.ports.bursts import Bursts, PlainBursts
 from flow.plain import PlainTable
-from flow.table import ENTRIES
+from flow.table import ENTRIES, MOST_ENTRIES
 
 try:
     from bridge.ports.burst import CompiledBursts
@@ -25,7 +25,9 @@ except ImportError:
 def open_table(
     rng: random.Random, entries: int = ENTRIES, environment: Mapping[str, str] = os.environ
 ) -> PlainTable | CompiledTable:
-    """An empty flow table, the best there is here. `rng`: for the key of its hash."""
+    """An empty flow table, the best there is here. `rng`: for the key of its hash. Of more `entries` than a table can
+    have, the flows that find no room are walked."""
+    entries = min(entries, MOST_ENTRIES)
     if CompiledTable is None or environment.get("TAPBRIDGE_FAST") == "0":
         return PlainTable(entries)
     return CompiledTable(entries, rng.getrandbits(64))

@@ -41,17 +41,16 @@ from enum import IntEnum
 from typing import Final, NamedTuple, Protocol
 
 from wire.offload import Offload
-from wire.units import SECOND_NS
 
 ENTRIES: Final = 131_072
 """Of 65,536 links, both directions."""
+MOST_ENTRIES: Final = 1 << 20
 LEASE_S: Final = 20
 LEASE_SPREAD_S: Final = 16
 HARVEST_S: Final = 5
 IDLE_S: Final = 20
 ONCE_S: Final = 1
 FORGET_S: Final = 300
-FORGET_NS: Final = FORGET_S * SECOND_NS
 HAND_STEPS: Final = 32
 MOST_PORTS: Final = 1024
 NO_SLOT: Final = 0xFFFFFFFF
