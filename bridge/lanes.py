@@ -10,20 +10,23 @@ Numbers are those of ports in the flow table.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from bridge.ports.bursts import Queued
 from bridge.ports.ways import Heading
 from tunnel.effects import Datagram, Received
 from tunnel.endpoint import Heard, Opened
 from tunnel.session import Lane
-from wire.offload import Offload
 
 if TYPE_CHECKING:
     from bridge.ports.datagrams import DatagramSocket
     from bridge.ports.lanes import Lanes
     from tunnel.endpoint import Tunnel
 
+MOST_SESSIONS: Final = 2048
+"""That are heard by lanes; peers beyond go by the tunnel's own way."""
 _PACKET_BYTES = 1000
+"""Helpers are asked for by packets, and what came is counted in bytes: packets of about this size."""
 
 
 class _Told(NamedTuple):
@@ -41,14 +44,14 @@ class Taken(NamedTuple):
 
     strange: list[Received]
     opened: list[Opened]
-    queued: list[tuple[int, bytes, Offload | None]]
+    queued: list[Queued]
     heard: list[Heard]
     drops: tuple[int, int, int, int]
 
 
 class PeerLanes:
-    """`number`: of a port's name; `worked`: hears how many packets were sealed or opened at once. `open`: the number of
-    each peer that has a lane."""
+    """`number`: of a port's name; `worked`: hears how many packets were sealed or opened at once; `most_sessions`: that
+    are heard. `open`: the number of each peer that has a lane."""
 
     def __init__(
         self,
@@ -56,12 +59,15 @@ class PeerLanes:
         datagrams: DatagramSocket,
         number: Callable[[str], int],
         worked: Callable[[int], None] = lambda packets: None,
+        most_sessions: int = MOST_SESSIONS,
     ) -> None:
         self.lanes = lanes
         self.datagrams = datagrams
         self.open: dict[str, int] = {}
         self._number = number
         self._worked = worked
+        self._most_sessions = most_sessions
+        self._unsent: list[Datagram] = []
         self._told: dict[str, _Told] = {}
         self._peers: dict[int, str] = {}
         self._state = -1
@@ -71,7 +77,11 @@ class PeerLanes:
         held, is_same = self._told, is_sure and self._state == self.datagrams.state
         self._state = self.datagrams.state
         told: dict[str, _Told] = {}
+        sessions = 0
         for lane in tunnel.lanes():
+            sessions += len(lane.receiving)
+            if sessions > self._most_sessions:
+                break
             before = held.get(lane.peer)
             if (
                 before is not None
@@ -99,6 +109,7 @@ class PeerLanes:
             for known in told.values()
             for session in known.lane.receiving
         )
+        self._unsent = self.take_unsent()  # while the endpoints are known that they were for
         self._told = told
         self.open = {peer: known.number for peer, known in told.items()}
         self._peers |= {number: peer for peer, number in self.open.items()}
@@ -126,7 +137,8 @@ class PeerLanes:
 
     def take_unsent(self) -> list[Datagram]:
         """Datagrams that the kernel did not take as they were, for whoever knows what to do about it."""
-        return [
+        found, self._unsent = self._unsent, []
+        return found + [
             Datagram(self._told[self._peers[number]].lane.endpoint, datagram, tos)
             for number, datagram, tos in self.lanes.take_unsent()
         ]

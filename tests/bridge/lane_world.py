@@ -94,6 +94,14 @@ class LaneWorld:
         """What the tunnel says goes to the lanes, as after each of its calls."""
         self.peer_lanes.renew(self.near, {"far": "vpn"})
 
+    def refuse(self) -> None:
+        """From now on the kernel takes nothing from the lane: its address is of no family."""
+        session, heading = self.session, self.near_socket.heading(self.away)
+        assert heading is not None
+        self.lanes.open_lane(
+            VPN, session.memory, session.keys.send, session.remote, MTU_BYTES, heading.fd, True, 0, 1, bytes(16), None
+        )
+
     def meet(self) -> None:
         """A session, and both have heard of each other."""
         self.carry(self.far.call("near", self.now).datagrams)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lane_world import MTU_BYTES, VPN, LaneWorld, cut, left
 
+from bridge.lanes import MOST_SESSIONS, PeerLanes
 from bridge.ports.datagrams import DatagramSocket
 from tunnel.control import Control, ControlKind
 from tunnel.effects import Datagram, Endpoint, Happening, Network, PeerConfig, Received
@@ -513,12 +514,8 @@ def test_an_old_session_asks_for_new_keys_when_its_lane_is_used(make: Callable[.
 
 def test_what_the_kernel_does_not_take_comes_back_sealed_and_in_order(make: Callable[..., LaneWorld]) -> None:
     world = make()
-    session, sent = world.session, [udp(number) for number in range(3)]
-    name = world.near_socket.heading(world.away)
-    assert name is not None
-    world.lanes.open_lane(
-        VPN, session.memory, session.keys.send, session.remote, MTU_BYTES, name.fd, True, 0, 1, bytes(16), None
-    )
+    sent = [udp(number) for number in range(3)]
+    world.refuse()
     for packet in sent:
         assert world.lanes.write(VPN, packet, None, world.now)
     world.peer_lanes.send()
@@ -526,3 +523,33 @@ def test_what_the_kernel_does_not_take_comes_back_sealed_and_in_order(make: Call
     assert [endpoint for endpoint, _, _ in unsent] == [world.away] * 3
     effects = world.far.receive([Received(datagram, world.home) for _, datagram, _ in unsent], world.now)
     assert [packet for _, packet in effects.packets] == sent
+
+
+def test_what_the_kernel_did_not_take_still_leaves_when_its_peer_has_gone_meanwhile(
+    make: Callable[..., LaneWorld],
+) -> None:
+    world = make()
+    world.refuse()
+    assert world.lanes.write(VPN, udp(), None, world.now)
+    world.lanes.send()
+    world.near.set_peers([], world.now)
+    world.renew()
+    assert world.peer_lanes.open == {}
+    [(peer, size_bytes)] = world.peer_lanes.send()
+    assert not world.near.emitted(peer, size_bytes, world.now).datagrams
+    [unsent] = world.peer_lanes.take_unsent()
+    assert unsent.endpoint == world.away
+    assert world.peer_lanes.take_unsent() == []
+
+
+def test_peers_beyond_the_sessions_that_can_be_heard_have_no_lanes(make: Callable[..., LaneWorld]) -> None:
+    world = make()
+    assert len(world.near.lanes()) == 1
+    for most, peers in ((0, {}), (1, {"far": VPN})):
+        lanes = PeerLanes(world.lanes, world.near_socket, {"vpn": VPN}.__getitem__, most_sessions=most)
+        lanes.renew(world.near, {"far": "vpn"})
+        assert lanes.open == peers
+    memory, key, name = world.session.memory, world.session.keys.receive, bytes(16)
+    world.lanes.set_ears((index, memory, key, VPN, name, b"") for index in range(MOST_SESSIONS))
+    with pytest.raises(ValueError, match="too many"):
+        world.lanes.set_ears((index, memory, key, VPN, name, b"") for index in range(MOST_SESSIONS + 1))
