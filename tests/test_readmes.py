@@ -1,0 +1,28 @@
+"""The rooms' READMEs name the files that are there: each file in its room's, and none that is gone."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent.parent
+PACKAGES = tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+ROOMS = {name: HERE.joinpath(*name.split(".")) for name in PACKAGES}
+FILE = re.compile(r"`(?:[\w.-]+/)*([\w.-]+\.pyx?)`")
+
+
+def files_of(folder: Path) -> set[str]:
+    return {file.name for ending in ("*.py", "*.pyx") for file in folder.glob(ending)}
+
+
+@pytest.mark.parametrize("room", [name for name, folder in ROOMS.items() if (folder / "README.md").exists()])
+def test_a_readme_names_each_file_of_its_room_and_none_that_is_gone(room: str) -> None:
+    text = (ROOMS[room] / "README.md").read_text()
+    named = set(FILE.findall(text))
+    if "| all others |" not in text:
+        assert files_of(ROOMS[room]) - {"__init__.py"} - named == set(), "not named"
+    there = files_of(HERE / "tests").union(*map(files_of, ROOMS.values()), *map(files_of, HERE.glob("tests/*")))
+    assert named - there == set(), "gone"
