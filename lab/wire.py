@@ -62,8 +62,8 @@ class Faults:
 
 
 @dataclass
-class Lane:
-    """One direction. `take` frames, then see which `leave`; `due_ns` is when to look again."""
+class Direction:
+    """One way through the wire. `take` frames, then see which `leave`; `due_ns` is when to look again."""
 
     name: str
     seed: int
@@ -172,12 +172,12 @@ def _open(device: str) -> socket.socket:
 
 
 class Wire:
-    """Both lanes and their sockets."""
+    """Both directions and their sockets."""
 
     def __init__(self, near: str, far: str, seed: int) -> None:
         self._near, self._far = _open(near), _open(far)
-        there, back = Lane("there", seed), Lane("back", seed)
-        self.lanes = (there, back)
+        there, back = Direction("there", seed), Direction("back", seed)
+        self.directions = (there, back)
         self._from = {
             self._near.fileno(): (self._near, there, self._far),
             self._far.fileno(): (self._far, back, self._near),
@@ -192,8 +192,8 @@ class Wire:
         while True:
             for descriptor, _ in poll.poll(self._wait_ms()):
                 if descriptor != orders:
-                    source, lane, _ = self._from[descriptor]
-                    _read(source, lane)
+                    source, direction, _ = self._from[descriptor]
+                    _read(source, direction)
                     continue
                 data = os.read(orders, 1 << 16)
                 if not data:
@@ -202,36 +202,36 @@ class Wire:
                 for line in lines:
                     self._obey(json.loads(line))
             now = time.monotonic_ns()
-            for _, lane, target in self._from.values():
-                for frame in lane.leave(now):
-                    _write(target, lane, frame)
+            for _, direction, target in self._from.values():
+                for frame in direction.leave(now):
+                    _write(target, direction, frame)
 
     def _wait_ms(self) -> float | None:
-        due = [ns for lane in self.lanes if (ns := lane.due_ns()) is not None]
+        due = [ns for direction in self.directions if (ns := direction.due_ns()) is not None]
         return max(min(due) - time.monotonic_ns(), 0) / MILLISECOND_NS if due else None
 
     def _obey(self, faults: dict[str, Any] | None) -> None:
         if faults is not None:
-            for lane in self.lanes:
-                lane.faults = Faults(**faults)
-        print(json.dumps({lane.name: lane.counts for lane in self.lanes}), flush=True)
+            for direction in self.directions:
+                direction.faults = Faults(**faults)
+        print(json.dumps({direction.name: direction.counts for direction in self.directions}), flush=True)
 
 
-def _read(source: socket.socket, lane: Lane) -> None:
+def _read(source: socket.socket, direction: Direction) -> None:
     for _ in range(_BURST):
         try:
             frame = source.recv(1 << 17)
         except BlockingIOError:
             return
-        lane.take(frame, time.monotonic_ns())
+        direction.take(frame, time.monotonic_ns())
 
 
-def _write(target: socket.socket, lane: Lane, frame: bytes) -> None:
+def _write(target: socket.socket, direction: Direction, frame: bytes) -> None:
     try:
         target.send(frame)
-        lane.counts["delivered"] += 1
+        direction.counts["delivered"] += 1
     except OSError:  # the device is down, its queue is full, or the frame is longer than it takes
-        lane.counts["refused"] += 1
+        direction.counts["refused"] += 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from lab.outside import OUTER_EXIT, ROUTER_NEAR, BadWire, Router
 from lab.topology import Lab
-from lab.wire import HOLD_NS, MILLISECOND_NS, Faults, Lane
+from lab.wire import HOLD_NS, MILLISECOND_NS, Direction, Faults
 
 IPV4_HEAD = bytes(12) + b"\x08\x00"
 ARP_HEAD = bytes(12) + b"\x08\x06"
@@ -42,25 +42,25 @@ def frames(count: int) -> list[bytes]:
     return [IPV4_HEAD + number.to_bytes(50, "big") for number in range(count)]
 
 
-def through(lane: Lane, given: list[bytes]) -> list[bytes]:
-    """What a lane makes of frames a microsecond apart, in the order in which it lets them go."""
+def through(direction: Direction, given: list[bytes]) -> list[bytes]:
+    """What a direction makes of frames a microsecond apart, in the order in which it lets them go."""
     out: list[bytes] = []
     for number, frame in enumerate(given):
-        lane.take(frame, number * 1000)
-        out += lane.leave(number * 1000)
-    return out + list(lane.leave(len(given) * 1000 + HOLD_NS))
+        direction.take(frame, number * 1000)
+        out += direction.leave(number * 1000)
+    return out + list(direction.leave(len(given) * 1000 + HOLD_NS))
 
 
 def test_a_good_lane_changes_nothing() -> None:
-    assert through(Lane("there", 1), frames(1000)) == frames(1000)
+    assert through(Direction("there", 1), frames(1000)) == frames(1000)
 
 
 def test_loss_and_duplicates_come_in_their_shares_and_are_the_same_for_the_same_seed() -> None:
     faults = Faults(loss=0.1, duplicate=0.05)
-    lanes = [Lane("there", seed, faults) for seed in (1, 1, 2)]
-    once, again, other = (through(lane, frames(10_000)) for lane in lanes)
+    directions = [Direction("there", seed, faults) for seed in (1, 1, 2)]
+    once, again, other = (through(direction, frames(10_000)) for direction in directions)
     assert once == again != other
-    counts = lanes[0].counts
+    counts = directions[0].counts
     assert 900 < counts["lost"] < 1100
     assert 380 < counts["duplicated"] < 520
     assert len(once) == 10_000 - counts["lost"] + counts["duplicated"]
@@ -68,14 +68,14 @@ def test_loss_and_duplicates_come_in_their_shares_and_are_the_same_for_the_same_
 
 
 def test_what_is_lost_is_the_same_whatever_else_is_done() -> None:
-    plain = through(Lane("back", 3, Faults(loss=0.2)), frames(2000))
-    more = through(Lane("back", 3, Faults(loss=0.2, reorder=0.3, duplicate=0.1)), frames(2000))
+    plain = through(Direction("back", 3, Faults(loss=0.2)), frames(2000))
+    more = through(Direction("back", 3, Faults(loss=0.2, reorder=0.3, duplicate=0.1)), frames(2000))
     assert set(plain) == set(more)
 
 
 def test_no_frame_is_overtaken_by_more_than_the_displacement() -> None:
     given = frames(5000)
-    out = through(Lane("there", 5, Faults(reorder=0.2, displacement=6)), given)
+    out = through(Direction("there", 5, Faults(reorder=0.2, displacement=6)), given)
     assert sorted(out) == given != out
     place = {frame: at for at, frame in enumerate(out)}
     overtaken = [
@@ -85,25 +85,25 @@ def test_no_frame_is_overtaken_by_more_than_the_displacement() -> None:
 
 
 def test_a_held_frame_that_nobody_overtakes_goes_on_by_itself() -> None:
-    lane = Lane("there", 1, Faults(reorder=1.0))
-    lane.take(frames(1)[0], 0)
-    assert list(lane.leave(0)) == []
-    assert lane.due_ns() == HOLD_NS
-    assert list(lane.leave(HOLD_NS)) == frames(1)
-    assert lane.due_ns() is None
+    direction = Direction("there", 1, Faults(reorder=1.0))
+    direction.take(frames(1)[0], 0)
+    assert list(direction.leave(0)) == []
+    assert direction.due_ns() == HOLD_NS
+    assert list(direction.leave(HOLD_NS)) == frames(1)
+    assert direction.due_ns() is None
 
 
 def test_delay_a_longest_packet_and_a_block_do_what_they_say_and_arp_passes_all() -> None:
-    lane = Lane("there", 1, Faults(delay_ms=5, mtu_bytes=40, blocked=["back"]))
-    lane.take(IPV4_HEAD + bytes(40), 0)
-    lane.take(IPV4_HEAD + bytes(41), 0)
-    assert lane.due_ns() == 5 * MILLISECOND_NS
-    assert list(lane.leave(5 * MILLISECOND_NS - 1)) == []
-    assert list(lane.leave(5 * MILLISECOND_NS)) == [IPV4_HEAD + bytes(40)]
-    assert lane.counts["too_long"] == 1
-    lane.faults = Faults(blocked=["there"], loss=1.0)
-    assert through(lane, [IPV4_HEAD + bytes(20), ARP_HEAD + bytes(28)]) == [ARP_HEAD + bytes(28)]
-    assert lane.counts["blocked"] == 1
+    direction = Direction("there", 1, Faults(delay_ms=5, mtu_bytes=40, blocked=["back"]))
+    direction.take(IPV4_HEAD + bytes(40), 0)
+    direction.take(IPV4_HEAD + bytes(41), 0)
+    assert direction.due_ns() == 5 * MILLISECOND_NS
+    assert list(direction.leave(5 * MILLISECOND_NS - 1)) == []
+    assert list(direction.leave(5 * MILLISECOND_NS)) == [IPV4_HEAD + bytes(40)]
+    assert direction.counts["too_long"] == 1
+    direction.faults = Faults(blocked=["there"], loss=1.0)
+    assert through(direction, [IPV4_HEAD + bytes(20), ARP_HEAD + bytes(28)]) == [ARP_HEAD + bytes(28)]
+    assert direction.counts["blocked"] == 1
 
 
 @pytest.fixture(scope="module")
