@@ -1,12 +1,12 @@
 from collections.abc import Iterable
 
 from bridge.ports.burst import CompiledBursts, Outlet
+from bridge.ports.bursts import Queued
 from tunnel.burst import CompiledCipher
+from tunnel.endpoint import Opened
 from tunnel.primitives import TransportKey
 from wire.offload import Offload
 
-Opened = tuple[int, bytes, Offload | None, int]
-Queued = tuple[int, bytes, Offload | None]
 Strange = tuple[bytes, bytes, bytes, int]
 Unsent = tuple[int, bytes, int]
 
