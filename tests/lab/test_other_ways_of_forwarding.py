@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -68,3 +69,15 @@ def test_questions_are_answered_and_the_end_is_quick_while_it_forwards(other_lab
         assert other_lab.ask("alias.show")["links"] is not None
     assert running.document()["ok"]
     running.stop()
+
+
+def test_all_flows_pass_whole_at_once_while_reloads_outdate_every_decision(other_lab: Lab) -> None:
+    with ThreadPoolExecutor(len(FLOWS)) as clients:
+        moving = [
+            clients.submit(other_lab.client, flow.client, "transfer", flow.remote, "10000000", "10000000")
+            for flow in FLOWS
+        ]
+        while not all(one.done() for one in moving):
+            other_lab.ask("reload")
+    assert all(one.result()["ok"] for one in moving)
+    assert other_lab.ask("stats")["drops"]["walk.fault"] == 0
