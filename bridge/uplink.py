@@ -376,7 +376,7 @@ class Uplink:
         `ValueError` where the tunnel refuses them: nothing has changed then.
         """
         now = self._loop.clock()
-        self._send_queued()
+        self.flush()  # what left counts for whoever has the port until now
         lanes, self._lanes = self._lanes, None  # until the ports of all peers are known again
         try:
             self._settle(self.tunnel.set_peers(peers.configs, now, peers.role), now)

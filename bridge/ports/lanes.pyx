@@ -124,6 +124,7 @@ cdef struct Came:
     uint8_t *data
     uint32_t size
     uint8_t ecn
+    bint failed
 
 
 cdef class Lanes(Outlet):
@@ -485,8 +486,10 @@ cdef class Lanes(Outlet):
             jobs[at].is_sealing = False
             weight += self._came[at].size + PACKET_BYTES
         self._cipher.run(self._came_count, weight)
-        self._settle(jobs)
-        self._cipher.done()
+        for at in range(self._came_count):
+            self._came[at].failed = jobs[at].failed
+        self._cipher.done()  # what is repeated may leave by a lane, and be sealed at once
+        self._settle()
 
     cdef uint32_t _sort(self, int number, uint64_t now_ns) noexcept nogil:
         """The datagrams of one message, each to its ear or to Python."""
@@ -550,10 +553,7 @@ cdef class Lanes(Outlet):
         came.ear, came.data, came.size, came.ecn = ear, data, size, ecn
         return True
 
-    cdef void _shut(self, Ear *ear) noexcept nogil:
-        ear.is_shut = self._has_shut = True
-
-    cdef void _settle(self, const Job *jobs) noexcept nogil:
+    cdef void _settle(self) noexcept nogil:
         """What was opened, in order: window, kind, marks; then runs of packets of one ear."""
         cdef Ear *ear
         cdef Ear *before = NULL
@@ -565,7 +565,7 @@ cdef class Lanes(Outlet):
         for at in range(self._came_count):
             came = &self._came[at]
             ear = came.ear
-            if jobs[at].failed:
+            if came.failed:
                 self._forged += 1
                 continue
             if not accept(ear.memory, _load64(came.data + 8)):
