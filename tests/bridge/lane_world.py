@@ -7,6 +7,8 @@ import socket
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import groupby
+from operator import itemgetter
 
 from bridge.lanes import PeerLanes, Taken
 from bridge.ports.bursts import Bursts
@@ -121,13 +123,17 @@ class LaneWorld:
 
     def carry(self, datagrams: Sequence[Datagram], *, by: DatagramSocket | None = None) -> None:
         """Datagrams come to both twins, in one burst."""
-        by = by or self.far_socket
-        assert not by.send_burst([Datagram(self.home, data, tos) for _, data, tos in datagrams])
-        source = Endpoint(LOOPBACK, by.port)
+        self.carry_from([(by or self.far_socket, datagram) for datagram in datagrams])
+
+    def carry_from(self, datagrams: Sequence[tuple[DatagramSocket, Datagram]]) -> None:
+        """The same, each from a socket of its own."""
+        burst: list[Received] = []
+        for by, run in groupby(datagrams, key=itemgetter(0)):
+            sent = [Datagram(self.home, data, tos) for _, (_, data, tos) in run]
+            assert not by.send_burst(sent)
+            burst += [Received(data, Endpoint(LOOPBACK, by.port), tos & 3) for _, data, tos in sent]
         self.take()
-        while self.near_socket.ready():  # a call ends where an ear was shut
-            self.take()
-        effects = self.twin.receive([Received(data, source, tos & 3) for _, data, tos in datagrams], self.now)
+        effects = self.twin.receive(burst, self.now)
         self.twin_packets += [packet for _, packet in effects.packets]
         self.twin_drops.update(effects.drops)
         self.twin_answers += [answer.data for answer in effects.datagrams]
