@@ -142,12 +142,15 @@ class PeerLanes:
     def receive(self, limit: int, now: int) -> Taken:
         """A burst at each socket at which something waits."""
         strange: list[Received] = []
+        moved: dict[int, Endpoint] = {}
         for door in self.datagrams.ready():
             self.lanes.receive(door.socket.fileno(), limit, now)
             strange += [self.datagrams.received(door, *came) for came in self.lanes.take_strange()]
+            for index, (name, info) in self.lanes.take_moved().items():
+                moved[index] = self.datagrams.received(door, b"", name, info, 0).source
         opened, queued = self.lanes.take_opened()
-        heard = self.lanes.heard()
-        self._worked(sum(size_bytes for _, size_bytes, _ in heard) // _PACKET_BYTES)
+        heard = [(index, size_bytes, has_data, moved.get(index)) for index, size_bytes, has_data in self.lanes.heard()]
+        self._worked(sum(size_bytes for _, size_bytes, _, _ in heard) // _PACKET_BYTES)
         return Taken(strange, opened, queued, heard, self.lanes.drops())
 
     def send(self) -> list[tuple[str, int]]:

@@ -205,7 +205,7 @@ class Uplink:
         if taken.heard or taken.opened:
             effects, frames = self.tunnel.taken(taken.heard, taken.opened, now)
             self._settle(effects, now)
-            if effects.events:
+            if effects.events or any(source for _, _, _, source in taken.heard):
                 self._renew()
             for peer, run in groupby(frames, key=itemgetter(0)):
                 self._loop.walk(self._ports[peer], [(packet, offload) for _, packet, offload in run])

@@ -55,8 +55,9 @@ _KEEPALIVE_LIMIT_S = 65_535
 _OTHER_WAY = frozenset({Happening.MTU, Happening.MOVED})
 
 _Job = tuple[Session, int, Received]
-Heard = tuple[int, int, bool]
-"""Our index of a session, the bytes of authentic datagrams under it, whether there was data among them."""
+Heard = tuple[int, int, bool, Endpoint | None]
+"""Our index of a session, the bytes of authentic datagrams under it, whether there was data among them, and where the
+last one came from, None where all came from where the peer is."""
 Opened = tuple[int, bytes, Offload | None, int]
 """Our index of a session, a plaintext or a super-frame made of several, the ECN field of its datagram."""
 
@@ -262,15 +263,16 @@ class Tunnel:
     def taken(
         self, heard: Iterable[Heard], opened: Iterable[Opened], now: int
     ) -> tuple[Effects, list[tuple[str, bytes, Offload | None]]]:
-        """Others have opened datagrams that came from where their peers are; windows have moved. `opened`: what is yet
+        """Others have opened datagrams of peers that are reached directly; windows have moved. `opened`: what is yet
         to be judged, in order. What may be walked comes back with the name of its peer."""
         out = Effects()
         frames: list[tuple[str, bytes, Offload | None]] = []
         sessions = self._common.indices.sessions
-        for index, size, has_data in heard:
+        for index, size, has_data, source in heard:
             peer = sessions[index].peer
-            assert peer.endpoint is not None
-            peer.received(sessions[index], peer.endpoint, size, now, out, has_data=has_data)
+            source = source or peer.endpoint
+            assert source is not None
+            peer.received(sessions[index], source, size, now, out, has_data=has_data)
         for index, plain, claims, ecn in opened:
             session = sessions[index]
             peer = session.peer

@@ -9,7 +9,8 @@ A *lane* is the way out to one peer: the keys of its session, the index of the o
 them; here is no timer and no decision. What cannot be done by them comes back in order:
 
 - What may leave by no lane: `push` says so, and its caller hands the packet to Python.
-- A datagram that names no ear, comes from elsewhere than its peer is, or is no data message: `strange`, unopened.
+- A datagram that names no ear, or is no data message: `strange`, unopened. One that comes from elsewhere than its peer
+  is, is opened like any other; where an authentic one came from is told (`take_moved`).
 - What the flow table does not know, control messages, marks of congestion that are to be passed on: `opened`. The ear
   is shut then, where order matters, until the end of the call: what follows takes the same way behind it.
 
@@ -107,7 +108,7 @@ cdef struct Ear:
     Octets key
     uint32_t local
     uint16_t port
-    bint is_shut, has_data
+    bint is_shut, has_data, has_moved
     uint8_t name[NAME_BYTES]
     uint32_t name_bytes
     uint8_t info[INFO_BYTES]
@@ -122,9 +123,10 @@ cdef struct Sealed:
 cdef struct Came:
     Ear *ear
     uint8_t *data
-    uint32_t size
-    uint8_t ecn
-    bint failed
+    const uint8_t *info
+    uint32_t size, info_bytes
+    uint8_t message, ecn
+    bint is_elsewhere, failed
 
 
 cdef class Lanes(Outlet):
@@ -136,7 +138,7 @@ cdef class Lanes(Outlet):
     cdef CompiledBursts _bursts
     cdef Device *_devices
     cdef uint64_t *_punts
-    cdef dict _held
+    cdef dict _held, _moved
     cdef list _held_ears
     cdef Lane *_lanes
     cdef Ear *_ears
@@ -156,7 +158,7 @@ cdef class Lanes(Outlet):
 
     def __cinit__(self, CompiledCipher cipher not None):
         self._cipher = cipher
-        self._held, self._held_ears = {}, []
+        self._held, self._moved, self._held_ears = {}, {}, []
         self._strange, self._opened, self._queued, self._unsent = [], [], [], []
         self._lanes = <Lane *>calloc(MOST_PORTS, sizeof(Lane))
         self._ears = <Ear *>calloc(MOST_EARS, sizeof(Ear))
@@ -264,8 +266,12 @@ cdef class Lanes(Outlet):
             if ear.size_bytes:
                 found.append((ear.local, ear.size_bytes, bool(ear.has_data)))
             ear.size_bytes = 0
-            ear.has_data = ear.is_shut = False
-        self._has_shut = False
+            ear.has_data = ear.has_moved = ear.is_shut = False
+        return found
+
+    def take_moved(self):
+        """(socket address, info) of the last authentic datagram, by index, where some came from elsewhere."""
+        found, self._moved = self._moved, {}
         return found
 
     def take_strange(self):
@@ -536,7 +542,7 @@ cdef class Lanes(Outlet):
         cdef Ear *ear
         cdef Came *came
         cdef msghdr *message = &self._messages[number].msg_hdr
-        if size < HEADER_BYTES + TAG_BYTES or _load32(data) != DATA or self._came_count == MOST_SEGMENTS:
+        if size < HEADER_BYTES + TAG_BYTES or _load32(data) != DATA:
             return False
         ear = self._find(_load32(data + 4))
         if ear.memory == NULL or ear.memory[UNTIL] <= now_ns or ear.is_shut:
@@ -544,13 +550,15 @@ cdef class Lanes(Outlet):
         if not may_be_new(ear.memory, _load64(data + 8)):
             self._repeated += 1
             return True
-        if not _is_there(ear, <uint8_t *>message.msg_name, message.msg_namelen) or (
-                info_bytes != ear.info_bytes or memcmp(info, ear.info, info_bytes) != 0):
-            self._shut(ear)  # it may have moved; what follows must not be taken before this is known
+        if self._came_count == MOST_SEGMENTS:
+            ear.is_shut = True
             return False
         came = &self._came[self._came_count]
         self._came_count += 1
-        came.ear, came.data, came.size, came.ecn = ear, data, size, ecn
+        came.ear, came.data, came.size, came.ecn, came.message = ear, data, size, ecn, number
+        came.info, came.info_bytes = info, info_bytes
+        came.is_elsewhere = (not _is_there(ear, <uint8_t *>message.msg_name, message.msg_namelen)
+                             or info_bytes != ear.info_bytes or memcmp(info, ear.info, info_bytes) != 0)
         return True
 
     cdef void _settle(self) noexcept nogil:
@@ -572,6 +580,8 @@ cdef class Lanes(Outlet):
                 self._repeated += 1
                 continue
             ear.size_bytes += came.size
+            if came.is_elsewhere or ear.has_moved:
+                self._note(came)
             plain = came.data + HEADER_BYTES
             size = came.size - HEADER_BYTES - TAG_BYTES
             if size == 0:
@@ -598,6 +608,14 @@ cdef class Lanes(Outlet):
             count += 1
         if count:
             self._deliver(before, count)
+
+    cdef void _note(self, const Came *came) noexcept nogil:
+        """Keep where an authentic datagram came from; later ones of this call say so as well."""
+        cdef const msghdr *message = &self._messages[came.message].msg_hdr
+        came.ear.has_moved = True
+        with gil:
+            self._moved[came.ear.local] = ((<char *>message.msg_name)[:message.msg_namelen],
+                                           (<char *>came.info)[:came.info_bytes] if came.info != NULL else b"")
 
     cdef void _deliver(self, Ear *ear, int32_t count) noexcept nogil:
         """Merge a run and repeat what the flow table knows of it."""
