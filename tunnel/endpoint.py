@@ -268,9 +268,9 @@ class Tunnel:
         out = Effects()
         frames: list[tuple[str, bytes, Offload | None]] = []
         sessions = self._common.indices.sessions
-        for index, size, has_data, source in heard:
+        for index, size, has_data, moved_to in heard:
             peer = sessions[index].peer
-            source = source or peer.endpoint
+            source = moved_to or peer.endpoint
             assert source is not None
             peer.received(sessions[index], source, size, now, out, has_data=has_data)
         for index, plain, claims, ecn in opened:
