@@ -32,6 +32,7 @@ cdef struct Job:
     bint failed
 
 cdef class CompiledCipher:
+    cdef Job *_own  # of calls from Python
     cdef Job *_jobs
     cdef size_t _room, _next, _count, _left
     cdef int _helpers, _owner
@@ -39,11 +40,8 @@ cdef class CompiledCipher:
     cdef pthread_mutex_t _lock
     cdef pthread_cond_t _begun, _done
 
-    # Room for so many jobs, to be filled and handed to `run`; NULL where there is no memory, or another call at work.
-    cdef Job *reserve(self, size_t count) noexcept nogil
-    # Do them. `total`: their bytes, and PACKET_BYTES for each. They are the caller's until `done`.
-    cdef void run(self, size_t count, size_t total) noexcept nogil
-    cdef void done(self) noexcept nogil
+    # Do them; one call at a time. `total`: their bytes, and PACKET_BYTES for each.
+    cdef void run(self, Job *jobs, size_t count, size_t total) noexcept nogil
     cdef Job *_begin(self, size_t count) except NULL
     cdef void _work(self) noexcept nogil
 

@@ -65,7 +65,7 @@ cdef class CompiledCipher:
         pthread_cond_init(&self._done, NULL)
 
     def __dealloc__(self):
-        free(self._jobs)
+        free(self._own)
 
     def seal_burst(self, key, uint32_t receiver, uint64_t first, packets, Py_ssize_t mtu_bytes):
         """See `BurstCipher` and `Cipher`."""
@@ -87,7 +87,7 @@ cdef class CompiledCipher:
                     padded = min((size + 15) & ~15, mtu_bytes)
                 message = PyBytes_FromStringAndSize(NULL, HEADER_BYTES + padded + TAG_BYTES)
                 sealed.append(message)
-                job = &self._jobs[at]
+                job = &self._own[at]
                 job.target = <unsigned char *>PyBytes_AS_STRING(message)
                 job.source = <Octets>PyBytes_AS_STRING(packet)
                 job.key = secret
@@ -98,9 +98,9 @@ cdef class CompiledCipher:
                 job.is_sealing = True
                 total += size + PACKET_BYTES
             with nogil:
-                self.run(count, total)
+                self.run(self._own, count, total)
         finally:
-            self.done()
+            self._is_busy = False
         return sealed
 
     def open_burst(self, jobs):
@@ -126,7 +126,7 @@ cdef class CompiledCipher:
                     last = key
                 plain = PyBytes_FromStringAndSize(NULL, size - HEADER_BYTES - TAG_BYTES)
                 opened.append(plain)
-                job = &self._jobs[at]
+                job = &self._own[at]
                 job.target = <unsigned char *>PyBytes_AS_STRING(plain)
                 job.source = <Octets>PyBytes_AS_STRING(datagram)
                 job.key = secret
@@ -134,12 +134,12 @@ cdef class CompiledCipher:
                 job.is_sealing = False
                 total += size + PACKET_BYTES
             with nogil:
-                self.run(count, total)
+                self.run(self._own, count, total)
             for at in range(count):
-                if self._jobs[at].failed:
+                if self._own[at].failed:
                     opened[at] = None
         finally:
-            self.done()
+            self._is_busy = False
         return opened
 
     def help(self):
@@ -165,36 +165,28 @@ cdef class CompiledCipher:
                 pthread_mutex_unlock(&self._lock)
 
     cdef Job *_begin(self, size_t count) except NULL:
-        cdef Job *jobs = NULL
-        if self._is_busy:
-            raise RuntimeError("one call at a time: two threads need two ciphers")
-        jobs = self.reserve(count)
-        if jobs == NULL:
-            raise MemoryError
-        return jobs
-
-    cdef Job *reserve(self, size_t count) noexcept nogil:
         cdef void *grown
         if self._is_busy:
-            return NULL
-        if count > self._room or self._jobs == NULL:
-            grown = realloc(self._jobs, (count + 1) * sizeof(Job))
+            raise RuntimeError("one call at a time: two threads need two ciphers")
+        if count > self._room or self._own == NULL:
+            grown = realloc(self._own, (count + 1) * sizeof(Job))
             if grown == NULL:
-                return NULL
-            self._jobs = <Job *>grown
+                raise MemoryError
+            self._own = <Job *>grown
             self._room = count
         self._is_busy = True
-        return self._jobs
+        return self._own
 
-    cdef void run(self, size_t count, size_t total) noexcept nogil:
+    cdef void run(self, Job *jobs, size_t count, size_t total) noexcept nogil:
         """With the helpers' help where there is enough to do."""
         cdef size_t at
         cdef int waking
         if total < WORTH_BYTES or count < 2 or self._owner != getpid():
             for at in range(count):
-                _do(&self._jobs[at])
+                _do(&jobs[at])
         else:
             pthread_mutex_lock(&self._lock)
+            self._jobs = jobs
             self._next = 0
             self._left = self._count = count
             for waking in range(<int>min(<size_t>self._helpers, total // PIECE_BYTES)):
@@ -203,9 +195,6 @@ cdef class CompiledCipher:
             while self._left:
                 pthread_cond_wait(&self._done, &self._lock)
             pthread_mutex_unlock(&self._lock)
-
-    cdef void done(self) noexcept nogil:
-        self._is_busy = False
 
     cdef void _work(self) noexcept nogil:
         """Do pieces until none is left to begin. The mutex is held before and after, not while at work."""

@@ -115,18 +115,16 @@ cdef struct Ear:
     uint32_t info_bytes
     uint64_t size_bytes      # since the last `heard`
 
-cdef struct Sealed:
-    uint32_t at, size
+cdef struct Leaving:
     uint16_t port
     uint8_t tos
 
 cdef struct Came:
     Ear *ear
-    uint8_t *data
     const uint8_t *info
-    uint32_t size, info_bytes
+    uint32_t info_bytes
     uint8_t message, ecn
-    bint is_elsewhere, failed
+    bint is_elsewhere
 
 
 cdef class Lanes(Outlet):
@@ -144,7 +142,9 @@ cdef class Lanes(Outlet):
     cdef Ear *_ears
     cdef uint8_t *_arena
     cdef uint8_t *_incoming
-    cdef Sealed _sealed[MOST_SEGMENTS]
+    cdef Job _sealing[MOST_SEGMENTS]
+    cdef Leaving _leaving[MOST_SEGMENTS]
+    cdef Job _opening[MOST_SEGMENTS]
     cdef Came _came[MOST_SEGMENTS]
     cdef Segment _segments[MOST_SEGMENTS]
     cdef int32_t _slots[SLOTS]
@@ -153,8 +153,7 @@ cdef class Lanes(Outlet):
     cdef uint8_t _names[MESSAGES][NAME_BYTES]
     cdef uint64_t _controls[MESSAGES][CONTROL_WORDS]
     cdef uint8_t _whole[HEADROOM + SUPER_FRAME_BYTES]
-    cdef uint32_t _count, _end, _came_count
-    cdef bint _has_shut
+    cdef uint32_t _count, _end, _came_count, _came_weight
 
     def __cinit__(self, CompiledCipher cipher not None):
         self._cipher = cipher
@@ -302,28 +301,29 @@ cdef class Lanes(Outlet):
     cdef int push(self, uint16_t out_port, uint8_t *packet, size_t size, const Claims *claims) noexcept nogil:
         cdef Lane *lane = &self._lanes[out_port]
         cdef Cut cut
-        cdef Sealed *sealed
-        cdef uint8_t *message
-        cdef uint32_t index, length
+        cdef Job *job
+        cdef uint32_t index
         cdef uint64_t *memory = lane.memory
         if (memory == NULL or memory[UNTIL] <= self.now_ns
                 or plan(&cut, packet, size, claims.partial, claims.gso_type & 0x7F, claims.gso_bytes,
                         claims.checksum_start, claims.checksum_offset)
                 or cut.longest > lane.mtu_bytes or packet[0] >> 4 != 4
                 or cut.longest + HEADER_BYTES + 16 + TAG_BYTES > ARENA_BYTES
-                or memory[COUNTER] > MOST_COUNTERS - MOST_SEGMENTS - cut.count):
+                or memory[COUNTER] > MOST_COUNTERS - cut.count):
             return 1
         for index in range(cut.count):
             if self._count == MOST_SEGMENTS or self._end + HEADER_BYTES + cut.longest + 16 + TAG_BYTES > ARENA_BYTES:
                 self.flush()
-            message = self._arena + self._end
-            length = piece(&cut, index, message + HEADER_BYTES)
-            sealed = &self._sealed[self._count]
-            sealed.port = out_port
-            sealed.tos = packet[1] & 3
-            sealed.at = self._end
-            sealed.size = length
-            self._end += HEADER_BYTES + min((length + 15) & ~<uint32_t>15, max(lane.mtu_bytes, length)) + TAG_BYTES
+            job = &self._sealing[self._count]
+            job.target = self._arena + self._end
+            job.source = job.target + HEADER_BYTES
+            job.key, job.receiver, job.is_sealing = lane.key, lane.remote, True
+            job.given = piece(&cut, index, job.target + HEADER_BYTES)
+            job.padded = min((job.given + 15) & ~<size_t>15, max(<size_t>lane.mtu_bytes, job.given))
+            job.counter = memory[COUNTER]
+            memory[COUNTER] += 1  # at once: Python may draw the next one before this is sealed
+            self._leaving[self._count].port, self._leaving[self._count].tos = out_port, packet[1] & 3
+            self._end += HEADER_BYTES + <uint32_t>job.padded + TAG_BYTES
             self._count += 1
         return 0
 
@@ -346,73 +346,51 @@ cdef class Lanes(Outlet):
             self.flush()
 
     cdef int flush(self) noexcept nogil:
-        cdef Job *jobs
         cdef Lane *lane
-        cdef Sealed *first
-        cdef uint32_t at, end, size, count = self._count, total = 0
-        if count == 0:
-            return 0
-        self._count = 0
-        self._end = 0
+        cdef uint32_t at, end, size, count = self._count, total = self._end + count * PACKET_BYTES
+        self._count = self._end = 0
         for at in range(count):
-            lane = &self._lanes[self._sealed[at].port]
+            lane = &self._lanes[self._leaving[at].port]
             if lane.memory == NULL or lane.memory[UNTIL] == 0:  # wiped since: whoever did that has sent before
                 self._full += count
                 return 0
-        jobs = self._cipher.reserve(count)
-        if jobs == NULL:
-            self._full += count
-            return 0
-        for at in range(count):
-            first = &self._sealed[at]
-            lane = &self._lanes[first.port]
-            jobs[at].target = self._arena + first.at
-            jobs[at].source = jobs[at].target + HEADER_BYTES
-            jobs[at].key = lane.key
-            jobs[at].given = first.size
-            jobs[at].padded = min((first.size + 15) & ~<uint32_t>15, max(lane.mtu_bytes, first.size))
-            jobs[at].counter = lane.memory[COUNTER]
-            jobs[at].receiver = lane.remote
-            jobs[at].is_sealing = True
-            total += first.size + PACKET_BYTES
-            first.size = <uint32_t>jobs[at].padded + HEADER_BYTES + TAG_BYTES
-            lane.memory[COUNTER] += 1
-            lane.packets += 1
-            lane.size_bytes += first.size
-        self._cipher.run(count, total)
-        self._cipher.done()
+        self._cipher.run(self._sealing, count, total)
         at = 0
         while at < count:
-            first = &self._sealed[at]
-            lane = &self._lanes[first.port]
             end = at + 1
-            size = first.size
-            while (lane.is_together and end < count and end - at < MOST_TOGETHER and self._sealed[end].port == first.port
-                    and self._sealed[end].tos == first.tos and self._sealed[end].size <= first.size
-                    and self._sealed[end - 1].size == first.size and size + self._sealed[end].size <= LONGEST_BYTES):
-                size += self._sealed[end].size
+            size = self._size(at)
+            lane = &self._lanes[self._leaving[at].port]
+            while (lane.is_together and end < count and end - at < MOST_TOGETHER
+                    and self._leaving[end].port == self._leaving[at].port
+                    and self._leaving[end].tos == self._leaving[at].tos and self._size(end) <= self._size(at)
+                    and self._size(end - 1) == self._size(at) and size + self._size(end) <= LONGEST_BYTES):
+                size += self._size(end)
                 end += 1
+            lane.packets += end - at
+            lane.size_bytes += size
             self._send(lane, at, end, size)
             at = end
         return 0
 
+    cdef inline uint32_t _size(self, uint32_t at) noexcept nogil:
+        return HEADER_BYTES + <uint32_t>self._sealing[at].padded + TAG_BYTES
+
     cdef void _send(self, Lane *lane, uint32_t at, uint32_t end, uint32_t size) noexcept nogil:
         """Datagrams that lie behind each other, in one piece. What the kernel refuses, and not because it is full,
         Python sends: it knows what to do about each of its reasons."""
-        cdef Sealed *first = &self._sealed[at]
         cdef msghdr message
         cdef iovec place
         cdef uint64_t control[CONTROL_WORDS]
         cdef size_t used = lane.control_bytes
-        cdef int tos = first.tos, attempt
-        cdef uint16_t each = <uint16_t>first.size
+        cdef int tos = self._leaving[at].tos, attempt
+        cdef uint16_t each = <uint16_t>self._size(at)
         memset(&message, 0, sizeof(msghdr))
         memcpy(control, lane.control, used)
         if tos:
             used = _append(control, used, lane.tos_level, lane.tos_kind, &tos, sizeof(int))
         if end > at + 1:
             used = _append(control, used, SOL_UDP, UDP_SEGMENT, &each, sizeof(uint16_t))
-        place.iov_base = self._arena + first.at
+        place.iov_base = self._sealing[at].target
         place.iov_len = size
         message.msg_iov = &place
         message.msg_iovlen = 1
@@ -429,8 +407,8 @@ cdef class Lanes(Outlet):
                 return
         with gil:
             for at in range(at, end):
-                first = &self._sealed[at]
-                self._unsent.append((first.port, (<char *>self._arena + first.at)[:first.size], first.tos))
+                self._unsent.append((self._leaving[at].port, (<char *>self._sealing[at].target)[:self._size(at)],
+                                     self._leaving[at].tos))
 
     # Datagrams come
 
@@ -442,7 +420,7 @@ cdef class Lanes(Outlet):
         self.now_ns = now_ns
         with nogil:
             while total < limit:
-                self._came_count = 0
+                self._came_count = self._came_weight = 0
                 first = 0
                 got = STEP
                 while got == STEP and first < MESSAGES and self._came_count <= FEW and not self._has_shut:
@@ -453,8 +431,9 @@ cdef class Lanes(Outlet):
                     for at in range(first, first + max(got, 0)):
                         total += self._sort(at, now_ns)
                     first += max(got, 0)
-                self._open()
-                if got < STEP or self._has_shut:  # Python first: what waits is taken in another call
+                self._cipher.run(self._opening, self._came_count, self._came_weight)
+                self._settle()
+                if got < STEP:
                     break
             self.flush()
         if self._bursts is not None:
@@ -476,26 +455,6 @@ cdef class Lanes(Outlet):
             message.msg_control = self._controls[at]
             message.msg_controllen = CONTROL_BYTES
         return recvmmsg(fd, &self._messages[first], STEP, MSG_DONTWAIT, NULL)
-
-    cdef void _open(self) noexcept nogil:
-        """Open what came for ears, and see it through in order."""
-        cdef Job *jobs = self._cipher.reserve(self._came_count)
-        cdef uint32_t at, weight = 0
-        if jobs == NULL:
-            self._full += self._came_count
-            return
-        for at in range(self._came_count):
-            jobs[at].source = self._came[at].data
-            jobs[at].target = self._came[at].data + HEADER_BYTES
-            jobs[at].key = self._came[at].ear.key
-            jobs[at].given = self._came[at].size
-            jobs[at].is_sealing = False
-            weight += self._came[at].size + PACKET_BYTES
-        self._cipher.run(self._came_count, weight)
-        for at in range(self._came_count):
-            self._came[at].failed = jobs[at].failed
-        self._cipher.done()  # what is repeated may leave by a lane, and be sealed at once
-        self._settle()
 
     cdef uint32_t _sort(self, int number, uint64_t now_ns) noexcept nogil:
         """The datagrams of one message, each to its ear or to Python."""
@@ -541,6 +500,7 @@ cdef class Lanes(Outlet):
         """Whether a datagram is dealt with here."""
         cdef Ear *ear
         cdef Came *came
+        cdef Job *job
         cdef msghdr *message = &self._messages[number].msg_hdr
         if size < HEADER_BYTES + TAG_BYTES or _load32(data) != DATA:
             return False
@@ -554,9 +514,12 @@ cdef class Lanes(Outlet):
             ear.is_shut = True
             return False
         came = &self._came[self._came_count]
+        job = &self._opening[self._came_count]
         self._came_count += 1
-        came.ear, came.data, came.size, came.ecn, came.message = ear, data, size, ecn, number
-        came.info, came.info_bytes = info, info_bytes
+        self._came_weight += size + PACKET_BYTES
+        job.source, job.target, job.given = data, data + HEADER_BYTES, size
+        job.key, job.is_sealing = ear.key, False
+        came.ear, came.ecn, came.message, came.info, came.info_bytes = ear, ecn, number, info, info_bytes
         came.is_elsewhere = (not _is_there(ear, <uint8_t *>message.msg_name, message.msg_namelen)
                              or info_bytes != ear.info_bytes or memcmp(info, ear.info, info_bytes) != 0)
         return True
@@ -566,24 +529,26 @@ cdef class Lanes(Outlet):
         cdef Ear *ear
         cdef Ear *before = NULL
         cdef Came *came
+        cdef Job *job
         cdef Segment *one
         cdef uint8_t *plain
         cdef uint32_t at, size, total
         cdef int32_t count = 0
         for at in range(self._came_count):
             came = &self._came[at]
+            job = &self._opening[at]
             ear = came.ear
-            if came.failed:
+            if job.failed:
                 self._forged += 1
                 continue
-            if not accept(ear.memory, _load64(came.data + 8)):
+            if not accept(ear.memory, _load64(job.source + 8)):
                 self._repeated += 1
                 continue
-            ear.size_bytes += came.size
+            ear.size_bytes += job.given
             if came.is_elsewhere or ear.has_moved:
                 self._note(came)
-            plain = came.data + HEADER_BYTES
-            size = came.size - HEADER_BYTES - TAG_BYTES
+            plain = job.target
+            size = <uint32_t>job.given - HEADER_BYTES - TAG_BYTES
             if size == 0:
                 continue
             if before != ear:
