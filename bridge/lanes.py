@@ -145,13 +145,14 @@ class PeerLanes:
         moved: dict[int, Endpoint] = {}
         for door in self.datagrams.ready():
             self.lanes.receive(door.socket.fileno(), limit, now)
-            strange += [self.datagrams.received(door, *came) for came in self.lanes.take_strange()]
-            for index, (name, info) in self.lanes.take_moved().items():
+            came, last = self.lanes.came()
+            strange += [self.datagrams.received(door, *one) for one in came]
+            for index, (name, info) in last.items():
                 moved[index] = self.datagrams.received(door, b"", name, info, 0).source
-        opened, queued = self.lanes.take_opened()
-        heard = [(index, size_bytes, has_data, moved.get(index)) for index, size_bytes, has_data in self.lanes.heard()]
-        self._worked(sum(size_bytes for _, size_bytes, _, _ in heard) // _PACKET_BYTES)
-        return Taken(strange, opened, queued, heard, self.lanes.drops())
+        opened, queued, sizes, drops = self.lanes.taken()
+        self._worked(sum(size_bytes for _, size_bytes, _ in sizes) // _PACKET_BYTES)
+        heard = [(index, size_bytes, has_data, moved.get(index)) for index, size_bytes, has_data in sizes]
+        return Taken(strange, opened, queued, heard, drops)
 
     def send(self) -> list[tuple[str, int]]:
         """What was pushed leaves; the bytes that were sealed for each peer since the last time."""

@@ -10,7 +10,7 @@ them; here is no timer and no decision. What cannot be done by them comes back i
 
 - What may leave by no lane: `push` says so, and its caller hands the packet to Python.
 - A datagram that names no ear, or is no data message: `strange`, unopened. One that comes from elsewhere than its peer
-  is, is opened like any other; where an authentic one came from is told (`take_moved`).
+  is, is opened like any other; where an authentic one came from is told (`came`).
 - What the flow table does not know, control messages, marks of congestion that are to be passed on: `opened`. The ear
   is shut then, where order matters, until the end of the call: what follows takes the same way behind it.
 
@@ -113,7 +113,7 @@ cdef struct Ear:
     uint32_t name_bytes
     uint8_t info[INFO_BYTES]
     uint32_t info_bytes
-    uint64_t size_bytes      # since the last `heard`
+    uint64_t size_bytes      # since the last `taken`
 
 cdef struct Leaving:
     uint16_t port
@@ -131,7 +131,7 @@ cdef class Lanes(Outlet):
     """`cipher`: seals and opens. One call at a time."""
 
     cdef list _strange, _opened, _queued, _unsent
-    cdef uint64_t _forged, _repeated, _cut_off, _full  # since the last `drops`
+    cdef uint64_t _forged, _repeated, _cut_off, _full  # since the last `taken`
     cdef CompiledCipher _cipher
     cdef CompiledBursts _bursts
     cdef Device *_devices
@@ -256,44 +256,33 @@ cdef class Lanes(Outlet):
                 self._lanes[port].packets = self._lanes[port].size_bytes = 0
         return found
 
-    def heard(self):
-        """(index, bytes of authentic datagrams, whether there was data) since the last time, and all ears are open."""
+    def came(self):
+        """From one socket: datagrams for Python, (datagram, socket address, info, ECN field), and by index the (socket
+        address, info) of the last authentic one, where some came from elsewhere."""
+        found = self._strange, self._moved
+        self._strange, self._moved = [], {}
+        return found
+
+    def taken(self):
+        """Of a burst: packets for the walk, (index, packet, offload, ECN field); frames for writers of ports, (out-port,
+        frame, offload); (index, bytes of authentic datagrams, whether there was data); and what was dropped: not
+        authentic, seen before, cut off by the kernel, not taken by it. All ears are open again."""
         cdef Ear *ear
-        cdef list found = []
+        cdef list heard = []
         for held in self._held_ears:
             ear = self._find(held[0])
             if ear.size_bytes:
-                found.append((ear.local, ear.size_bytes, bool(ear.has_data)))
+                heard.append((ear.local, ear.size_bytes, bool(ear.has_data)))
             ear.size_bytes = 0
             ear.has_data = ear.has_moved = ear.is_shut = False
-        return found
-
-    def take_moved(self):
-        """(socket address, info) of the last authentic datagram, by index, where some came from elsewhere."""
-        found, self._moved = self._moved, {}
-        return found
-
-    def take_strange(self):
-        """Datagrams for Python: (datagram, socket address, info, ECN field)."""
-        found, self._strange = self._strange, []
-        return found
-
-    def take_opened(self):
-        """Packets for the walk, (index, packet, offload, ECN field), and frames for writers of ports, (out-port, frame,
-        offload)."""
-        found = self._opened, self._queued
+        found = self._opened, self._queued, heard, (self._forged, self._repeated, self._cut_off, self._full)
         self._opened, self._queued = [], []
+        self._forged = self._repeated = self._cut_off = self._full = 0
         return found
 
     def take_unsent(self):
         """Datagrams that the kernel would not take as they were: (port, datagram, TOS)."""
         found, self._unsent = self._unsent, []
-        return found
-
-    def drops(self):
-        """(not authentic, seen before, cut off by the kernel, not taken by it) since the last time."""
-        found = self._forged, self._repeated, self._cut_off, self._full
-        self._forged = self._repeated = self._cut_off = self._full = 0
         return found
 
     # Packets leave
