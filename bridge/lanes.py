@@ -69,7 +69,7 @@ class PeerLanes:
         self._most_sessions = most_sessions
         self._unsent: list[Datagram] = []
         self._told: dict[str, _Told] = {}
-        self._ends: dict[int, tuple[str, Endpoint]] = {}  # also of lanes that were closed: something may come back
+        self._peers: dict[int, str] = {}
         self._state = -1
 
     def renew(self, tunnel: Tunnel, ports: Mapping[str, str], *, is_sure: bool = True) -> None:
@@ -112,7 +112,7 @@ class PeerLanes:
         self._unsent = self.take_unsent()  # while the endpoints are known that they were for
         self._told = told
         self.open = {peer: known.number for peer, known in told.items()}
-        self._ends |= {known.number: (peer, known.lane.endpoint) for peer, known in told.items()}
+        self._peers |= {number: peer for peer, number in self.open.items()}
 
     def _open(self, known: _Told) -> None:
         lane, number, heading = known
@@ -137,7 +137,11 @@ class PeerLanes:
 
     def take_unsent(self) -> list[Datagram]:
         """Datagrams that the kernel did not take as they were, for whoever knows what to do about it."""
-        return [Datagram(self._ends[number][1], datagram, tos) for number, datagram, tos in self.lanes.take_unsent()]
+        found, self._unsent = self._unsent, []
+        return found + [
+            Datagram(self._told[self._peers[number]].lane.endpoint, datagram, tos)
+            for number, datagram, tos in self.lanes.take_unsent()
+        ]
 
     def receive(self, limit: int, now: int) -> Taken:
         """A burst at each socket at which something waits."""
@@ -160,7 +164,7 @@ class PeerLanes:
         sent = self.lanes.sent()
         if sent:
             self._worked(max(packets for _, packets, _ in sent))
-        return [(self._ends[number][0], size_bytes) for number, _, size_bytes in sent]
+        return [(self._peers[number], size_bytes) for number, _, size_bytes in sent]
 
     def close(self) -> None:
         """Nothing may use them any more."""

@@ -7,8 +7,6 @@ from tunnel.endpoint import Opened
 from tunnel.primitives import TransportKey
 from wire.offload import Offload
 
-Opened = tuple[int, bytes, Offload | None, int]
-Queued = tuple[int, bytes, Offload | None]
 Heard = tuple[int, int, bool]
 Strange = tuple[bytes, bytes, bytes, int]
 Unsent = tuple[int, bytes, int]

@@ -154,6 +154,7 @@ cdef class Lanes(Outlet):
     cdef uint64_t _controls[MESSAGES][CONTROL_WORDS]
     cdef uint8_t _whole[HEADROOM + SUPER_FRAME_BYTES]
     cdef uint32_t _count, _end, _came_count, _came_weight
+    cdef bint _has_shut
 
     def __cinit__(self, CompiledCipher cipher not None):
         self._cipher = cipher
@@ -275,6 +276,7 @@ cdef class Lanes(Outlet):
                 heard.append((ear.local, ear.size_bytes, bool(ear.has_data)))
             ear.size_bytes = 0
             ear.has_data = ear.has_moved = ear.is_shut = False
+        self._has_shut = False
         found = self._opened, self._queued, heard, (self._forged, self._repeated, self._cut_off, self._full)
         self._opened, self._queued = [], []
         self._forged = self._repeated = self._cut_off = self._full = 0
@@ -422,7 +424,7 @@ cdef class Lanes(Outlet):
                     first += max(got, 0)
                 self._cipher.run(self._opening, self._came_count, self._came_weight)
                 self._settle()
-                if got < STEP:
+                if got < STEP or self._has_shut:  # Python first: what waits is taken in another call
                     break
             self.flush()
         if self._bursts is not None:
@@ -500,7 +502,7 @@ cdef class Lanes(Outlet):
             self._repeated += 1
             return True
         if self._came_count == MOST_SEGMENTS:
-            ear.is_shut = True
+            self._shut(ear)
             return False
         came = &self._came[self._came_count]
         job = &self._opening[self._came_count]
@@ -512,6 +514,9 @@ cdef class Lanes(Outlet):
         came.is_elsewhere = (not _is_there(ear, <uint8_t *>message.msg_name, message.msg_namelen)
                              or info_bytes != ear.info_bytes or memcmp(info, ear.info, info_bytes) != 0)
         return True
+
+    cdef void _shut(self, Ear *ear) noexcept nogil:
+        ear.is_shut = self._has_shut = True
 
     cdef void _settle(self) noexcept nogil:
         """What was opened, in order: window, kind, marks; then runs of packets of one ear."""

@@ -246,7 +246,8 @@ def test_more_datagrams_than_are_looked_at_together_stay_in_order(make: Callable
                     sender.sendmsg([b"".join(sealed[:together])], [size], 0, ("127.0.0.1", world.home.port))
                     del sealed[:together]
                     break
-    world.take()
+    while world.near_socket.ready():
+        world.take()
     assert world.packets[-1400:] == packets
 
 
@@ -595,18 +596,31 @@ def test_what_the_kernel_does_not_take_comes_back_sealed_and_in_order(make: Call
     assert [packet for _, packet in effects.packets] == sent
 
 
-def test_what_came_back_finds_its_way_when_the_lane_is_gone_by_then(make: Callable[..., LaneWorld]) -> None:
-    """The tunnel may end a lane between a burst and the look at what the kernel refused of it."""
+def test_what_the_kernel_did_not_take_still_leaves_when_its_peer_has_gone_meanwhile(
+    make: Callable[..., LaneWorld],
+) -> None:
     world = make()
-    session = world.session
-    name = world.near_socket.heading(world.away)
-    assert name is not None
-    world.lanes.open_lane(
-        VPN, session.memory, session.keys.send, session.remote, MTU_BYTES, name.fd, True, 0, 1, bytes(16), None
-    )
+    world.refuse()
     assert world.lanes.write(VPN, udp(), None, world.now)
-    world.peer_lanes.send()
-    world.near._by_name["far"].erase()
+    world.lanes.send()
+    world.near.set_peers([], world.now)
     world.renew()
     assert world.peer_lanes.open == {}
-    assert [endpoint for endpoint, _, _ in world.peer_lanes.take_unsent()] == [world.away]
+    [(peer, size_bytes)] = world.peer_lanes.send()
+    assert not world.near.emitted(peer, size_bytes, world.now).datagrams
+    [unsent] = world.peer_lanes.take_unsent()
+    assert unsent.endpoint == world.away
+    assert world.peer_lanes.take_unsent() == []
+
+
+def test_peers_beyond_the_sessions_that_can_be_heard_have_no_lanes(make: Callable[..., LaneWorld]) -> None:
+    world = make()
+    assert len(world.near.lanes()) == 1
+    for most, peers in ((0, {}), (1, {"far": VPN})):
+        lanes = PeerLanes(world.lanes, world.near_socket, {"vpn": VPN}.__getitem__, most_sessions=most)
+        lanes.renew(world.near, {"far": "vpn"})
+        assert lanes.open == peers
+    memory, key, name = world.session.memory, world.session.keys.receive, bytes(16)
+    world.lanes.set_ears((index, memory, key, VPN, name, b"") for index in range(MOST_SESSIONS))
+    with pytest.raises(ValueError, match="too many"):
+        world.lanes.set_ears((index, memory, key, VPN, name, b"") for index in range(MOST_SESSIONS + 1))
