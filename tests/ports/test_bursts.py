@@ -270,3 +270,26 @@ def test_a_device_that_is_gone_is_told(make: Make) -> None:
     bench.ports[TAP0].close()
     with pytest.raises(PortGone):
         bench.bursts.take(TAP0, 64, 0)
+
+
+def test_what_was_read_before_a_device_went_is_not_lost() -> None:
+    with ExitStack() as stack:
+        table = compiled_table()(64, 1)
+        bench = Bench(compiled_bursts()(table), table, stack, ())
+        bench.learn(TAP0, PEER)
+        bench.comes(TAP0, LAN_HEADER + udp(INSIDE, SOURCE_PORT))
+        bench.cables[TAP0].close()
+        assert bench.bursts.take(TAP0, 64, 0)[1] == [(PEER, udp(ALIAS, OUTSIDE_PORT, ttl=63), None)]
+        with pytest.raises(PortGone):
+            bench.bursts.take(TAP0, 64, 0)
+
+
+def test_a_port_that_there_is_no_room_for_is_an_error_of_ours() -> None:
+    with ExitStack() as stack:
+        table = compiled_table()(64, 1)
+        bench = Bench(compiled_bursts()(table), table, stack, ())
+        for number in (1024, 65_535):
+            with pytest.raises(ValueError, match="no port"):
+                bench.bursts.attach(number, bench.ports[TAP0])
+            with pytest.raises(ValueError, match="no port"):
+                bench.bursts.take(number, 64, 0)
