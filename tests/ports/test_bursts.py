@@ -188,6 +188,28 @@ def test_a_frame_of_any_length_reaches_the_walk_as_it_came(make: Make, frame: by
     assert bench.bursts.take(TAP0, 64, 0)[0] == [(frame, None)]
 
 
+@pytest.mark.parametrize("number", [TAP0, TUN0])
+@pytest.mark.parametrize("field", [0, 13, 14, 0x7FFF, 0x8000, 0xFFF2, 0xFFFF])
+def test_what_a_virtio_header_claims_reaches_the_walk_as_it_came(make: Make, number: int, field: int) -> None:
+    bench = make()
+    header = b"\1\1" + field.to_bytes(2, "little") * 4
+    frame = (LAN_HEADER if number == TAP0 else b"") + udp(INSIDE, SOURCE_PORT)
+    bench.cables[number].send(header + frame)
+    claims = unpack(header, 0 if number == TUN0 else 14)
+    assert bench.bursts.take(number, 64, 0) == ([(frame, claims)], [])
+
+
+def test_a_hint_at_the_headers_size_may_be_any_number(make: Make) -> None:
+    """From a tun to a tap it grows by the link header, and has two bytes."""
+    bench = make()
+    bench.learn(TUN0, TAP1, ipv4.TCP)
+    packet, claims = super_frame(INSIDE, SOURCE_PORT)
+    bench.comes(TUN0, packet, claims._replace(header_bytes=0xFFFF))
+    bench.bursts.take(TUN0, 64, 0)
+    [(_, left)] = bench.left(TAP1)
+    assert left == claims._replace(header_bytes=0xFFFF - 14)
+
+
 def test_a_frame_for_a_peer_comes_back_for_its_writer(make: Make) -> None:
     bench = make()
     bench.learn(TAP0, PEER, ipv4.TCP)
