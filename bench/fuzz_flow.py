@@ -297,8 +297,15 @@ HOST, X_TAP1, X_VPN = (address_int(text) for text in ("192.168.192.211", "192.16
 REMOTES = [address_int(text) for text in ("203.0.113.5", "203.0.113.6", "198.51.100.7", "192.168.200.11")]
 LISTS = ("203.0.113.0/24\n", "203.0.113.5/32\n198.51.100.0/24\n", "0.0.0.0/0\n")
 PREFIX = "[alias]\n"
+VISITED = [("tap1", 7000), ("vpn", 7001)]
+"""Forwards to one endpoint, so that a visitor may change from one to the other."""
+PEERS_AND_FORWARDS = '[peer.hk]\nallowed_ips = ["0.0.0.0/0"]\n[peer.de]\nallowed_ips = ["0.0.0.0/0"]\n' + "".join(
+    f'[[alias.forward]]\non = "{on}"\nprotocol = "udp"\noutside_port = {port}\ninside = "192.168.200.11:53"\n'
+    for on, port in VISITED
+)
 CHANGED = (
     STATIC_ARP,
+    STATIC_ARP + PEERS_AND_FORWARDS,
     STATIC_ARP.replace(PREFIX, PREFIX + 'exempt = ["203.0.113.6/32"]\n'),
     STATIC_ARP.replace(PREFIX, PREFIX + 'filtering = "address-dependent"\nrefresh_inbound = true\n'),
     STATIC_ARP
@@ -322,7 +329,7 @@ def gateway_step(twins: Twins, rng: random.Random) -> None:
             ack=rng.getrandbits(16),
             sequence=rng.getrandbits(16),
             ttl=rng.choice((64,) * 9 + (1, 2)),
-            flags=rng.choice((0x4000,) * 6 + (0, 0x2000)),
+            flags=rng.choice((0x4000,) * 6 + (0, 0x2000, 2)),  # the last one: a later fragment
             identification=rng.randrange(4),
         )
         if rng.random() < 0.05:
@@ -378,8 +385,9 @@ def _outside(twins: Twins, rng: random.Random) -> tuple[str, int, Ends]:
     """A packet from outside, mostly for a link that is there."""
     links = list(twins.walk.aliases.links(twins.now))
     remote = rng.choice(REMOTES[:3])
-    if not links or rng.random() < 0.1:
-        return "tap1", ipv4.UDP, (remote, 53, X_TAP1, rng.choice((5001, 8080, 40000)))
+    if not links or rng.random() < 0.2:
+        port, number = rng.choice((("tap1", rng.choice((5001, 8080, 40000))), *VISITED, ("vpn:de", VISITED[1][1])))
+        return port, ipv4.UDP, (remote, rng.choice((53, 80)), X_TAP1 if port == "tap1" else X_VPN, number)
     link = rng.choice(links)
     port, address = link.egress.label, X_TAP1 if link.egress.label == "tap1" else X_VPN
     if link.protocol == ipv4.ICMP:

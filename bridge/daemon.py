@@ -258,9 +258,9 @@ class Daemon:
 
     def serve(self) -> int:
         """Forward until something stops us; the exit code."""
-        if self._workers is not None:
-            self._workers.start()
         self.loop.carry_out(self.gateway.start(self.loop.clock()))
+        if self._workers is not None:
+            self._workers.start()  # from here on the gateway is used under the loop's lock
         log.info("forwarding on %s", ", ".join(self.ports) or "no port")
         if self._up is not None:
             self._up.go(self._ready)

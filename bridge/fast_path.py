@@ -137,8 +137,10 @@ class FastPath:
         if in_port != out_port and slot is not None and self._is_rewrite(received, path, before[3], flags, now):
             flags |= REPEAT
         if link is not None and link.is_static and not flags & NEAR_SENDS:
-            # A visitor of a forward: the answers go where it comes from, whatever they did before.
+            # A visitor of a forward: the answers go where it comes from, whatever they did before, and when it comes
+            # elsewhere again the walk has to see it.
             self._settle(out_port, protocol, (after[2], after[3], after[0], after[1]), now, withdraw=True)
+            self._settle_inward(protocol, after[2:], after[:2], now, withdraw=True)
         entry = self.table.learn(
             in_port,
             out_port,
@@ -177,6 +179,8 @@ class FastPath:
         """Whether every packet of this flow may be treated as this one, by what the packet itself shows, as long as the
         lease runs."""
         link = path.link
+        if received.offset_bytes:  # it follows a decision from before, perhaps from before a change
+            return False
         if received.header_bytes > MINIMUM_HEADER_BYTES or path.quoted is not None:
             return False
         if path.source is not None and path.destination is not None:
@@ -204,13 +208,7 @@ class FastPath:
         withdraw = bool(flags & RST)
         near, far = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
         self._settle(self._numbers.get(arrival.port, -1), TCP, (*near, *far), now, withdraw=withdraw)
-        for egress in Egress:
-            link = self._aliases.peek_outbound(egress, TCP, *near, far[0])
-            if link is None:
-                continue
-            outside = self._interfaces[egress.label].address, link.outside_port
-            for number in self._behind[egress.label]:
-                self._settle(number, TCP, (*far, *outside), now, withdraw=withdraw)
+        self._settle_inward(TCP, near, far, now, withdraw=withdraw)
         turn = arrival.interface.egress
         if turn is not None and far[0] == arrival.interface.address:
             link = self._aliases.peek_inbound(turn, TCP, far[1], near[0])
@@ -218,6 +216,18 @@ class FastPath:
             if link is not None and side is not None:
                 ends = link.inside, link.inside_port, *near
                 self._settle(self._numbers.get(side.port, -1), TCP, ends, now, withdraw=withdraw)
+
+    def _settle_inward(
+        self, protocol: int, near: tuple[int, int], far: tuple[int, int], now: int, *, withdraw: bool
+    ) -> None:
+        """What a remote endpoint sends to the outside names of an inside one, wherever it comes by."""
+        for egress in Egress:
+            link = self._aliases.peek_outbound(egress, protocol, *near, far[0])
+            if link is None:
+                continue
+            outside = self._interfaces[egress.label].address, link.outside_port
+            for number in self._behind[egress.label]:
+                self._settle(number, protocol, (*far, *outside), now, withdraw=withdraw)
 
     def _settle(self, in_port: int, protocol: int, ends: Ends, now: int, *, withdraw: bool = False) -> None:
         hits = self.table.settle(in_port, protocol, ends, now, withdraw) if in_port >= 0 else None

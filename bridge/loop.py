@@ -281,6 +281,8 @@ class Loop:
                 self._finish(port.name, *self._bursts.take(number, BURST_FRAMES, self.clock()))
         except PortGone as gone:
             self._lost(port, gone)
+        except Exception as error:  # noqa: BLE001 - the port's next burst may be better
+            self._fault(error, f"in a burst of {port.name}", b"")
 
     def _finish(self, name: str, walked: list[Arrival], queued: list[Queued]) -> None:
         """What a burst has left to do: frames for writers of ours, then those for the walk."""
@@ -312,13 +314,20 @@ class Loop:
                 self._lost(port, gone)
             os.eventfd_write(self._wake, 1)
             return False
+        except Exception as error:  # noqa: BLE001 - a thread that ends takes its ports along
+            with self.lock:
+                self._fault(error, f"in a burst of {port.name}", b"")
         return True
 
     def put(self, number: int, frame: bytes, offload: Offload | None) -> None:
         """Give a frame that was repeated to the writer of its out-port."""
         name = self._numbers.name(number)
         write = self._writers.get(name)
-        refusal = Drop.PORT_ABSENT if write is None else write(frame, offload)
+        try:
+            refusal = Drop.PORT_ABSENT if write is None else write(frame, offload)
+        except Exception as error:  # noqa: BLE001 - as in `walk`
+            self._fault(error, f"on a frame for {name}", frame)
+            refusal = Drop.WALK_FAULT
         if refusal is not None:
             self._walk.refused(name, refusal)
 

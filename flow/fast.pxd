@@ -9,6 +9,7 @@ cdef extern from "<pthread.h>" nogil:
 
 cdef enum:
     ETHERNET_BYTES = 14
+    MOST_PORTS = 1024
 
 cdef struct Claims:
     # `wire.offload.Offload`: offsets count from the IP packet. All zero: a plain packet.
@@ -62,7 +63,7 @@ cdef class CompiledTable:
     cdef Entry *_entries
     cdef Total *_totals
     cdef uint32_t *_index
-    cdef Port *_ports
+    cdef Port _ports[MOST_PORTS]
     cdef list _held
     cdef uint64_t _seed
     cdef uint32_t _mask, _limit, _used, _fresh, _free, _hand, _cursor

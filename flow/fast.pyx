@@ -13,10 +13,10 @@ Several threads may use one table after `share`: from then on whoever looks at e
 
 import os
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from flow import table
 from flow.table import Flow, Forwarded, Hits, Punt
@@ -28,40 +28,18 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_unlock(pthread_mutex_t *)
 
 cdef enum:
-    MOST_PORTS = 1024
     NUMBER_BITS = 21
     NUMBER_MASK = (1 << NUMBER_BITS) - 1
     MOST_PROBES = 128
     PACKET_ROOM = 65_535
 
-    REPEAT = 1
-    NEAR_SENDS = 2
-    ALIASED = 4
-    USED = 8
-    ACKNOWLEDGED = 16
-
-    ICMP = 1
-    TCP = 6
-    UDP = 17
-    CONTROL_FLAGS = 0x07  # FIN, SYN, RST
-    ACK = 0x10
-    GSO_TCPV4 = 1
-    GSO_UDP_L4 = 5
-    GSO_ECN = 0x80
-
-    PUNT_ETHERNET = 1
-    PUNT_HEADER = 2
-    PUNT_FRAGMENT = 3
-    PUNT_PROTOCOL = 4
-    PUNT_TRANSPORT = 5
-    PUNT_UNKNOWN = 6
-    PUNT_OUTDATED = 7
-    PUNT_TTL = 8
-    PUNT_CONTROL = 9
-    PUNT_CLAIMS = 10
-    PUNT_TOO_BIG = 11
-    PUNT_IDENTIFICATION = 12
-    PUNT_NEXT_HOP = 13
+    REPEAT = 1, NEAR_SENDS = 2, ALIASED = 4, USED = 8, ACKNOWLEDGED = 16  # flags of an entry
+    ICMP = 1, TCP = 6, UDP = 17
+    CONTROL_FLAGS = 0x07, ACK = 0x10  # FIN, SYN, RST
+    GSO_TCPV4 = 1, GSO_UDP_L4 = 5, GSO_ECN = 0x80
+    # `flow.table.Punt`
+    PUNT_ETHERNET = 1, PUNT_HEADER, PUNT_FRAGMENT, PUNT_PROTOCOL, PUNT_TRANSPORT, PUNT_UNKNOWN, PUNT_OUTDATED
+    PUNT_TTL, PUNT_CONTROL, PUNT_CLAIMS, PUNT_TOO_BIG, PUNT_IDENTIFICATION, PUNT_NEXT_HOP
 
 cdef uint32_t NONE = 0xFFFFFFFF
 cdef uint64_t KEY_MASK = 0x00FFFFFFFFFFFFFF
@@ -102,9 +80,14 @@ cdef inline uint32_t words_of(uint32_t address) noexcept nogil:
     return (address >> 16) + (address & 0xFFFF)
 
 
-cdef inline uint32_t opposite(uint32_t value) noexcept nogil:
-    """What takes a 32-bit field out of a sum (RFC 1624: ~m)."""
-    return words_of(~value)
+cdef inline uint64_t ends_of(uint32_t source, uint32_t destination) noexcept nogil:
+    return <uint64_t>source << 32 | destination
+
+
+cdef inline uint64_t rest_of(uint32_t in_port, uint32_t protocol, uint32_t source_port,
+                             uint32_t destination_port) noexcept nogil:
+    """The rest of an entry's key: `Entry.more` without the flags."""
+    return <uint64_t>protocol << 48 | <uint64_t>in_port << 32 | source_port << 16 | destination_port
 
 
 cdef inline uint64_t hashed(uint64_t seed, uint64_t ends, uint64_t more) noexcept nogil:
@@ -141,16 +124,14 @@ cdef class CompiledTable:
         self._entries = <Entry *>calloc(limit, sizeof(Entry))
         self._totals = <Total *>calloc(limit, sizeof(Total))
         self._index = <uint32_t *>calloc(size, sizeof(uint32_t))
-        self._ports = <Port *>calloc(MOST_PORTS, sizeof(Port))
         self._scratch = bytearray(PACKET_ROOM + ETHERNET_BYTES)
-        if self._entries == NULL or self._totals == NULL or self._index == NULL or self._ports == NULL:
+        if self._entries == NULL or self._totals == NULL or self._index == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         free(self._entries)
         free(self._totals)
         free(self._index)
-        free(self._ports)
 
     def __len__(self):
         return self._used
@@ -162,24 +143,20 @@ cdef class CompiledTable:
 
     def set_port(self, uint32_t port, bytes mac, uint32_t mtu_bytes, slots):
         """See `Table`."""
-        cdef const uint64_t[::1] words
-        cdef Port *facts
+        cdef const uint64_t[::1] words = slots
+        cdef Port facts
         if port >= MOST_PORTS or len(mac) not in (0, 6):
             raise ValueError(f"no port {port} with the address {mac.hex()}")
-        facts = &self._ports[port]
-        before = self._held[port]  # as long as we point into it
-        if slots is not None:
-            words = slots
-        self._hold()
+        memset(&facts, 0, sizeof(Port))
         facts.mtu_bytes = min(mtu_bytes, PACKET_ROOM)
         facts.has_link = len(mac) == 6
-        if mac:
-            memcpy(facts.mac, PyBytes_AS_STRING(mac), 6)
-        facts.slots = NULL
-        facts.slot_count = 0
-        if slots is not None:
+        memcpy(facts.mac, PyBytes_AS_STRING(mac), len(mac))
+        if words is not None:
             facts.slots = &words[0]
             facts.slot_count = words.shape[0] // 4
+        before = self._held[port]  # kept as long as we point into it
+        self._hold()
+        self._ports[port] = facts
         self._let_go()
         self._held[port] = slots
         del before
@@ -190,15 +167,8 @@ cdef class CompiledTable:
         """More than one thread will use the table. A fork waits until none of the others is inside."""
         if not self._is_shared:
             self._is_shared = True
-            os.register_at_fork(before=self.hold, after_in_parent=self.let_go, after_in_child=self.let_go)
-
-    def hold(self):
-        """Keep other threads out, until `let_go`."""
-        self._hold()
-
-    def let_go(self):
-        """Let other threads in again."""
-        self._let_go()
+            os.register_at_fork(before=lambda: self._hold(), after_in_parent=lambda: self._let_go(),
+                                after_in_child=lambda: self._let_go())
 
     cdef void _hold(self) noexcept nogil:
         if self._is_shared:
@@ -214,8 +184,8 @@ cdef class CompiledTable:
               uint32_t size_bytes, uint32_t slot, uint8_t flags, now):
         """See `Table`."""
         cdef uint32_t source = before[0], source_port = before[1], destination = before[2], destination_port = before[3]
-        cdef uint64_t ends = <uint64_t>source << 32 | destination
-        cdef uint64_t more = <uint64_t>protocol << 48 | <uint64_t>in_port << 32 | source_port << 16 | destination_port
+        cdef uint64_t ends = ends_of(source, destination)
+        cdef uint64_t more = rest_of(in_port, protocol, source_port, destination_port)
         cdef uint32_t now_ms = milliseconds(now), new_source = after[0], new_destination = after[2]
         cdef uint16_t new_source_port = after[1], new_destination_port = after[3]
         cdef uint32_t number, delta
@@ -241,8 +211,8 @@ cdef class CompiledTable:
         entry.new_destination_port = new_destination_port
         entry.address_delta = entry.full_delta = 0
         if source != new_source or destination != new_destination:
-            entry.address_delta = fold(opposite(source) + opposite(destination) + words_of(new_source)
-                                       + words_of(new_destination))
+            entry.address_delta = fold(words_of(~source) + words_of(~destination)  # RFC 1624: ~m + m'
+                                       + words_of(new_source) + words_of(new_destination))
         if entry.address_delta or source_port != new_source_port or destination_port != new_destination_port:
             delta = (source_port ^ 0xFFFF) + new_source_port
             if protocol != ICMP:  # which has its identifier once, and no pseudo-header
@@ -389,39 +359,32 @@ cdef class CompiledTable:
             return PUNT_FRAGMENT
         room = total - 20
         protocol = packet[9]
+        if protocol not in (TCP, UDP, ICMP):
+            return PUNT_PROTOCOL
+        if room < (20 if protocol == TCP else 8):
+            return PUNT_TRANSPORT
+        source_port = load16(transport)
+        destination_port = load16(transport + 2)
         header = 8
-        if protocol == TCP:
-            if room < 20:
+        if protocol == ICMP:
+            source_port = load16(transport + 4)
+            destination_port = transport[0]
+            if destination_port not in (0, 8, 13, 14, 15, 16, 17, 18):
+                return PUNT_PROTOCOL
+        elif source_port == 0 or destination_port == 0:
+            return PUNT_TRANSPORT
+        elif protocol == UDP:
+            at = load16(transport + 4)
+            if at < 8 or (at > room and not claims.gso_type):
                 return PUNT_TRANSPORT
+        else:
             header = (transport[12] >> 4) * 4
             if header < 20 or header > room:
                 return PUNT_TRANSPORT
             flags = transport[13]
-        elif protocol == UDP:
-            if room < 8:
-                return PUNT_TRANSPORT
-            at = load16(transport + 4)
-            if at < 8 or (at > room and not claims.gso_type):
-                return PUNT_TRANSPORT
-        elif protocol == ICMP:
-            if room < 8:
-                return PUNT_TRANSPORT
-            at = transport[0]
-            if at not in (0, 8, 13, 14, 15, 16, 17, 18):
-                return PUNT_PROTOCOL
-        else:
-            return PUNT_PROTOCOL
-        if protocol == ICMP:
-            source_port = load16(transport + 4)
-            destination_port = transport[0]
-        else:
-            source_port = load16(transport)
-            destination_port = load16(transport + 2)
-            if source_port == 0 or destination_port == 0:
-                return PUNT_TRANSPORT
         # The entry
-        number = self._find(<uint64_t>load32(packet + 12) << 32 | load32(packet + 16),
-                            <uint64_t>protocol << 48 | <uint64_t>in_port << 32 | source_port << 16 | destination_port)
+        number = self._find(ends_of(load32(packet + 12), load32(packet + 16)),
+                            rest_of(in_port, protocol, source_port, destination_port))
         if number == NONE:
             return PUNT_UNKNOWN
         entry = &self._entries[number]
@@ -433,7 +396,7 @@ cdef class CompiledTable:
             return PUNT_CONTROL
         wire = total
         if claims.partial or claims.gso_type:
-            if not _is_consistent(claims, protocol, room - header if room >= header else 0):
+            if not _is_consistent(claims, protocol, room - header):
                 return PUNT_CLAIMS
             if claims.gso_type:
                 wire = min(20 + header + claims.gso_bytes, total)
@@ -475,31 +438,20 @@ cdef class CompiledTable:
     def forward(self, uint16_t in_port, bytes frame, offload, now):
         """See `Table`."""
         cdef uint8_t[::1] scratch = self._scratch
-        cdef size_t size = len(frame), skipped = 0
+        cdef size_t size = len(frame), skipped
         cdef Claims claims = claims_of(offload)
         cdef Way way
-        cdef int punt = 0
-        cdef bytes out
-        cdef uint8_t *target
+        cdef int punt
         if in_port >= MOST_PORTS or size > <size_t>scratch.shape[0]:
             raise ValueError(f"{size} bytes on port {in_port}")
-        if size == 0:
-            return Punt.ETHERNET if self._ports[in_port].has_link else Punt.HEADER
         memcpy(&scratch[0], PyBytes_AS_STRING(frame), size)
-        if self._ports[in_port].has_link:
-            skipped = ETHERNET_BYTES
-            punt = self.admit(in_port, &scratch[0], size)
-            if punt == 0 and size == skipped:
-                punt = PUNT_HEADER
-        if punt == 0:
+        skipped = ETHERNET_BYTES if self._ports[in_port].has_link else 0
+        punt = self.admit(in_port, &scratch[0], size) if skipped else 0
+        if punt == 0:  # and so the frame has its link header
             punt = self.repeat(in_port, &scratch[skipped], size - skipped, &claims, milliseconds(now), &way)
         if punt:
             return PUNTS[punt]
-        out = PyBytes_FromStringAndSize(NULL, way.link_bytes + way.size)
-        target = <uint8_t *>PyBytes_AS_STRING(out)
-        memcpy(target, way.link, way.link_bytes)
-        memcpy(target + way.link_bytes, &scratch[skipped], way.size)
-        return Forwarded(way.out_port, out, offload)
+        return Forwarded(way.out_port, way.link[:way.link_bytes] + (&scratch[skipped])[:way.size], offload)
 
     # What was counted
 
@@ -525,9 +477,8 @@ cdef class CompiledTable:
     def settle(self, uint16_t in_port, uint8_t protocol, tuple ends, now, bint withdraw):
         """See `Table`."""
         cdef uint32_t source = ends[0], source_port = ends[1], destination = ends[2], destination_port = ends[3]
-        cdef uint32_t number = self._find(
-            <uint64_t>source << 32 | destination,
-            <uint64_t>protocol << 48 | <uint64_t>in_port << 32 | source_port << 16 | destination_port)
+        cdef uint32_t number = self._find(ends_of(source, destination),
+                                          rest_of(in_port, protocol, source_port, destination_port))
         if number == NONE:
             return None
         if withdraw:
@@ -593,8 +544,8 @@ cdef class CompiledTable:
         with nogil:
             for at in range(keys.shape[0] // 16):
                 key = &keys[at * 16]
-                if self._find(<uint64_t>load32(key) << 32 | load32(key + 4),
-                              <uint64_t>key[15] << 48 | <uint64_t>load16(key + 12) << 32 | load32(key + 8)) != NONE:
+                if self._find(ends_of(load32(key), load32(key + 4)),
+                              rest_of(load16(key + 12), key[15], 0, load32(key + 8))) != NONE:  # both ports at once
                     count += 1
         return count
 
@@ -610,24 +561,16 @@ cdef Claims claims_of(offload):
 
 cdef inline bint _is_consistent(const Claims *claims, uint32_t protocol, uint32_t payload_bytes) noexcept nogil:
     """`wire.offload.is_consistent` for a header of 20 bytes."""
-    cdef uint32_t offset, gso
-    if protocol == TCP:
-        offset = 16
-        gso = GSO_TCPV4
-    elif protocol == UDP:
-        offset = 6
-        gso = GSO_UDP_L4
-    else:
+    cdef uint32_t gso = GSO_TCPV4 if protocol == TCP else GSO_UDP_L4
+    if protocol == ICMP:
         return False
-    if claims.partial and (claims.checksum_start != 20 or claims.checksum_offset != offset):
+    if claims.partial and (claims.checksum_start != 20 or claims.checksum_offset != (16 if protocol == TCP else 6)):
         return False
     if claims.gso_type == 0:
         return True
     if claims.gso_type & ~GSO_ECN != gso or not claims.partial:
         return False
-    if claims.gso_bytes >= 8:
-        return True
-    return protocol == UDP and 0 < payload_bytes <= 128 * <uint32_t>claims.gso_bytes
+    return claims.gso_bytes >= 8 or (protocol == UDP and 0 < payload_bytes <= 128 * <uint32_t>claims.gso_bytes)
 
 
 cdef inline void _rewrite_transport(uint8_t *transport, uint32_t room, uint32_t protocol, const Claims *claims,

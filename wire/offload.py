@@ -69,7 +69,7 @@ def pack(offload: Offload | None, link_bytes: int) -> bytes:
     return HEADER.pack(
         NEEDS_CSUM,
         offload.gso_type,
-        offload.header_bytes + link_bytes if offload.gso_type else 0,
+        min(offload.header_bytes + link_bytes, 0xFFFF) if offload.gso_type else 0,  # a hint of whoever sent it
         offload.gso_bytes,
         offload.checksum_start + link_bytes,
         offload.checksum_offset,

@@ -3,10 +3,11 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from flow.fast cimport Claims, CompiledTable, Way
+from flow.fast cimport MOST_PORTS, Claims, CompiledTable, Way
 
 cdef enum:
     HEADROOM = 64  # in front of every IP packet in a buffer: room for a virtio header and an Ethernet header
+    PUNTS = 16
 
 cdef struct Device:
     int fd              # -1: there is none
@@ -31,13 +32,12 @@ cdef class Outlet:
 cdef class CompiledBursts:
     cdef readonly CompiledTable table
     cdef Outlet _outlet
-    cdef Device *_devices
-    cdef Device *_told
-    cdef uint64_t *_punts
-    cdef uint8_t *_has_queued
+    cdef Device _devices[MOST_PORTS]
+    cdef Device _told[MOST_PORTS]
+    cdef uint64_t _punts[PUNTS]
+    cdef uint8_t _has_queued[MOST_PORTS]
     cdef int _numbers[4096]  # of ports, by descriptor
     cdef bint _has_pushed
-    cdef uint8_t *_buffer
     cdef uint8_t *_packet
     cdef object _memory
     # Of the frame that `_pump` stopped at
@@ -45,7 +45,7 @@ cdef class CompiledBursts:
     cdef Claims _claims
     cdef Way _way
 
-    cdef object _offload(self)
+    cdef object _offload(self, uint32_t link_bytes)
     cdef tuple _collect(self, uint16_t number, uint32_t left, uint32_t left_bytes, uint64_t now, int stop)
     cdef int _pump(self, uint16_t in_port, uint32_t *left, uint32_t *left_bytes, uint32_t now_ms) noexcept nogil
     # Write a packet that was rewritten, with HEADROOM in front of it. 1: Python must, the device cannot as it is.

@@ -15,11 +15,10 @@ import os
 
 from libc.errno cimport EAGAIN, EBADFD, EINTR, EIO, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport read, write
 
-from flow.fast cimport Claims, CompiledTable, Way
+from flow.fast cimport MOST_PORTS, Claims, CompiledTable, Way
 
 from flow.table import IN_ORDER, Punt
 from wire.offload import Offload
@@ -43,10 +42,8 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int, timespec *)
 
 cdef enum:
-    MOST_PORTS = 1024
     MOST_DESCRIPTORS = 4096
     MOST_EVENTS = 16
-    PUNTS = 16
     FRAME_BYTES = 65_535 + 14
     HEADER_BYTES = 10
     NEEDS_CSUM = 1
@@ -79,26 +76,13 @@ cdef class CompiledBursts:
         cdef int port
         self.table = table
         self._outlet = Outlet() if outlet is None else outlet
-        self._devices = <Device *>calloc(MOST_PORTS, sizeof(Device))
-        self._told = <Device *>calloc(MOST_PORTS, sizeof(Device))
-        self._punts = <uint64_t *>calloc(PUNTS, sizeof(uint64_t))
-        self._has_queued = <uint8_t *>calloc(MOST_PORTS, 1)
-        if self._devices == NULL or self._told == NULL or self._punts == NULL or self._has_queued == NULL:
-            raise MemoryError
         for port in range(MOST_PORTS):
             self._devices[port].fd = -1
         for port in range(MOST_DESCRIPTORS):
             self._numbers[port] = -1
         self._memory = mmap.mmap(-1, HEADROOM + FRAME_BYTES)  # on a page's edge: the kernel copies faster to there
         view = self._memory
-        self._buffer = &view[0]
         self._packet = &view[HEADROOM]
-
-    def __dealloc__(self):
-        free(self._devices)
-        free(self._told)
-        free(self._punts)
-        free(self._has_queued)
 
     def attach(self, uint16_t number, port):
         """See `Bursts`."""
@@ -155,6 +139,8 @@ cdef class CompiledBursts:
         """See `Bursts`."""
         cdef uint32_t left = limit, left_bytes = BURST_BYTES
         cdef int stop
+        if number >= MOST_PORTS:
+            raise ValueError(f"no port {number}")
         self._outlet.now_ns = now
         with nogil:
             stop = self._pump(number, &left, &left_bytes, <uint32_t>(self._outlet.now_ns // 1_000_000))
@@ -163,36 +149,36 @@ cdef class CompiledBursts:
     cdef tuple _collect(self, uint16_t number, uint32_t left, uint32_t left_bytes, uint64_t now, int stop):
         """The rest of a burst that has come to a stop."""
         cdef list walked = [], queued = []
-        cdef Device *device = &self._devices[number]
+        cdef uint32_t link_bytes = self._devices[number].link_bytes
+        cdef int error
         while True:
-            if stop > 0:
+            if stop == QUEUED:
+                queued.append((self._way.out_port, self._way.link[:self._way.link_bytes]
+                               + self._packet[:self._way.size], self._offload(link_bytes)))
+            elif stop > 0:
                 self._punts[stop] += 1
-                walked.append(((self._packet - device.link_bytes)[:self._frame_bytes], self._offload()))
+                walked.append(((self._packet - link_bytes)[:self._frame_bytes], self._offload(link_bytes)))
                 if stop in IN_ORDER_NUMBERS:
                     break
-            elif stop == QUEUED:
-                queued.append((self._way.out_port, self._way.link[:self._way.link_bytes]
-                               + self._packet[:self._way.size], self._offload()))
-            elif stop == GONE:
-                if not walked:
-                    raise PortGone(f"port {number} is gone: {os.strerror(errno)}")
-                break
             else:
                 break
             with nogil:
                 stop = self._pump(number, &left, &left_bytes, <uint32_t>(now // 1_000_000))
+        error = errno
         with nogil:
             self._outlet.flush()
         for out_port, _, _ in queued:
             self._has_queued[<uint16_t>out_port] = 0
+        if stop == GONE and not walked and not queued:
+            raise PortGone(f"port {number} is gone: {os.strerror(error)}")
         return walked, queued
 
-    cdef object _offload(self):
+    cdef object _offload(self, uint32_t link_bytes):
         cdef Claims *claims = &self._claims
         if not claims.partial and not claims.gso_type:
             return None
         return Offload(bool(claims.partial), claims.gso_type, claims.header_bytes, claims.gso_bytes,
-                       claims.checksum_start if claims.checksum_start < 0x8000 else claims.checksum_start - 0x10000,
+                       <int>(claims.checksum_start + link_bytes & 0xFFFF) - <int>link_bytes,
                        claims.checksum_offset)
 
     cdef int _pump(self, uint16_t in_port, uint32_t *left, uint32_t *left_bytes, uint32_t now_ms) noexcept nogil:
@@ -219,9 +205,7 @@ cdef class CompiledBursts:
             if header_bytes:
                 _unpack(start, device.link_bytes, &self._claims)
             self._frame_bytes = size
-            punt = 0
-            if device.link_bytes:
-                punt = self.table.admit(in_port, frame, size)
+            punt = self.table.admit(in_port, frame, size) if device.link_bytes else 0
             if punt == 0:  # and so the frame has its link header
                 punt = self.table.repeat(in_port, packet, size - device.link_bytes, &self._claims, now_ms, &self._way)
             if punt:
@@ -266,18 +250,15 @@ cdef class CompiledBursts:
     def counted(self):
         """See `Bursts`. Whoever asks may be another thread: what counts is never set back."""
         cdef uint32_t port
-        cdef Device now
-        cdef Device *before
+        cdef Device now, was
         cdef list found = []
         for port in range(MOST_PORTS):
-            now = self._devices[port]
-            before = &self._told[port]
-            if now.rx_packets != before.rx_packets or now.tx_packets != before.tx_packets:
-                found.append(Counted(
-                    port, now.rx_packets - before.rx_packets, now.rx_bytes - before.rx_bytes,
-                    now.tx_packets - before.tx_packets, now.tx_bytes - before.tx_bytes,
-                    now.full - before.full, now.down - before.down, now.malformed - before.malformed))
-                before[0] = now
+            now, was = self._devices[port], self._told[port]
+            if now.rx_packets != was.rx_packets or now.tx_packets != was.tx_packets:
+                found.append(Counted(port, now.rx_packets - was.rx_packets, now.rx_bytes - was.rx_bytes,
+                                     now.tx_packets - was.tx_packets, now.tx_bytes - was.tx_bytes,
+                                     now.full - was.full, now.down - was.down, now.malformed - was.malformed))
+                self._told[port] = now
         return found
 
     def punts(self):
@@ -314,14 +295,10 @@ cdef inline void _unpack(const uint8_t *header, uint32_t link_bytes, Claims *cla
 
 cdef inline void _pack(uint8_t *header, uint32_t link_bytes, const Claims *claims) noexcept nogil:
     """`wire.offload.pack` for what `repeat` lets through: plain, or with a partial checksum."""
-    cdef uint16_t fields[4]
-    if not claims.partial:
-        memset(header, 0, HEADER_BYTES)
-        return
-    header[0] = NEEDS_CSUM
-    header[1] = claims.gso_type
-    fields[0] = claims.header_bytes + link_bytes if claims.gso_type else 0
-    fields[1] = claims.gso_bytes
-    fields[2] = claims.checksum_start + link_bytes
-    fields[3] = claims.checksum_offset
-    memcpy(header + 2, fields, 8)
+    cdef uint16_t *fields = [min(claims.header_bytes + link_bytes, 0xFFFF) if claims.gso_type else 0, claims.gso_bytes,
+                             claims.checksum_start + link_bytes, claims.checksum_offset]
+    memset(header, 0, HEADER_BYTES)
+    if claims.partial:
+        header[0] = NEEDS_CSUM
+        header[1] = claims.gso_type
+        memcpy(header + 2, fields, 8)

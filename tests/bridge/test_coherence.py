@@ -28,7 +28,7 @@ from bench.fuzz_flow import (
     gateway_step,
     packet,
 )
-from bench.fuzz_frames import MACS
+from bench.fuzz_frames import MACS, repaired
 from bridge.effects import Effect, Send
 from bridge.fast_path import FastPath
 from bridge.gateway import Gateway
@@ -292,6 +292,30 @@ def test_a_visitor_of_a_forward_is_answered_where_he_comes_from_though_the_flow_
     assert not world.put("tap1", UDP, (F, 53, X_TAP1, 7000))
     assert not once(), "the answer to a visitor, by tap1"
     assert once()
+
+
+def test_a_visitor_who_changes_ports_and_comes_back_is_answered_where_he_came_last(make: Callable[..., World]) -> None:
+    forwards = "".join(
+        f'[[alias.forward]]\non = "{port}"\nprotocol = "udp"\noutside_port = {number}\ninside = "192.168.200.10:5000"\n'
+        for port, number in (("tap1", 7000), ("vpn", 7001))
+    )
+    world = make(STATIC_ARP + forwards + PEERS)
+    for port, address, number in (("tap1", X_TAP1, 7000), ("vpn:de", X_VPN, 7001)) * 2:
+        assert not world.put(port, UDP, (F, 53, address, number))
+        assert world.put(port, UDP, (F, 53, address, number))
+        assert [world.inside(UDP, (A, 5000, F, 53)) for _ in range(2)] == [False, True]
+
+
+def test_a_fragment_that_follows_a_decision_from_before_a_change_lends_it_to_nobody(make: Callable[..., World]) -> None:
+    world = make()
+    once = learned(world)
+    for fragment, prefixes in ((0x2000, "198.51.100.0/24\n"), (3, None)):
+        raw = packet(UDP, (A, 5000, E, 53), bytes(16), identification=7)
+        raw = repaired(raw[:6] + fragment.to_bytes(2, "big") + raw[8:])
+        world.inject("tap0", MACS["tap0"] + IPV4_TYPE + raw)
+        if prefixes is not None:
+            world.reload(prefixes=prefixes)
+    assert not once(), "it has another way now"
 
 
 def test_under_address_dependent_filtering_rights_end_when_the_link_first_sends(make: Callable[..., World]) -> None:

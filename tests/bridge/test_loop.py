@@ -10,11 +10,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from bench.fuzz_flow import packet
 from bridge.effects import Effect, Event, Send
 from bridge.loop import BURST_FRAMES, CLAIM_INTERVAL_NS, FAULT_INTERVAL_NS, FAULT_PAUSE_NS, Loop, Signals
 from bridge.ports.base import Port, PortGone
+from bridge.ports.bursts import PlainBursts
 from bridge.ports.memory import MemoryPort
+from flow.plain import PlainTable
+from flow.table import NO_SLOT, REPEAT
 from wire.drop import Drop
+from wire.ipv4 import UDP
 from wire.offload import Offload
 from wire.units import SECOND_NS
 
@@ -143,6 +148,49 @@ def test_a_frame_that_our_own_code_fails_on_is_logged_once_a_minute_and_counted_
     bench.left.deliver(b"bug")
     bench.turn()
     assert "1 more since" in caplog.records[1].getMessage()
+
+
+class Numbers:
+    NAMES = ("left", "right", "peer")
+
+    def number(self, port: str) -> int:
+        return self.NAMES.index(port)
+
+    def name(self, number: int) -> str:
+        return self.NAMES[number]
+
+
+def test_a_writer_that_fails_on_repeated_frames_costs_those_frames_alone(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(frame: bytes | bytearray, _: Offload | None) -> Drop | None:
+        raise ArithmeticError(frame.hex())
+
+    table = PlainTable(4)
+    bursts = PlainBursts(table)
+    for number in range(3):
+        table.set_port(number, b"", 1500, None)
+    bursts.attach(0, bench.left)
+    ends = (1, 5000, 2, 53)
+    table.learn(0, 2, UDP, ends, ends, 60, NO_SLOT, REPEAT, bench.clock())
+    bench.loop.repeat_with(bursts, Numbers())
+    bench.loop.attach_writer("peer", fails)
+    bench.left.deliver(packet(UDP, ends), packet(UDP, ends), b"strange")
+    bench.turn()
+    assert bench.walk.refusals == [("peer", Drop.WALK_FAULT)] * 2
+    assert bench.walk.order == ["left"], "what is behind them is walked"
+    assert "ArithmeticError" in caplog.text
+
+
+def test_a_port_that_fails_in_a_way_of_its_own_does_not_end_the_loop(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A descriptor that is no device any more: what reading it raises is nothing that the loop knows."""
+    bench.left.deliver(b"x")
+    bench.loop.repeat_with(PlainBursts(PlainTable(4)), Numbers())  # which no port was attached to
+    bench.right.deliver(b"y")
+    bench.turn()
+    assert "KeyError" in caplog.text
 
 
 def test_a_timer_that_our_own_code_fails_on_is_tried_again_later_and_frames_pass_meanwhile(

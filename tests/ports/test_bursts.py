@@ -188,6 +188,28 @@ def test_a_frame_of_any_length_reaches_the_walk_as_it_came(make: Make, frame: by
     assert bench.bursts.take(TAP0, 64, 0)[0] == [(frame, None)]
 
 
+@pytest.mark.parametrize("number", [TAP0, TUN0])
+@pytest.mark.parametrize("field", [0, 13, 14, 0x7FFF, 0x8000, 0xFFF2, 0xFFFF])
+def test_what_a_virtio_header_claims_reaches_the_walk_as_it_came(make: Make, number: int, field: int) -> None:
+    bench = make()
+    header = b"\1\1" + field.to_bytes(2, "little") * 4
+    frame = (LAN_HEADER if number == TAP0 else b"") + udp(INSIDE, SOURCE_PORT)
+    bench.cables[number].send(header + frame)
+    claims = unpack(header, 0 if number == TUN0 else 14)
+    assert bench.bursts.take(number, 64, 0) == ([(frame, claims)], [])
+
+
+def test_a_hint_at_the_headers_size_may_be_any_number(make: Make) -> None:
+    """From a tun to a tap it grows by the link header, and has two bytes."""
+    bench = make()
+    bench.learn(TUN0, TAP1, ipv4.TCP)
+    packet, claims = super_frame(INSIDE, SOURCE_PORT)
+    bench.comes(TUN0, packet, claims._replace(header_bytes=0xFFFF))
+    bench.bursts.take(TUN0, 64, 0)
+    [(_, left)] = bench.left(TAP1)
+    assert left == claims._replace(header_bytes=0xFFFF - 14)
+
+
 def test_a_frame_for_a_peer_comes_back_for_its_writer(make: Make) -> None:
     bench = make()
     bench.learn(TAP0, PEER, ipv4.TCP)
@@ -270,3 +292,26 @@ def test_a_device_that_is_gone_is_told(make: Make) -> None:
     bench.ports[TAP0].close()
     with pytest.raises(PortGone):
         bench.bursts.take(TAP0, 64, 0)
+
+
+def test_what_was_read_before_a_device_went_is_not_lost() -> None:
+    with ExitStack() as stack:
+        table = compiled_table()(64, 1)
+        bench = Bench(compiled_bursts()(table), table, stack, ())
+        bench.learn(TAP0, PEER)
+        bench.comes(TAP0, LAN_HEADER + udp(INSIDE, SOURCE_PORT))
+        bench.cables[TAP0].close()
+        assert bench.bursts.take(TAP0, 64, 0)[1] == [(PEER, udp(ALIAS, OUTSIDE_PORT, ttl=63), None)]
+        with pytest.raises(PortGone):
+            bench.bursts.take(TAP0, 64, 0)
+
+
+def test_a_port_that_there_is_no_room_for_is_an_error_of_ours() -> None:
+    with ExitStack() as stack:
+        table = compiled_table()(64, 1)
+        bench = Bench(compiled_bursts()(table), table, stack, ())
+        for number in (1024, 65_535):
+            with pytest.raises(ValueError, match="no port"):
+                bench.bursts.attach(number, bench.ports[TAP0])
+            with pytest.raises(ValueError, match="no port"):
+                bench.bursts.take(number, 64, 0)
