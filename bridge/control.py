@@ -28,6 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bridge.affinity import roam
 from bridge.control_client import ControlError, Document
 from bridge.loop import Loop
 from bridge.privileges import die_with_parent
@@ -379,6 +380,7 @@ def _failure(code: int, message: str) -> bytes:
 
 def _work_in_child(work: Callable[[], Document], connection: socket.socket, unsent: bytes) -> NoReturn:
     """The child's whole life. It shares the connection's flags with the parent, so it stays non-blocking and polls."""
+    roam()
     status = 1
     try:
         die_with_parent()

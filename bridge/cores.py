@@ -18,6 +18,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from bridge.affinity import roam
 from tunnel.primitives import Cipher, TransportKey
 
 try:
@@ -75,7 +76,7 @@ class Cores:
         self._is_waiting = False
         assert not isinstance(self._cipher, Cipher), "the plain cipher has one thread"
         for number in range(1, self.threads):
-            helper = threading.Thread(target=self._cipher.help, name=f"seal {number}", daemon=True)
+            helper = threading.Thread(target=self._help, name=f"seal {number}", daemon=True)
             try:
                 helper.start()
             except RuntimeError as error:  # the kernel gives no more threads
@@ -83,6 +84,11 @@ class Cores:
                 self.threads = number
                 return
             self._helpers.append(helper)
+
+    def _help(self) -> None:
+        roam()
+        assert not isinstance(self._cipher, Cipher)
+        self._cipher.help()
 
     def close(self) -> None:
         """Let the helpers go; what is sealed or opened afterwards is the caller's work alone."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge import built, config, explain
+from bridge.affinity import Affinity, first_choice, roam
 from bridge.capture_stream import capture
 from bridge.config import Config, ConfigError
 from bridge.control import Client, ControlServer, Handler
@@ -266,6 +267,8 @@ class Daemon:
             self._up.go(self._ready)
         else:
             self._ready()
+        if self._workers is None:
+            Affinity(self.loop, first_choice(has_lan=self.gateway.config.tap0 is not None)).hold()
         self.loop.run()
         return self._exit_code
 
@@ -447,6 +450,7 @@ class _Reload:
         self._thread.start()
 
     def _work(self) -> None:
+        roam()
         try:
             self._read = read_setup(self._path)
         except Exception as error:  # noqa: BLE001 - handed to the loop, which tells an operator's mistake from our bug

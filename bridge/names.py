@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from bridge.affinity import roam
 from bridge.loop import Loop
 from bridge.peers import address_of
 
@@ -37,6 +38,7 @@ class Resolver:
             threading.Thread(target=partial(self._look_up, host), name=f"name {host}", daemon=True).start()
 
     def _look_up(self, host: str) -> None:
+        roam()
         try:
             found = [entry[4] for entry in socket.getaddrinfo(host, None, self._family, socket.SOCK_DGRAM)]
         except (OSError, UnicodeError):
