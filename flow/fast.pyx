@@ -8,6 +8,8 @@ Entries lie in one array in the order in which they were made, a line of the cac
 never touched. The index beside them is twice as long: open addressing, linear probing, a word holds the number of an
 entry and eleven bits of its hash. What is taken out leaves no tombstone, its followers move up.
 
+The file is long because all of it works on the same entries: apart, they would have to be shown to another module.
+
 Several threads may use one table after `share`: from then on whoever looks at entries holds its mutex, for one packet.
 """
 

@@ -14,6 +14,8 @@ them; here is no timer and no decision. What cannot be done by them comes back i
 - What the flow table does not know, control messages, marks of congestion that are to be passed on: `opened`. The ear
   is shut then, where order matters, until the end of the call: what follows takes the same way behind it.
 
+The file is long because a packet that comes may leave again at once: both directions share ears, arena and cipher.
+
 The counter to send and the replay window lie in the session's own memory (`tunnel.session`), and so does the end of its
 keys, which is looked at before every use of them: keys that Python has wiped are not used, whatever stands here.
 """
