@@ -1,4 +1,7 @@
-"""Lanes against the tunnel's own way: for the same datagrams the same packets, drops, windows and timers."""
+"""Lanes against the tunnel's own way: for the same datagrams the same packets, drops, windows and timers.
+
+The file is long because every case plays on the same pair of ends, which is half of it.
+"""
 
 from __future__ import annotations
 
