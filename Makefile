@@ -7,14 +7,14 @@ PEERS ?=
 ROUNDS ?= 3
 SECONDS ?= 2
 
-.PHONY: install check test demo bench fuzz conformance wheel clean
+.PHONY: install check test demo bench fuzz conformance audit wheel clean
 
 install: $(VENV)/.installed
 
 # What is compiled, in every package and in packages of packages.
 SOURCES := $(foreach ending,pyx pxd,$(wildcard */*.$(ending) */*/*.$(ending)))
 
-$(VENV)/.installed: pyproject.toml setup.py $(SOURCES) scripts/install
+$(VENV)/.installed: pyproject.toml setup.py $(SOURCES) scripts/install $(wildcard requirements/*.txt)
 	scripts/install $(VENV)
 
 check: install
@@ -37,6 +37,9 @@ fuzz: install
 
 conformance: install
 	$(BIN)/python -m bench.conformance
+
+audit: install
+	scripts/audit $(VENV)
 
 wheel:
 	scripts/wheel dist
