@@ -25,6 +25,8 @@ from tests.conftest import ROOT
 from wire import pcap
 
 BUILD_S = 110
+QUICK = {"CFLAGS": "-O0"}
+"""Where all is compiled, a quarter of the time: what is tested is that it builds and serves, not how fast."""
 NOT_COPIED = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "*.c", "__pycache__", "tests", "docs")
 OURS = ("tapbridge", "__editable__", "pytricia")
 SAID = "tapbridge: nothing is compiled"
@@ -90,7 +92,9 @@ class Fresh:
             if not entry.name.startswith(OURS) or (with_pytricia and entry.name.startswith("pytricia")):
                 (self.packages / entry.name).symlink_to(entry)
 
-    def run(self, *words: str | Path, cwd: Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str | Path, cwd: Path, code: int = 0, timeout_s: int = BUILD_S, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """A program of the environment; standard error goes into its output."""
         done = subprocess.run(
             [self.programs / words[0], *words[1:]],
@@ -99,7 +103,7 @@ class Fresh:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=BUILD_S,
+            timeout=timeout_s,
             check=False,
         )
         assert done.returncode == code, done.stdout
@@ -159,7 +163,7 @@ def test_with_a_compiler_everything_is_compiled_and_pytricia_is_asked_for(tree: 
     for name, text in AMONG_THEMSELVES.items():
         (tree / name).write_text("# cython: language_level=3\n" + text)
     fresh = Fresh(tmp_path / "fresh", with_pytricia=True)
-    assert SAID not in fresh.install(tree)
+    assert SAID not in fresh.install(tree, **QUICK)
     code = """
 from bridge import built, cores
 from bridge.ports.third import eight
@@ -205,7 +209,7 @@ def test_a_compiler_that_fails_or_is_not_wanted_is_none(tree: Path, environment:
 
 def test_a_wheel_for_other_machines_asks_for_nothing_that_must_be_compiled_there(tree: Path) -> None:
     needs_a_compiler()
-    wheel = wheel_of(tree, PORTABLE_WHEEL="1")
+    wheel = wheel_of(tree, PORTABLE_WHEEL="1", **QUICK)
     assert compiled_in(wheel) == {name.replace(".", "/") for name in built.MODULES}
     assert not asks_for_pytricia(wheel)
 

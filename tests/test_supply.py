@@ -121,7 +121,7 @@ def test_a_file_that_was_changed_after_its_installation_is_seen(
     monkeypatch.setattr(audit.metadata, "distributions", lambda: found)
     assert list(audit.file_faults()) == ["thing: gone.py is gone"]
     (tmp_path / "thing.py").write_text("x")
-    assert list(audit.file_faults())[0] == "thing: thing.py was changed after it was installed"
+    assert next(audit.file_faults()) == "thing: thing.py was changed after it was installed"
     assert list(audit.licence_faults()) == ["thing: SSPL-1.0 is not among the licences that were looked at"]
     assert list(audit.version_faults()) == ["thing is installed and in no lock"]
 
