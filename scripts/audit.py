@@ -169,7 +169,7 @@ def file_faults() -> Iterator[str]:
 def licences(distribution: metadata.Distribution) -> list[str]:
     """The licences that a package names: SPDX's expression, else its classifiers, else what was read in its files."""
     told = distribution.metadata
-    if told["License-Expression"]:
+    if "License-Expression" in told:
         return [part for part in re.split(r"\s+(?:OR|AND)\s+|[()]", told["License-Expression"]) if part]
     lines = told.get_all("Classifier", [])
     classifiers = [line.rpartition(" :: ")[2] for line in lines if line.startswith("License ::")]
