@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import conftest
+
 HERE = Path(__file__).resolve().parent.parent
 PACKAGES = tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
 ROOMS = {name: HERE.joinpath(*name.split(".")) for name in PACKAGES}
@@ -26,3 +28,7 @@ def test_a_readme_names_each_file_of_its_room_and_none_that_is_gone(room: str) -
         assert files_of(ROOMS[room]) - {"__init__.py"} - named == set(), "not named"
     there = files_of(HERE / "tests").union(*map(files_of, ROOMS.values()), *map(files_of, HERE.glob("tests/*")))
     assert named - there == set(), "gone"
+
+
+def test_files_that_are_dealt_out_to_workers_first_are_there() -> None:
+    assert [name for name in (conftest.PATIENT, *conftest.LONG) if not (HERE / name).is_file()] == []
