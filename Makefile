@@ -28,7 +28,7 @@ check: install
 WORKERS ?= $(if $(filter 0,$(shell id -u)),2,0)
 
 test: install
-	$(BIN)/pytest $(if $(filter-out 0,$(WORKERS)),--numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder)
+	$(BIN)/pytest $(if $(filter-out 0,$(WORKERS)),--numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder)
 
 demo: install
 	$(BIN)/bridgectl demo --peer $(PEER)
