@@ -33,7 +33,7 @@ BUILT_HERE = {OURS, "pytricia"}
 """What may have been compiled on this machine: everything else comes as a wheel."""
 
 LOCKS = {"packages": ("run", "dev", "build"), "pytricia": ("compiled",), "tools": ("tools",)}
-"""Lock file -> the groups of direct dependencies that it holds."""
+"""Lock file -> the groups of direct dependencies that it holds. `dev` are all extras but pytricia."""
 
 # What the metadata of packages say, in SPDX's words or in those of the older classifiers. All of them may be installed
 # beside our MIT. The GPL is scapy's, which only tests import, and one of two that pyroute2 lets us choose from.
@@ -67,7 +67,7 @@ def direct() -> dict[str, list[Requirement]]:
     groups = {
         "run": run,
         "compiled": extras["pytricia"],
-        "dev": extras["dev"],
+        "dev": [line for name, lines in extras.items() if name != "pytricia" for line in lines],
         "build": project["build-system"]["requires"],
         "tools": project["dependency-groups"]["tools"],
     }
