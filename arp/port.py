@@ -14,6 +14,7 @@ from arp.announcer import Announcer
 from arp.effects import ArpEffect, Entry, Transmit
 from arp.resolver import Resolver
 from arp.responder import Responder
+from arp.table import REACHABLE_NS
 from arp.waiting import WaitingLimits
 from wire.units import earliest
 
@@ -24,7 +25,8 @@ class ArpPort:
     """Resolver, responder and announcer of one port.
 
     `address`: our own; `prefix_length`: 8 to 32; `mac`: ours, six bytes; `static`: the operator's entries
-    (`ValueError` where one is impossible); `rng`: for the pauses of RFC 5227. `now` is in ns and never runs backwards.
+    (`ValueError` where one is impossible); `rng`: for the pauses of RFC 5227; `reachable_ns`: how long an answer is
+    believed. `now` is in ns and never runs backwards.
 
     `lookup(address, now)` is the hot path: the MAC address of a next hop, and the note that it is in use; None: `hold`
     the frame. It is the resolver's own function. `slots`: of the table, one for each address of the subnet.
@@ -41,11 +43,12 @@ class ArpPort:
         rng: random.Random,
         *,
         limits: WaitingLimits = _DEFAULT_LIMITS,
+        reachable_ns: int = REACHABLE_NS,
     ) -> None:
         self.address = address
         self.prefix_length = prefix_length
         self.mac = mac
-        self._resolver = Resolver(address, prefix_length, mac, limits)
+        self._resolver = Resolver(address, prefix_length, mac, limits, reachable_ns)
         self._announcer = Announcer(address, mac, rng)
         self._responder = Responder(self._resolver, self._announcer)
         self.lookup = self._resolver.lookup

@@ -18,7 +18,7 @@ from typing import Final
 
 from arp import packet
 from arp.effects import ArpEffect, Changed, Entry, GaveUp, Release, Transmit
-from arp.table import HAS_MAC, ArpTable, State
+from arp.table import HAS_MAC, REACHABLE_NS, ArpTable, State
 from arp.waiting import WaitingFrames, WaitingLimits
 from wire.drop import Drop
 from wire.ethernet import BROADCAST, NO_MAC, is_group
@@ -42,10 +42,12 @@ class Resolver:
 
     __slots__ = ("_first", "_last", "_network", "_statics", "_table", "_waiting", "address", "mac")
 
-    def __init__(self, address: int, prefix_length: int, mac: bytes, limits: WaitingLimits) -> None:
+    def __init__(
+        self, address: int, prefix_length: int, mac: bytes, limits: WaitingLimits, reachable_ns: int = REACHABLE_NS
+    ) -> None:
         self.address = address
         self.mac = mac
-        self._table = ArpTable(prefix_length)
+        self._table = ArpTable(prefix_length, reachable_ns)
         self._waiting = WaitingFrames(limits)
         self._statics: set[int] = set()
         self._network = address & prefix_mask(prefix_length)

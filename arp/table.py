@@ -11,7 +11,8 @@ written; an all-zero slot is free. Nothing is allocated later, whatever is scann
 Timers need no heap: everybody in a state waits equally long (`LIFETIME_NS`), so the slots of a state form a queue in
 order of time, threaded through the slots themselves. The earliest timer is at the head of one of six queues.
 
-RFC 1122 2.3.2.1 (timing out entries, one request a second): `LIFETIME_NS`, `ArpTable.may_ask`.
+RFC 1122 2.3.2.1 (timing out entries, configurably; one request a second): `LIFETIME_NS`, `reachable_ns`,
+`ArpTable.may_ask`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class State(IntEnum):
 
     FREE = 0  # no entry
     INCOMPLETE = 1  # asked for by broadcast, MAC address unknown
-    REACHABLE = 2  # answered us less than `REACHABLE_NS` ago
+    REACHABLE = 2  # answered us less than the table's `reachable_ns` ago
     STALE = 3  # a MAC address that may be out of date; nobody has used it since
     DELAY = 4  # the same, in use: asked about soon
     PROBE = 5  # the same, being asked about by unicast
@@ -70,16 +71,29 @@ _REACHABLE, _STALE = int(State.REACHABLE), int(State.STALE)  # compared on the h
 class ArpTable:
     """`2 ** (32 - prefix_length)` slots; an index is the distance from the network address.
 
-    `slots`, `size_bytes`: what was allocated. `used`: slots that are not FREE. A fork gets a table of its own (the
-    mapping is private), and so does `copy.deepcopy`.
+    `reachable_ns`: how long an answer is believed without another. `slots`, `size_bytes`: what was allocated. `used`:
+    slots that are not FREE. A fork gets a table of its own (the mapping is private), and so does `copy.deepcopy`.
     """
 
-    __slots__ = ("_due", "_heads", "_is_due_known", "_tails", "_words", "prefix_length", "slots", "used")
+    __slots__ = (
+        "_due",
+        "_heads",
+        "_is_due_known",
+        "_lifetimes_ns",
+        "_tails",
+        "_words",
+        "prefix_length",
+        "reachable_ns",
+        "slots",
+        "used",
+    )
 
-    def __init__(self, prefix_length: int) -> None:
+    def __init__(self, prefix_length: int, reachable_ns: int = REACHABLE_NS) -> None:
         if not 8 <= prefix_length <= 32:
             raise ValueError(f"an ARP table for a /{prefix_length}: the prefix length must be 8 to 32")
         self.prefix_length = prefix_length
+        self.reachable_ns = reachable_ns
+        self._lifetimes_ns = {**LIFETIME_NS, State.REACHABLE: reachable_ns + STALE_NS}
         self.slots = 1 << (32 - prefix_length)
         self.used = 0
         memory = mmap.mmap(-1, self.slots * SLOT_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -90,7 +104,7 @@ class ArpTable:
         self._is_due_known = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ArpTable:
-        twin = ArpTable(self.prefix_length)
+        twin = ArpTable(self.prefix_length, self.reachable_ns)
         twin._words[:] = self._words
         twin._heads[:] = self._heads
         twin._tails[:] = self._tails
@@ -114,13 +128,13 @@ class ArpTable:
         if not mac:
             return None, False
         state = word >> _STATE_SHIFT & 15
-        stale = state == _STALE or (state == _REACHABLE and now >= self._words[index * 4 + _SINCE] + REACHABLE_NS)
+        stale = state == _STALE or (state == _REACHABLE and now >= self._words[index * 4 + _SINCE] + self.reachable_ns)
         return mac.to_bytes(6, "big"), stale
 
     def state(self, index: int, now: int) -> State:
-        """The state at `now`: a REACHABLE slot is STALE `REACHABLE_NS` after its confirmation, without a timer."""
+        """The state at `now`: a REACHABLE slot is STALE `reachable_ns` after its confirmation, without a timer."""
         state = _STATES[self._words[index * 4] >> _STATE_SHIFT & 15]
-        if state is State.REACHABLE and now >= self._words[index * 4 + _SINCE] + REACHABLE_NS:
+        if state is State.REACHABLE and now >= self._words[index * 4 + _SINCE] + self.reachable_ns:
             return State.STALE
         return state
 
@@ -201,7 +215,7 @@ class ArpTable:
         if self._is_due_known:
             return self._due
         first: tuple[int, int] | None = None
-        for state, lifetime_ns in LIFETIME_NS.items():
+        for state, lifetime_ns in self._lifetimes_ns.items():
             head = self._heads[state]
             if head:
                 due = self._words[(head - 1) * 4 + _SINCE] + lifetime_ns

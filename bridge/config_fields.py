@@ -202,5 +202,6 @@ PathAsWritten = Annotated[Path, BeforeValidator(_path)]
 """Beside the configuration file, spelled as the user spelled both: it is shown in messages and sources."""
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute_path)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
+ArpTimeout = Annotated[int, Field(ge=1, le=86_400)]
 TapMtu = Annotated[int, Field(ge=MINIMUM_MTU, le=MAXIMUM_TAP_MTU)]
 TunMtu = Annotated[int, Field(ge=MINIMUM_MTU, le=MAXIMUM_TUN_MTU)]

@@ -18,6 +18,7 @@ from bridge.config_fields import (
     AbsolutePath,
     Address,
     AddressNumber,
+    ArpTimeout,
     InsideValue,
     InterfaceAddress,
     InterfaceName,
@@ -68,6 +69,7 @@ class Tap0(Table):
     bridge: InterfaceName | None = None
     netns: Namespace | None = None
     interface: InterfaceName = "tap0"
+    arp_timeout: ArpTimeout = 30
     arp: dict[AddressNumber, Mac] = Field(default_factory=dict)
 
 
@@ -82,6 +84,7 @@ class Tap1(Table):
     bridge: InterfaceName | None = None
     netns: Namespace | None = None
     interface: InterfaceName = Field(default_factory=lambda data: "tun1" if data.get("kind") == "tun" else "tap1")
+    arp_timeout: ArpTimeout = 30
     arp: dict[AddressNumber, Mac] = Field(default_factory=dict)
 
 

@@ -50,8 +50,8 @@ def plans_from(config: Config) -> list[DevicePlan]:
 
 
 _FIXED = {
-    "tap0": ("address", "mac", "mtu", "bridge", "netns", "interface"),
-    "tap1": ("kind", "address", "gateway", "mac", "mtu", "bridge", "netns", "interface"),
+    "tap0": ("address", "mac", "mtu", "bridge", "netns", "interface", "arp_timeout"),
+    "tap1": ("kind", "address", "gateway", "mac", "mtu", "bridge", "netns", "interface", "arp_timeout"),
     "tun0": ("address", "default_route", "netns", "interface"),
     "vpn": ("address", "mtu", "interface", "netns"),
     "tunnel": ("private_key_file", "listen_port", "state_file", "threads"),

@@ -10,7 +10,7 @@ from arp.port import ArpPort
 from bridge.config import Config
 from bridge.config_model import Tap0, Tap1
 from bridge.routing import subnet_edges
-from wire.units import prefix_mask
+from wire.units import prefix_mask, seconds_ns
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +63,7 @@ def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:
         )
         if isinstance(port, Tap0) or port.kind == "tap":
             interface.mac = port.mac
-            interface.arp = ArpPort(address, length, port.mac, port.arp, rng)
+            interface.arp = ArpPort(address, length, port.mac, port.arp, rng, reachable_ns=seconds_ns(port.arp_timeout))
         if isinstance(port, Tap1):
             interface.egress = Egress.TAP1
             interface.gateway = int(port.gateway) if port.gateway is not None else 0

@@ -142,6 +142,7 @@ def test_the_base_of_these_tests_is_accepted_without_a_warning() -> None:
         (changed("[tap1]", 'mac = "02:00:00:00:00:+1"\n[tap1]'), 3, "is no MAC address"),
         (changed("[tap1]", "mtu = 67\n[tap1]"), 3, "tap0.mtu: 67 is too small, give at least 68"),
         (changed("[tap1]", "mtu = 65522\n[tap1]"), 3, "tap0.mtu: 65522 is too large, give at most 65521"),
+        (changed("[tap1]", "arp_timeout = 0\n[tap1]"), 3, "tap0.arp_timeout: 0 is too small, give at least 1"),
         (BASE + "mtu = 65536\n", 11, "vpn.mtu: 65536 is too large, give at most 65535"),
         (changed("[tap1]", 'interface = "sixteen-bytes-xx"\n[tap1]'), 3, "it has 1 to 15 bytes"),
         (changed("[tap1]", 'interface = "a/b"\n[tap1]'), 3, "is no interface name"),

@@ -23,6 +23,7 @@ mtu     = 9000
 bridge  = "br0"
 netns   = "lan"
 interface = "lan0"
+arp_timeout = 300
 [tap0.arp]
 "192.168.200.9" = "02:aa:00:00:00:09"
 
@@ -31,6 +32,7 @@ kind    = "tap"
 address = "192.168.1.2/24"
 gateway = "192.168.1.1"
 bridge  = "br1"
+arp_timeout = 1
 [tap1.arp]
 "192.168.1.1" = "02-BB-00-00-00-01"
 
@@ -123,6 +125,7 @@ def test_every_key_is_read(everything: Config, tmp_path: Path) -> None:
     assert tap0
     assert (tap0.address, tap0.mac, tap0.mtu) == (IPv4Interface("192.168.200.2/24"), b"\x02\0\0\0\xc8\x02", 9000)
     assert (tap0.bridge, tap0.netns, tap0.interface) == ("br0", "lan", "lan0")
+    assert (tap0.arp_timeout, everything.tap1.arp_timeout if everything.tap1 else 0) == (300, 1)
     assert tap0.arp == {address_int("192.168.200.9"): b"\x02\xaa\0\0\0\x09"}
     assert tap1
     assert (tap1.kind, tap1.gateway, tap1.interface) == ("tap", IPv4Address("192.168.1.1"), "tap1")
@@ -173,6 +176,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "bridge": None,
         "netns": None,
         "interface": "tap0",
+        "arp_timeout": 30,
         "arp": {},
     }
     assert (config.tap1, config.tun0, config.vpn, config.tunnel, config.peer) == (None, None, None, None, {})
@@ -239,7 +243,7 @@ def test_sources_are_file_and_line(everything: Config, tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
     assert everything.path == path
     assert everything.source("tap0", "address") == f"{path}:3"
-    assert everything.source("alias", "forward", 1, "inside") == f"{path}:71"
+    assert everything.source("alias", "forward", 1, "inside") == f"{path}:73"
     assert everything.line("tap0", "mtu") == 5
     assert everything.line("tun0", "interface") == everything.line("tun0")
 

@@ -37,6 +37,8 @@ def make(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeScenari
     yield build
     if not made:
         return
+    moved = {port for scenario in made for _, port, _ in (*scenario.taken, *scenario.given)}
+    request.node.user_properties.append(("egresses", "".join(sorted(moved & {"O", "V"}))))
     transcript = "\n".join(line for scenario in made for line in (*scenario.transcript, "")) + "\n"
     _compare(request, transcript)
     for scenario in made:

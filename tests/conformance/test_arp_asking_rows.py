@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+import pytest
+
 from tests.conformance.arp_frames import (
     BROADCAST,
     ISP,
@@ -77,6 +79,24 @@ def test_a16_a17_a_silent_neighbour_is_polled_by_unicast_and_given_up(make: Make
     assert s.advance(0.001) == [], "nothing waits: nobody is told"
     assert states(s) == {C: (None, "failed")}
     assert mac_of(s, C) is None
+
+
+@pytest.mark.parametrize("port", ["L", "O"])
+def test_a16_how_long_an_answer_is_believed_is_the_configurations(make: MakeScenario, port: str) -> None:
+    table, address, mac = {"L": ("tap0", C, MAC_C), "O": ("tap1", "192.168.1.77", MAC_D)}[port]
+    timeout = (f"[{table}]\n", f"[{table}]\narp_timeout = 300\n")
+    s = make("O", replace=(timeout, *NO_STATIC))
+    ours, our_mac = (ADDRESS_L, MAC_L) if port == "L" else (ADDRESS_O, MAC_O)
+    assert requests(s.inject("U", datagram(address))) == [(address, BROADCAST)]
+    assert len(packets(s.inject(port, answer(mac, address, ours=ours, mac=our_mac)))) == 1
+    s.advance(299.999)
+    assert states(s, table) == {address: (mac, "reachable")}
+    s.advance(0.001)
+    assert states(s, table) == {address: (mac, "stale")}
+    s.advance(59.999)
+    assert states(s, table) == {address: (mac, "stale")}
+    s.advance(0.001)
+    assert states(s, table) == {}, "unused, after the usual minute"
 
 
 def test_a17_an_answer_to_a_poll_makes_it_reachable_again(make: MakeScenario) -> None:

@@ -25,91 +25,12 @@ from tests.conformance.harness import (
     E,
     Out,
     Raw,
-    Scenario,
-    scapy_sum,
 )
+from tests.conformance.pieces import DATA, LAYERS, check_whole, crowd, cut, one, payload_of, reply_to
 from wire.drop import Drop
 
 LINK_A = bytes.fromhex((MAC_L + MAC_A).replace(":", "")) + b"\x08\x00"
 PATIENCE_S = 15
-
-
-def one(outs: list[Out]) -> Out:
-    assert len(outs) == 1
-    return outs[0]
-
-
-def payload_of(out: Out) -> bytes:
-    """What stands behind the IP header."""
-    raw = out.frame[14:] if out.is_ethernet else out.frame
-    return raw[(raw[0] & 15) * 4 :]
-
-
-def whole_of(packet: ScapyPacket) -> bytes:
-    """The payload of a packet, its checksums made by scapy."""
-    return bytes(packet)[20:]
-
-
-def cut(packet: ScapyPacket, *edges: int) -> list[IP]:
-    """A packet's fragments, cut at these offsets of its payload."""
-    payload = whole_of(packet)
-    found = []
-    for start, end in itertools.pairwise((0, *edges, len(payload))):
-        fields = {"src": packet.src, "dst": packet.dst, "proto": packet.proto, "id": packet.id, "ttl": packet.ttl}
-        flags = "MF" if end < len(payload) else 0
-        found.append(IP(**fields, flags=flags, frag=start // 8) / Raw(payload[start:end]))
-    return found
-
-
-def joined(outs: list[Out]) -> bytes:
-    """The payload that a receiver puts together, which holds no gap and no overlap."""
-    parts = sorted((out.ip.frag * 8, payload_of(out), bool(out.ip.flags.MF)) for out in outs)
-    assert [more for _, _, more in parts] == [True] * (len(parts) - 1) + [False]
-    at = 0
-    for offset, part, _ in parts:
-        assert offset == at
-        at += len(part)
-    return b"".join(part for _, part, _ in parts)
-
-
-def check_whole(outs: list[Out]) -> bytes:
-    """The datagram that the receiver puts together is one, with a right checksum; its payload."""
-    assert len({(out.port, out.ip.src, out.ip.dst, out.ip.id, out.ip.proto) for out in outs}) == 1
-    payload = joined(outs)
-    first = outs[0].ip
-    pseudo = b""
-    if first.proto != 1:
-        pseudo = bytes(first)[12:20] + bytes((0, first.proto)) + struct.pack("!H", len(payload))
-    assert scapy_sum(pseudo + payload) == 0
-    return payload
-
-
-DATA = bytes(n * 7 & 255 for n in range(992))
-LAYERS = {
-    "udp": UDP(sport=5000, dport=7000),
-    "tcp": TCP(sport=5000, dport=7000, flags="PA", seq=1, ack=2),
-    "echo": ICMP(id=5000, seq=9),
-}
-
-
-def crowd(s: Scenario, layer: ScapyPacket) -> None:
-    """B takes the port (or identifier) that A would keep."""
-    opening = layer.copy()
-    if isinstance(layer, TCP):
-        opening.flags = "S"
-    one(s.inside(IP(src=B, dst=E) / opening))
-
-
-def reply_to(outs: list[Out], layer: ScapyPacket, x: str, **fields: object) -> ScapyPacket:
-    """The remote's answer, as large as the question."""
-    answer = layer.copy()
-    name = int.from_bytes(payload_of(outs[0])[4:6] if isinstance(layer, ICMP) else payload_of(outs[0])[:2], "big")
-    assert name != 5000
-    if isinstance(layer, ICMP):
-        answer.type, answer.id = 0, name
-    else:
-        answer.sport, answer.dport = 7000, name
-    return IP(src=E, dst=x, id=99, **fields) / answer / DATA[::-1]
 
 
 # In order, and in any other
@@ -385,15 +306,15 @@ def test_f4_a_ping_to_us_without_its_end_is_answered_with_11_1(make: MakeScenari
     assert s.advance(2 * PATIENCE_S) == []
 
 
-def test_f5_a_flood_of_orphans_hurts_only_fragments_that_wait(make: MakeScenario) -> None:
+def test_f5_a_flood_of_orphans_hurts_only_fragments_that_wait(make: MakeScenario, egress: str) -> None:
     """F5, U14: 100,000 later fragments of many sources: memory is bounded; what is whole, in order, or out of order by
     a little passes all the time."""
-    s = make("O")
+    s = make(egress)
     s.replayable = False
     s.checksums_matter = False
     name = one(s.inside(IP(src=A, dst=E) / UDP(sport=5000, dport=7000))).ip[UDP].sport
     flood = bytearray(bytes(IP(src="8.1.0.1", dst=s.X, proto=17, flags="MF", frag=50) / Raw(bytes(64))))
-    link = bytes.fromhex("02000000010202aa000000010800")
+    port, link = ("tap1", bytes.fromhex("02000000010202aa000000010800")) if egress == "O" else ("vpn", b"")
     store = s.gateway.fragments
     rng = random.Random(5)
     now = s.now
@@ -403,7 +324,7 @@ def test_f5_a_flood_of_orphans_hurts_only_fragments_that_wait(make: MakeScenario
         flood[10:12] = b"\0\0"
         total = sum(struct.unpack("!10H", flood[:20]))
         flood[10:12] = (0xFFFF - (total % 0xFFFF or 0xFFFF)).to_bytes(2, "big")
-        s.gateway.receive("tap1", link + bytes(flood), now)
+        s.gateway.receive(port, link + bytes(flood), now)
         if number % 20_000 == 19_999:
             assert store.waiting <= 1024
             assert store.waiting_bytes <= 4 << 20
@@ -471,6 +392,23 @@ def test_f6_protocols_and_destinations_are_part_of_the_key(make: MakeScenario, e
     assert s.gateway.fragments.waiting == 4
 
 
+def test_f6_the_port_is_part_of_the_key(make: MakeScenario, egress: str) -> None:
+    """F6: what follows a first fragment by another port follows nothing: it waits in vain, or is refused there."""
+    s = make(egress)
+    other = "V" if egress == "O" else "O"
+    one(s.inside(IP(src=A, dst=E) / UDP(sport=5000, dport=7000)))
+    first, middle, last = cut(IP(src=E, dst=s.X, id=77) / UDP(sport=7000, dport=5000) / DATA, 248, 496)
+    outs = s.outside(first)
+    assert s.inject(other, middle) == []
+    outs += s.outside(middle) + s.outside(last)
+    assert check_whole(outs)[8:] == DATA
+    same = cut(IP(src=E, dst=HOST, id=78) / UDP(sport=7000, dport=5000) / DATA, 496)
+    assert len(s.inject("V", same[0])) == 1
+    assert s.inject("O", same[1]) == []
+    assert s.dropped == Drop.ROUTE_NOT_FROM_OUTSIDE
+    assert len(s.inject("V", same[1])) == 1
+
+
 def test_f7_fragments_that_cannot_be_are_dropped(make: MakeScenario, egress: str) -> None:
     """F7: a length that is no multiple of eight with MF set; an end beyond 65,535; nothing in it."""
     s = make(egress)
@@ -491,110 +429,3 @@ def test_f7_fragments_that_cannot_be_are_dropped(make: MakeScenario, egress: str
                 assert s.inject(port, packet / Raw(b"\x08" + bytes(size - 1) if size else b"")) == []
                 assert s.dropped == Drop.FRAGMENT_BAD
     assert s.gateway.fragments.waiting == s.gateway.fragments.decided == 0
-
-
-# Large ones
-
-
-@pytest.mark.parametrize("size", [1, 1473, 1480, 8192, 65_507])
-@pytest.mark.parametrize("step", [1, -1], ids=["in order", "reversed"])
-def test_f8_a_big_ping_passes_both_ways(make: MakeScenario, egress: str, size: int, step: int) -> None:
-    """F8: up to a datagram of 65,535 bytes (65,515 behind the header), cut as senders cut it."""
-    s = make(egress)
-    one(s.inside(IP(src=B, dst=E) / ICMP(id=5000)))
-    data = bytes(n * 11 & 255 for n in range(size))
-    width = 1480 if egress == "O" else 1400
-    edges = range(width, size + 8, width)
-    asked = cut(IP(src=A, dst=E, id=77) / ICMP(id=5000, seq=1) / data, *edges)
-    outs = [out for part in asked[::step] for out in s.inside(part)]
-    assert len(outs) == len(asked)
-    payload = check_whole(outs) if len(outs) > 1 else payload_of(outs[0])
-    assert payload[8:] == data
-    name = int.from_bytes(payload[4:6], "big")
-    answered = cut(IP(src=E, dst=s.X, id=78) / ICMP(type=0, id=name, seq=1) / data, *edges)
-    backs = [out for part in answered[::step] for out in s.outside(part)]
-    payload = check_whole(backs) if len(backs) > 1 else payload_of(backs[0])
-    assert {out.ip.dst for out in backs} == {A}
-    assert payload[4:6] == (5000).to_bytes(2, "big")
-    assert payload[8:] == data
-
-
-@pytest.mark.parametrize("size", [1473, 9000, 65_507])
-@pytest.mark.parametrize("step", [1, -1], ids=["in order", "reversed"])
-def test_f8_a_big_ping_to_us_is_put_together_and_answered_in_fragments(
-    make: MakeScenario, egress: str, size: int, step: int
-) -> None:
-    """F8, G17: identifier, sequence number and data identical, fragments that fit the port."""
-    s = make(egress)
-    data = bytes(n * 11 & 255 for n in range(size))
-    asks = cut(IP(src=A, dst=ADDRESS_L, id=77) / ICMP(id=5000, seq=1) / data, *range(1480, size + 8, 1480))
-    outs = [out for part in asks[::step] for out in s.inside(part)]
-    assert all(len(out.ip) <= 1500 for out in outs)
-    assert {(out.port, out.ip.src, out.ip.dst) for out in outs} == {("L", ADDRESS_L, A)}
-    payload = check_whole(outs)
-    assert payload[:2] == b"\0\0"
-    assert payload[4:8] == struct.pack("!HH", 5000, 1)
-    assert payload[8:] == data
-    assert len(s.gateway.reassembly) == s.gateway.fragments.waiting == s.gateway.fragments.decided == 0
-
-
-def test_f8_a_big_ping_with_a_bad_checksum_is_not_answered(make: MakeScenario, egress: str) -> None:
-    s = make(egress)
-    asks = cut(IP(src=A, dst=ADDRESS_L, id=77) / ICMP(id=5000, seq=1, chksum=0x1234) / DATA, 496)
-    assert s.inside(asks[0]) == s.inside(asks[1]) == []
-    assert s.dropped == Drop.ICMP_CHECKSUM
-
-
-@pytest.mark.parametrize("way", ["outside", "inside"])
-@pytest.mark.parametrize("step", [1, -1], ids=["in order", "reversed"])
-def test_f8_an_icmp_error_in_fragments_is_translated(make: MakeScenario, egress: str, way: str, step: int) -> None:
-    """F8: its checksum covers what no single fragment shows, and is right in the end."""
-    s = make(egress)
-    crowd(s, LAYERS["udp"])
-    sent = IP(bytes(IP(src=A, dst=E, id=77) / LAYERS["udp"] / DATA))
-    out = one(s.inside(sent))
-    name = out.ip[UDP].sport
-    if way == "outside":
-        told = IP(src="198.51.100.1", dst=s.X, id=5, proto=1) / Raw(bytes(ICMP(type=11) / Raw(bytes(out.ip))))
-        outs = [each for part in cut(told, 104, 520)[::step] for each in s.outside(part)]
-        wanted = bytes(sent)
-        assert {(each.port, each.ip.src, each.ip.dst) for each in outs} == {("L", "198.51.100.1", A)}
-    else:
-        answer = IP(bytes(IP(src=E, dst=s.X, id=88) / UDP(sport=7000, dport=name) / DATA))
-        back = one(s.outside(answer))
-        told = IP(src=A, dst=E, id=5, proto=1) / Raw(bytes(ICMP(type=3, code=3) / Raw(bytes(back.ip))))
-        outs = [each for part in cut(told, 104, 520)[::step] for each in s.inside(part)]
-        wanted = bytes(answer)
-        assert {(each.port, each.ip.src, each.ip.dst) for each in outs} == {(egress, s.X, E)}
-    quoted = bytearray(check_whole(outs)[8:])
-    assert scapy_sum(bytes(quoted[:20])) == 0
-    quoted[8], quoted[10:12] = 64, wanted[10:12]
-    assert bytes(quoted) == wanted
-
-
-def test_f8_an_unfragmented_reply_to_a_fragmented_request(make: MakeScenario, egress: str) -> None:
-    """F8: and the other way round, as DNS over UDP does."""
-    s = make(egress)
-    outs = [out for part in cut(IP(src=A, dst=E, id=7) / LAYERS["udp"] / DATA, 496) for out in s.inside(part)]
-    assert one(s.outside(IP(src=E, dst=s.X) / UDP(sport=7000, dport=5000) / b"short")).ip.dst == A
-    answer = cut(IP(src=E, dst=s.X, id=9) / UDP(sport=7000, dport=5000) / bytes(3000), 1400, 2800)
-    backs = [out for part in answer for out in s.outside(part)]
-    assert len(backs) == 3
-    assert len(outs) == 2
-    check_whole(backs)
-
-
-def test_f8_fragments_from_a_stranger_leave_nothing_behind(make: MakeScenario, egress: str) -> None:
-    """F8, F4: to our address, without a link: the first one finds none, the rest goes with it, in any order."""
-    s = make(egress)
-    for number, order in enumerate(itertools.permutations(range(3))):
-        parts = cut(IP(src=E, dst=s.X, id=number) / UDP(sport=7000, dport=5000) / DATA, 248, 496)
-        assert [out for index in order for out in s.outside(parts[index])] == []
-    assert s.count(Drop.ALIAS_NO_LINK) == 6
-    assert s.count(Drop.FRAGMENT_DATAGRAM_DROPPED) == 12
-    assert s.gateway.fragments.waiting == s.gateway.fragments.decided == 0
-    for destination in (A, ADDRESS_L, "192.168.192.3", "203.0.113.9"):
-        part = IP(src=E, dst=destination, proto=17, frag=50) / Raw(bytes(64))
-        assert s.outside(part) == []
-        assert s.dropped == Drop.ROUTE_NOT_FROM_OUTSIDE
-    assert s.gateway.fragments.waiting == 0

@@ -102,14 +102,15 @@ def test_g1_g2_a_header_that_cannot_be_is_dropped_in_silence(make: MakeScenario,
 def test_g1_the_checksum_is_checked_before_the_version_and_the_lengths(make: MakeScenario) -> None:
     s = make("O")
     good = bytes(udp())
-    for at, value in ((0, 0x55), (0, 0x44), (3, 19), (2, 0xFF)):
-        s.inject("L", FRAMES["L"][0] + changed(good, at, value))
-        assert s.dropped == Drop.IP_CHECKSUM
+    for port, (head, _, _) in FRAMES.items():
+        for at, value in ((0, 0x55), (0, 0x44), (3, 19), (2, 0xFF)):
+            s.inject(port, head + changed(good, at, value))
+            assert s.dropped == Drop.IP_CHECKSUM, port
 
 
-def test_g1_a_header_checksum_of_all_ones_sums_up_and_is_right(make: MakeScenario) -> None:
+def test_g1_a_header_checksum_of_all_ones_sums_up_and_is_right(make: MakeScenario, egress: str) -> None:
     """G1: RFC 1071: 0000 and FFFF are the same number; both sum to all ones."""
-    s = make("O")
+    s = make(egress)
     raw = bytes(udp())
     number = next(n for n in range(65536) if summed(raw[:4] + n.to_bytes(2, "big") + raw[6:])[10:12] == b"\0\0")
     raw = summed(raw[:4] + number.to_bytes(2, "big") + raw[6:])
@@ -298,7 +299,14 @@ def test_g24_multicast_is_swallowed(make: MakeScenario) -> None:
 @pytest.mark.parametrize("option", [IPOption_LSRR(routers=["8.8.8.8"]), IPOption_SSRR(routers=["8.8.8.8"])])
 def test_g25_a_source_route_is_dropped(make: MakeScenario, option: IPOption) -> None:
     s = make("O")
-    for port, source, destination in (("L", A, E), ("L", A, ADDRESS_L), ("U", HOST, E), ("O", E, ADDRESS_O)):
+    for port, source, destination in (
+        ("L", A, E),
+        ("L", A, ADDRESS_L),
+        ("U", HOST, E),
+        ("O", E, ADDRESS_O),
+        ("V", E, ADDRESS_V),
+        ("V", E, HOST),
+    ):
         for options in ([option], [IPOption_NOP(), option], [IPOption_Router_Alert(), option]):
             assert s.inject(port, IP(src=source, dst=destination, options=options) / ICMP(id=1)) == []
             assert s.dropped == Drop.IP_SOURCE_ROUTE

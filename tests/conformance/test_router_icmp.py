@@ -8,6 +8,7 @@ import pytest
 from scapy.layers.inet import IPOption_NOP, fragment
 from scapy.packet import Packet as ScapyPacket
 
+from tests.conformance.arp_frames import arp
 from tests.conformance.conftest import MakeScenario
 from tests.conformance.harness import (
     ADDRESS_L,
@@ -96,6 +97,20 @@ def never() -> dict[str, tuple[str, ScapyPacket]]:
         found[f"from {source} to a closed port"] = "L", to_us(udp(source, ADDRESS_L))
     for source in ("0.1.2.3", "127.0.0.1", "169.254.1.1", "240.0.0.1", "255.255.255.255"):
         found[f"from {source} on O"] = "O", Ether(src=MAC_A, dst=MAC_O) / udp(source, ADDRESS_O, ttl=1)
+        found[f"from {source} on V"] = "V", udp(source, ADDRESS_V, ttl=1)
+    for kind in (3, 4, 5, 11, 12):
+        message = IP(src=E, ttl=1) / ICMP(type=kind, code=0) / (IP(src=A, dst=E) / UDP(sport=1, dport=2))
+        for port, ours in (("O", ADDRESS_O), ("V", ADDRESS_V)):
+            message.dst = ours
+            frame = Ether(src=MAC_A, dst=MAC_O) / message.copy() if port == "O" else message.copy()
+            found[f"an ICMP {kind} message on {port}"] = port, frame
+    found["a later fragment on O"] = (
+        "O",
+        Ether(src=MAC_A, dst=MAC_O) / IP(src=E, dst=ADDRESS_O, ttl=1, frag=9) / bytes(8),
+    )
+    found["a later fragment on V"] = "V", IP(src=E, dst=ADDRESS_V, ttl=1, frag=9) / bytes(8)
+    for group in ("224.0.0.5", "255.255.255.255"):
+        found[f"to {group} on V"] = "V", udp(E, group, ttl=1)
     return found
 
 
@@ -109,10 +124,17 @@ def test_g4_no_error_is_ever_sent_about(make: MakeScenario, why: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [8, 0, 13, 14, 15, 16, 17, 18])
-def test_g5_an_error_about_a_query_is_allowed(make: MakeScenario, kind: int) -> None:
-    s = make("O")
+def test_g5_an_error_about_a_query_is_allowed(make: MakeScenario, egress: str, kind: int) -> None:
+    s = make(egress)
     packet = IP(src=A, dst=E, ttl=1) / ICMP(type=kind, id=7, seq=1, ts_ori=1, ts_rx=0, ts_tx=0) / Raw(bytes(12))
     assert error(s.inside(packet)) == ("L", ADDRESS_L, A, 11, 0)
+    if kind in (8, 13, 15, 17):
+        packet.ttl = 64
+        answer = one(s.inside(packet)).ip
+        answer[ICMP].type = 0 if kind == 8 else kind + 1
+        answer.src, answer.dst, answer.ttl = E, s.X, 1
+        del answer.chksum, answer[ICMP].chksum
+        assert error(s.outside(answer)) == (egress, s.X, E, 11, 0)
 
 
 # What an error says
@@ -123,6 +145,19 @@ def test_g6_an_error_quotes_what_fits_into_576_bytes(make: MakeScenario, payload
     s = make("O")
     packet = IP(src=A, dst=E, ttl=1) / UDP(sport=5000, dport=53) / random.Random(6).randbytes(payload)
     out = one(s.inside(packet))
+    assert out.ip.len == 28 + quoted
+    assert raw_ip(out)[28:] == bytes(packet)[:quoted]
+
+
+@pytest.mark.parametrize(("payload", "quoted"), [(0, 28), (1, 29), (519, 547), (520, 548), (521, 548), (1350, 548)])
+def test_g6_g8_an_error_to_the_world_quotes_as_much_of_what_the_world_knows(
+    make: MakeScenario, egress: str, payload: int, quoted: int
+) -> None:
+    s = make(egress)
+    sport = one(s.inside(udp())).ip.sport
+    packet = IP(src=E, dst=s.X, ttl=1) / UDP(sport=53, dport=sport) / random.Random(6).randbytes(payload)
+    out = one(s.outside(packet))
+    assert error([out]) == (egress, s.X, E, 11, 0)
     assert out.ip.len == 28 + quoted
     assert raw_ip(out)[28:] == bytes(packet)[:quoted]
 
@@ -181,6 +216,22 @@ def test_g11_ten_errors_a_second_for_one_destination_and_echo_without_limit(make
     assert s.count(Drop.IP_TTL) == 32, "each of them counted, with or without an error"
 
 
+def test_g11_the_world_hears_ten_errors_a_second_as_well_and_echo_without_limit(
+    make: MakeScenario, egress: str
+) -> None:
+    s = make(egress)
+    sport = one(s.inside(udp())).ip.sport
+    expired = IP(src=E, dst=s.X, ttl=1) / UDP(sport=53, dport=sport)
+    assert sum(len(s.outside(expired)) for _ in range(15)) == 10
+    assert sum(len(s.outside(IP(src=E, dst=s.X) / ICMP(id=n))) for n in range(50)) == 50
+    s.advance(1)
+    assert error(s.outside(expired)) == (egress, s.X, E, 11, 0)
+    silent = make(egress, toml="[icmp]\nerrors_per_second = 0\n")
+    sport = one(silent.inside(udp())).ip.sport
+    assert silent.outside(expired) == []
+    assert len(silent.outside(IP(src=E, dst=silent.X) / ICMP(id=1))) == 1
+
+
 def test_g11_the_limit_over_all_is_the_configurations(make: MakeScenario) -> None:
     s = make("O", toml="[icmp]\nerrors_per_second = 3\n")
     hosts = [A, A, B, B, A]
@@ -210,6 +261,23 @@ def test_g12_unreachable_says_why_with_the_codes_of_a_router(make: MakeScenario)
     assert error(hosts) == ("L", ADDRESS_L, A, 3, 1)
     assert s.inside(udp(destination="240.0.0.1")) == []
     assert s.inside(udp(destination="0.0.0.1")) == []
+
+
+def test_g12_the_same_codes_on_either_way_out(make: MakeScenario, egress: str) -> None:
+    """G12: 3/0 without a route, 3/13 without a link, 3/1 where a host inside is silent, nothing about martians; the
+    codes 9 and 10 never."""
+    s = make(egress, toml="[alias]\nmax_links = 1\n", replace=NO_STATIC[:1])
+    for host, mac in ((A, MAC_A), (B, "02:aa:00:00:00:0b")):
+        s.inject("L", arp(1, mac, host))
+    link = one(s.inside(udp()))
+    assert error(s.inside(udp(destination=NOWHERE))) == ("L", ADDRESS_L, A, 3, 0)
+    assert error(s.inside(udp(B))) == ("L", ADDRESS_L, B, 3, 13)
+    for destination in ("240.0.0.1", "0.0.0.1", "127.0.0.1"):
+        assert s.inside(udp(destination=destination)) == []
+    s.advance(70)  # A is forgotten, its link is not
+    back = IP(src=E, dst=s.X) / UDP(sport=53, dport=link.ip.sport)
+    s.outside(back)
+    assert error([out for out in s.advance(3) if out.arp is None]) == (egress, s.X, E, 3, 1)
 
 
 def test_g12_without_a_default_node_what_nothing_names_is_unreachable(make: MakeScenario) -> None:
@@ -290,6 +358,17 @@ def test_g14_a_malformed_option_is_pointed_at(make: MakeScenario, options: bytes
     out = one(s.inject("L", bytes(TO_US) + with_header_checksum(bytes(raw))))
     assert error([out]) == ("L", ADDRESS_L, A, 12, 0)
     assert bytes(out.ip[ICMP])[4] == pointer
+
+
+def test_g14_the_world_is_pointed_at_its_malformed_option_too(make: MakeScenario, egress: str) -> None:
+    s = make(egress)
+    sport = one(s.inside(udp())).ip.sport
+    for options, pointer in ((b"\x07\x01\x00\x00", 20), (b"\x01\x01\x44\x01", 22), (b"\x01\x01\x01\x94", 23)):
+        raw = bytearray(bytes(IP(src=E, dst=s.X, options=[IPOption_NOP()] * 4) / UDP(sport=53, dport=sport)))
+        raw[20:24] = options
+        out = one(s.outside(IP(with_header_checksum(bytes(raw)))))
+        assert error([out]) == (egress, s.X, E, 12, 0)
+        assert bytes(out.ip[ICMP])[4] == pointer
 
 
 def with_header_checksum(raw: bytes) -> bytes:
@@ -424,6 +503,30 @@ def test_g18_each_of_our_addresses_answers_the_lan_and_the_host_itself(make: Mak
         assert (out.port, out.ip.src, out.ip.dst, out.ip[ICMP].type) == (port, address, source, 0)
 
 
+def test_g17_g9_an_echo_from_the_world_is_turned_round_too(make: MakeScenario, egress: str) -> None:
+    """G17, G9, G10: whole, of zeros, damaged, in fragments of any order, incomplete."""
+    s = make(egress)
+    for size in (0, 1, 7, 56, 1392):
+        data = random.Random(size).randbytes(size)
+        out = one(s.outside(IP(src=E, dst=s.X, tos=0xB8, ttl=3) / ICMP(id=0x1234, seq=0x5678) / Raw(data)))
+        assert (out.port, out.ip.src, out.ip.dst, out.ip.tos, out.ip.ttl) == (egress, s.X, E, 0xB8, 64)
+        assert raw_ip(out)[20:] == bytes(ICMP(type=0, id=0x1234, seq=0x5678) / data)
+    zeros = one(s.outside(IP(src=E, dst=s.X) / ICMP(id=0, seq=0) / Raw(bytes(8))))
+    assert raw_ip(zeros)[20:24] == b"\0\0\xff\xff"
+    assert s.outside(IP(src=E, dst=s.X) / ICMP(id=1, chksum=0x1234) / b"data") == []
+    assert s.dropped == Drop.ICMP_CHECKSUM
+    data = random.Random(17).randbytes(5000)
+    parts = fragment(IP(src=E, dst=s.X, id=99) / ICMP(id=3, seq=4) / Raw(data), 1400)
+    for number in range(6):
+        order = [*parts, parts[number % 4]]
+        random.Random(number).shuffle(order)
+        outs = [out for part in order for out in s.outside(part)]
+        assert bytes(reassembled(outs))[28:] == data
+        s.advance(20)  # a copy that came late is forgotten
+    assert [s.outside(part) for part in parts[:-1]] == [[]] * (len(parts) - 1)
+    assert error(s.advance(15)) == (egress, s.X, E, 11, 1)
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_g19_the_isp_side_is_answered_as_the_configuration_says(make: MakeScenario, answers: bool) -> None:
     s = make("O", toml=f"[icmp]\nanswer_on_tap1 = {str(answers).lower()}\n")
@@ -463,6 +566,16 @@ def test_g31_datagrams_of_our_own_do_not_share_an_identification(make: MakeScena
         ids.append({out.ip.id for out in outs})
     assert all(len(each) == 1 for each in ids), "the fragments of one datagram do"
     assert len(set.union(*ids)) == 3
+
+
+def test_g31_what_the_world_gets_of_our_own_does_not_share_an_identification_either(
+    make: MakeScenario, egress: str
+) -> None:
+    s = make(egress)
+    found = [one(s.outside(IP(src=E, dst=s.X, id=1) / ICMP(id=n))).ip.id for n in range(40)]
+    sport = one(s.inside(udp())).ip.sport
+    found += [one(s.outside(IP(src=E, dst=s.X, ttl=1) / UDP(sport=53, dport=sport))).ip.id for _ in range(10)]
+    assert len(set(found)) == 50
 
 
 @pytest.mark.parametrize("probe", [UDP(sport=40000, dport=33434) / b"x", ICMP(id=9), TCP(sport=40000, dport=80)])

@@ -78,7 +78,7 @@ def test_u3b_a_free_port_is_kept_whatever_other_protocols_and_egresses_use(make:
 def test_r7_u3b_ports_that_have_to_change_are_drawn_at_random(make: MakeScenario, egress: str) -> None:
     s = make(egress)
     names = []
-    for inside_port in range(20_000, 20_500):
+    for inside_port in range(20_000, 21_000):
         s.inside(udp((A, inside_port), (E, 1)))
         names.append(ends(only(s.inside(udp((B, inside_port), (E, 1)))))[0][1])
     assert len(set(names)) == len(names)
