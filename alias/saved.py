@@ -3,12 +3,15 @@
 The names (inside endpoint, outside port), when it expires, and of TCP the session that lives longest: its remote, state
 and window scale. Sequence numbers are not kept, they would be old by the time they are read: a reset from outside is
 judged again once the inside has sent a segment, and changes nothing before (`alias.sessions`). Counters begin at 0.
+
+Expiries are rounded up to steps of 34 s (`COARSE_BITS`): a busy link has news once in so long, and one that was idle at
+once. What is rounded already stays as it is, so a link does not live longer with each restart.
 """
 
 from __future__ import annotations
 
 from alias.sessions import longest
-from alias.types import Link, Saved
+from alias.types import COARSE_BITS, Link, Saved
 from wire.ipv4 import TCP
 
 
@@ -34,5 +37,5 @@ def saved(link: Link) -> Saved:
         state,
         scale,
         has_others,
-        link.expires_ns,
+        link.expires_ns | (1 << COARSE_BITS) - 1,
     )

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 
-from alias.types import Link, Saved
+from alias.types import COARSE_BITS, Link, Saved
 from wire.ipv4 import Packet
 from wire.tcp import ACK, FIN, RST, SYN, Segment, read
 
@@ -239,24 +239,22 @@ class Sessions:
             sessions[key] = record
         if expires >= link.expires_ns or not isinstance(link.sessions, dict):
             closer = expires < link.expires_ns
-            link.expires_ns = expires
-            self._label(link, state)
+            self._tell(link, state, expires)
             return closer
         if before < link.expires_ns:
             return False  # another session lives longer than this one did, and does
         other = _longest(link.sessions)
         closer = other.expires_ns < link.expires_ns
-        link.expires_ns = other.expires_ns
-        self._label(link, other.state)
+        self._tell(link, other.state, other.expires_ns)
         return closer
 
-    def _label(self, link: Link, state: int) -> None:
-        """Let people, and whoever keeps links, see the state."""
+    def _tell(self, link: Link, state: int, expires_ns: int) -> None:
+        """Let the link know what its longest-living session says, and whoever writes links down."""
         label = _LABELS[state]
-        if label is not link.state:
-            link.state = label
-            if self.changed is not None:
-                self.changed[link] = None
+        if self.changed is not None and (label is not link.state or (expires_ns ^ link.expires_ns) >> COARSE_BITS):
+            self.changed[link] = None
+        link.state = label
+        link.expires_ns = expires_ns
 
     def restore(self, link: Link, saved: Saved, now: int) -> None:
         """Take up the session of a link that an earlier run had. What was about to open is one taken up in the middle:

@@ -23,7 +23,7 @@ from alias.ports import PortSpace, endpoint_key
 from alias.remotes import Remotes, admits
 from alias.sessions import Sessions
 from alias.strangers import Strangers
-from alias.types import NEVER_NS, AliasSettings, Egress, Forward, Link, Linked, Saved, Unanswered, Unlinked
+from alias.types import COARSE_BITS, NEVER_NS, AliasSettings, Egress, Forward, Link, Linked, Saved, Unanswered, Unlinked
 from wire.drop import Drop
 from wire.ipv4 import ICMP, ICMP_QUERIES, ICMP_QUERY_REQUESTS, TCP, UDP, Packet
 from wire.tcp import ACK, RST, SYN, Segment
@@ -334,8 +334,9 @@ class Aliases:
     # Links that outlive the process
 
     def remember(self) -> None:
-        """From now on put into `changed` what is made, ends, or enters another TCP state, for somebody who writes it
-        down (`alias.saved`) and takes it out again; in the order of the first change. Static links are not among it."""
+        """From now on put into `changed` what is made, ends, enters another TCP state or another step of its expiry,
+        for somebody who writes it down (`alias.saved`) and takes it out again; in the order of the first change. Static
+        links are not among it."""
         self._remembers = True
         self._sessions.changed = self.changed
 
@@ -429,7 +430,11 @@ class Aliases:
         """Restart the timer of a link that is not TCP."""
         settings = self.settings
         timeout_ns = settings.icmp_timeout_ns if link.protocol == ICMP else settings.udp_timeout_ns
-        link.expires_ns = max(link.expires_ns, now + timeout_ns)
+        expires_ns = now + timeout_ns
+        if expires_ns > link.expires_ns:
+            if self._remembers and (expires_ns ^ link.expires_ns) >> COARSE_BITS:
+                self.changed[link] = None
+            link.expires_ns = expires_ns
 
     def _end(self, link: Link, now: int) -> Unlinked:
         """Take a link out of every index."""

@@ -1,9 +1,9 @@
 """The ledger: what links outlive the process, however that ended.
 
 A file of fixed-size records, mapped into memory and written in place, so that a `kill -9` finds it as complete as an
-orderly end does: no saving at the end, no fsync, no pause. `alias` says which links are new, have ended or entered
-another TCP state; here they are written down, a bounded number at a time (`LAG_NS`, `AT_ONCE`), so that a flood of new
-flows is not slowed. When a link expires moves with every packet: it is looked up once in `ROUND_S`.
+orderly end does: no saving at the end, no fsync, no pause. `alias` says which links are new, have ended, entered
+another TCP state, or expire much later than before; here they are written down, a bounded number at a time (`LAG_NS`,
+`AT_ONCE`), so that a flood of new flows is not slowed.
 
 A record that was torn, and one whose ground is gone (its host lives elsewhere now, the egress has another address),
 fail the same check sum: both go into it. A link that has ended leaves its record behind, without the remote, until the
@@ -33,7 +33,7 @@ from alias.ports import REST_NS
 from alias.saved import saved
 from alias.sessions import is_state
 from alias.table import Aliases
-from alias.types import Egress, Link, Saved
+from alias.types import COARSE_BITS, Egress, Link, Saved
 from bridge.interface import Interface
 from bridge.openings import Openings
 from wire.ipv4 import ICMP, TCP, UDP
@@ -45,8 +45,6 @@ LAG_NS: Final = SECOND_NS // 20
 """How long a change may wait, unless there are more than `AT_ONCE` of them."""
 AT_ONCE: Final = 256
 """Changes that are written in one go: half a millisecond."""
-ROUND_S: Final = 60
-"""Every record's expiry is brought up to date once in so long; what is read may be older by as much."""
 MOST_LINKS: Final = 7 * 65_536
 """More than there are ports on both egresses: what `max_links` may say beyond it takes no room."""
 SPARE: Final = 16_384
@@ -55,9 +53,7 @@ SPARE: Final = 16_384
 _HEADER = struct.Struct("<8sHHI16s")
 _HEADER_BYTES = 64
 _MAGIC, _VERSION = b"tapblink", 1
-_BODY = struct.Struct(
-    "<IIIHHHBBB"
-)  # expiry in seconds, inside, remote, their ports and the outside port, protocol, ...
+_BODY = struct.Struct("<IIIHHHBBB")  # step of expiry, inside, remote, their ports and the outside port, protocol, ...
 _CHECK = struct.Struct("<I")
 _RECORD_BYTES = _BODY.size + _CHECK.size
 _EGRESS, _OTHERS, _ENDED, _STATE_SHIFT = 1, 2, 4, 4  # of the byte behind the protocol
@@ -98,8 +94,7 @@ class Ledger:
         self._freed: deque[int] = deque()
         self._places: dict[tuple[Egress, int], array[int]] = {}  # by outside port: the slot and one, 0 for none
         self._others: dict[tuple[Egress, int, int], int] = {}  # slots of address-only links, by remote
-        self._ticked_ns = self._swept_ns = now
-        self._swept = 0
+        self._ticked_ns = now
         self._is_told = False
         boot = UUID(_BOOT_ID.read_text().strip()).bytes
         found = list(_read(path, boot, 4 * self._slots))
@@ -127,10 +122,8 @@ class Ledger:
     # Time
 
     def next_deadline(self) -> int | None:
-        """When `tick` has something to do; None while there is no link."""
-        if self._aliases.changed:
-            return self._ticked_ns + LAG_NS
-        return self._swept_ns + SECOND_NS if len(self._aliases) else None
+        """When `tick` has something to do; None while nothing has changed."""
+        return self._ticked_ns + LAG_NS if self._aliases.changed else None
 
     def tick(self, now: int) -> None:
         """Write down what has changed, as much as one go may."""
@@ -141,9 +134,6 @@ class Ledger:
         changed = self._aliases.changed
         # Links that ended wait there too: there are never more than were alive at once, and as many again.
         self._write(AT_ONCE if len(changed) <= self._slots else len(changed), now)
-        if now >= self._swept_ns + SECOND_NS:
-            self._swept_ns = now
-            self._sweep(-(-self._fresh // ROUND_S))
 
     def catch_up(self, now: int | None = None) -> None:
         """Write down all that has changed, on an operator's word or before the end."""
@@ -185,7 +175,7 @@ class Ledger:
 
     def _put(self, slot: int, kept: Saved, ground: int, more: int = 0) -> None:
         body = _BODY.pack(
-            -(-kept.expires_ns // SECOND_NS),
+            kept.expires_ns >> COARSE_BITS,
             kept.inside,
             kept.remote,
             kept.inside_port,
@@ -216,23 +206,6 @@ class Ledger:
             self._others[link.egress, link.protocol, link.remote] = place - 1
         else:
             del self._others[link.egress, link.protocol, link.remote]
-
-    def _sweep(self, limit: int) -> None:
-        """Bring the expiry of the next records up to date."""
-        start, end = self._swept, min(self._swept + limit, self._fresh)
-        self._swept = end if end < self._fresh else 0
-        for slot in range(start, end):
-            at = _HEADER_BYTES + slot * _RECORD_BYTES
-            kept, has_ended = _kept(self._map[at : at + _BODY.size])
-            if has_ended:
-                continue
-            link = self._aliases.peek_inbound(kept.egress, kept.protocol, kept.outside_port, kept.remote)
-            if (
-                link is not None
-                and not link.is_static
-                and -(-link.expires_ns // SECOND_NS) * SECOND_NS != kept.expires_ns
-            ):
-                self._aliases.changed[link] = None
 
     def _tell_full(self) -> None:
         if not self._is_told:
@@ -268,11 +241,10 @@ class Ledger:
             if has_ended:
                 resting.append((kept.expires_ns, kept))
                 continue
-            last_ns = kept.expires_ns + ROUND_S * SECOND_NS
-            if self._aliases.restore(kept._replace(expires_ns=last_ns), now) is not None:
+            if self._aliases.restore(kept, now) is not None:
                 self.restored += 1
             else:
-                resting.append((last_ns + REST_NS, kept))
+                resting.append((kept.expires_ns + REST_NS, kept))
         for until_ns, kept in sorted(resting):
             if until_ns > now:
                 self._aliases.rest(kept, min(until_ns, now + REST_NS))
@@ -346,7 +318,7 @@ def _read(path: Path, boot: bytes, most: int) -> Iterator[_Found]:
 
 def _kept(body: bytes) -> tuple[Saved, bool]:
     """A record's link, and whether that has ended."""
-    expires_s, inside, remote, inside_port, outside_port, remote_port, protocol, kind, scale = _BODY.unpack(body)
+    step, inside, remote, inside_port, outside_port, remote_port, protocol, kind, scale = _BODY.unpack(body)
     return Saved(
         Egress(kind & _EGRESS),
         protocol,
@@ -358,5 +330,5 @@ def _kept(body: bytes) -> tuple[Saved, bool]:
         kind >> _STATE_SHIFT,
         scale,
         bool(kind & _OTHERS),
-        expires_s * SECOND_NS,
+        (step + 1 << COARSE_BITS) - 1,
     ), bool(kind & _ENDED)
