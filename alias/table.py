@@ -331,6 +331,11 @@ class Aliases:
         self._reserve(reserved)
         self._forward(forwards, now)
 
+    @property
+    def latest_ns(self) -> int:
+        """The latest time that the table has been told."""
+        return self._latest_ns
+
     # Links that outlive the process
 
     def remember(self) -> None:

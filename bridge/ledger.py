@@ -42,9 +42,8 @@ from wire.units import SECOND_NS
 log = logging.getLogger(__name__)
 
 LAG_NS: Final = SECOND_NS // 20
-"""How long a change may wait, unless there are more than `AT_ONCE` of them."""
 AT_ONCE: Final = 256
-"""Changes that are written in one go: half a millisecond."""
+"""So many changes are written in `LAG_NS`, one percent of a core; of more the rest waits for its turn."""
 MOST_LINKS: Final = 7 * 65_536
 """More than there are ports on both egresses: what `max_links` may say beyond it takes no room."""
 SPARE: Final = 16_384
@@ -94,7 +93,7 @@ class Ledger:
         self._freed: deque[int] = deque()
         self._places: dict[tuple[Egress, int], array[int]] = {}  # by outside port: the slot and one, 0 for none
         self._others: dict[tuple[Egress, int, int], int] = {}  # slots of address-only links, by remote
-        self._ticked_ns = now
+        self._began_ns, self._left = now, AT_ONCE  # of the changes of `LAG_NS` those that may still be written
         self._is_told = False
         boot = UUID(_BOOT_ID.read_text().strip()).bytes
         found = list(_read(path, boot, 4 * self._slots))
@@ -123,21 +122,25 @@ class Ledger:
 
     def next_deadline(self) -> int | None:
         """When `tick` has something to do; None while nothing has changed."""
-        return self._ticked_ns + LAG_NS if self._aliases.changed else None
+        if not self._aliases.changed:
+            return None
+        return self._began_ns if self._left else self._began_ns + LAG_NS
 
     def tick(self, now: int) -> None:
-        """Write down what has changed, as much as one go may."""
-        due = self.next_deadline()
-        if due is None or now < due:
-            return
-        self._ticked_ns = now
+        """Write down what has changed: at once, or in a flood as much as may be in `LAG_NS`."""
         changed = self._aliases.changed
+        if not changed:
+            return
+        if now >= self._began_ns + LAG_NS:
+            self._began_ns, self._left = now, AT_ONCE
         # Links that ended wait there too: there are never more than were alive at once, and as many again.
-        self._write(AT_ONCE if len(changed) <= self._slots else len(changed), now)
+        most = self._left if len(changed) <= self._slots else len(changed)
+        self._left = max(self._left - len(changed), 0)
+        self._write(most, now)
 
     def catch_up(self, now: int | None = None) -> None:
         """Write down all that has changed, on an operator's word or before the end."""
-        self._write(len(self._aliases.changed), self._ticked_ns if now is None else now)
+        self._write(len(self._aliases.changed), self._aliases.latest_ns if now is None else now)
 
     # Writing
 
