@@ -42,8 +42,8 @@ from wire.units import SECOND_NS
 log = logging.getLogger(__name__)
 
 LAG_NS: Final = SECOND_NS // 20
-AT_ONCE: Final = 256
-"""So many changes are written in `LAG_NS`, one percent of a core; of more the rest waits for its turn."""
+AT_ONCE: Final = 128
+"""So many changes are written in `LAG_NS`, less than one percent of a core; of more the rest waits for its turn."""
 MOST_LINKS: Final = 7 * 65_536
 """More than there are ports on both egresses: what `max_links` may say beyond it takes no room."""
 SPARE: Final = 16_384

@@ -11,8 +11,8 @@ answers each of them with a JSON document. Of a connection:
     peer              whom it is with, as this end sees it
     send SEED BYTES   send pseudo-random bytes
     take BYTES        receive so many
-    pour SEED         send 4 KB every other millisecond until the next line comes
-    drain BYTES       the same as `take`, with the longest pause between two pieces
+    pour SEED         send 4 KB every other millisecond until the next line comes, and no more after that
+    drain             receive until the other end sends no more
 
 and of a beat:
 
@@ -75,7 +75,7 @@ def _obey(connection: socket.socket, order: str, *more: str) -> dict[str, object
         return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     if order == "pour":
         return _pour(connection, int(more[0]))
-    return _take(connection, int(more[0]))
+    return _take(connection, int(more[0]) if more else sys.maxsize)
 
 
 def _pour(connection: socket.socket, seed: int) -> dict[str, object]:
@@ -86,18 +86,16 @@ def _pour(connection: socket.socket, seed: int) -> dict[str, object]:
         digest.update(piece)
         sent += len(piece)
     sys.stdin.readline()
+    connection.shutdown(socket.SHUT_WR)
     return {"bytes": sent, "sha256": digest.hexdigest()}
 
 
 def _take(connection: socket.socket, wanted: int) -> dict[str, object]:
-    digest, got, longest_s = hashlib.sha256(), 0, 0.0
-    last_s = time.monotonic()
+    digest, got = hashlib.sha256(), 0
     while got < wanted and (piece := connection.recv(min(wanted - got, 1 << 16))):
-        now_s = time.monotonic()
-        longest_s, last_s = max(longest_s, now_s - last_s), now_s
         digest.update(piece)
         got += len(piece)
-    return {"bytes": got, "sha256": digest.hexdigest(), "longest_s": longest_s}
+    return {"bytes": got, "sha256": digest.hexdigest()}
 
 
 def _beat(address: str, port: str, host: str = "", host_port: str = "0") -> None:
