@@ -11,7 +11,8 @@ answers each of them with a JSON document. Of a connection:
     peer              whom it is with, as this end sees it
     send SEED BYTES   send pseudo-random bytes
     take BYTES        receive so many
-    pour SEED         send 4 KB every other millisecond until the next line comes, and no more after that
+    pour SEED BYTES   send 4 KB every other millisecond, until that much is sent and the next line has come, and no more
+                      after that; says `begun` before
     drain             receive until the other end sends no more
 
 and of a beat:
@@ -74,17 +75,19 @@ def _obey(connection: socket.socket, order: str, *more: str) -> dict[str, object
         connection.sendall(data)
         return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     if order == "pour":
-        return _pour(connection, int(more[0]))
+        return _pour(connection, int(more[0]), int(more[1]))
     return _take(connection, int(more[0]) if more else sys.maxsize)
 
 
-def _pour(connection: socket.socket, seed: int) -> dict[str, object]:
+def _pour(connection: socket.socket, seed: int, least: int) -> dict[str, object]:
     source, digest, sent = random.Random(seed), hashlib.sha256(), 0
-    while not select.select([sys.stdin], [], [], _PAUSE_S)[0]:
+    while not select.select([sys.stdin], [], [], _PAUSE_S)[0] or sent < least:
         piece = source.randbytes(_PIECE_BYTES)
         connection.sendall(piece)
         digest.update(piece)
         sent += len(piece)
+        if sent == len(piece):
+            _say("begun")
     sys.stdin.readline()
     connection.shutdown(socket.SHUT_WR)
     return {"bytes": sent, "sha256": digest.hexdigest()}
