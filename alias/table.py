@@ -338,12 +338,13 @@ class Aliases:
 
     # Links that outlive the process
 
-    def remember(self) -> None:
+    def remember(self, *, is_wanted: bool = True) -> None:
         """From now on put into `changed` what is made, ends, enters another TCP state or another step of its expiry,
         for somebody who writes it down (`alias.saved`) and takes it out again; in the order of the first change. Static
         links are not among it."""
-        self._remembers = True
-        self._sessions.changed = self.changed
+        self._remembers = is_wanted
+        self._sessions.changed = self.changed if is_wanted else None
+        self.changed.clear()
 
     def restore(self, kept: Saved, now: int) -> Link | None:
         """Take up a link of an earlier run; None where it has expired, where anything that holds for new links stands

@@ -22,7 +22,7 @@ import stat
 import struct
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -96,8 +96,8 @@ class Ledger:
         self._began_ns, self._left = now, AT_ONCE  # of the changes of `LAG_NS` those that may still be written
         self._is_told = False
         boot = UUID(_BOOT_ID.read_text().strip()).bytes
-        found = list(_read(path, boot, 4 * self._slots))
-        self.is_resumed = bool(found) or _is_ours(path, boot)
+        found = _read(path, boot, 4 * self._slots)
+        self.is_resumed = found is not None
         beside = path.with_name(path.name + ".new")
         fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -109,7 +109,7 @@ class Ledger:
         self._map.madvise(mmap.MADV_DONTFORK)  # children that answer questions have links of their own
         self._map[: _HEADER.size] = _HEADER.pack(_MAGIC, _VERSION, _RECORD_BYTES, self._slots, boot)
         aliases.remember()
-        self._restore(found, now)
+        self._restore(found or [], now)
         self.catch_up(now)
         beside.replace(path)
 
@@ -261,31 +261,12 @@ def open_ledger(
         ledger = Ledger(path, aliases, interfaces, openings, now)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
+        aliases.remember(is_wanted=False)
         log.warning("%s: %s; links will not outlive a restart", path, why)
         return None
     if ledger.restored:
         log.info("%d links go on from before the restart", ledger.restored)
     return ledger
-
-
-def _open(path: Path) -> int | None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return None
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
-    os.close(fd)
-    return None
-
-
-def _is_ours(path: Path, boot: bytes) -> bool:
-    """Whether the file is a ledger of this version, and of this boot."""
-    fd = _open(path)
-    if fd is None:
-        return False
-    with open(fd, "rb") as file:
-        return _header_fault(file.read(_HEADER_BYTES), boot) == ""
 
 
 def _header_fault(header: bytes, boot: bytes) -> str:
@@ -299,24 +280,35 @@ def _header_fault(header: bytes, boot: bytes) -> str:
     return "" if of_boot == boot else "the machine was started anew since"
 
 
-def _read(path: Path, boot: bytes, most: int) -> Iterator[_Found]:
-    """The records of a file, at most so many; whatever is wrong with it, it is told in a line and begun anew."""
-    fd = _open(path)
-    if fd is None:
-        return
+def _read(path: Path, boot: bytes, most: int) -> list[_Found] | None:
+    """The records of a file, at most so many; None where there is no ledger of this boot. Whatever is wrong with the
+    file, it is told in a line and begun anew."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.info("%s: %s; links begin anew", path, error.strerror)
+        return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        log.info("%s: it is no file; links begin anew", path)
+        return None
     with open(fd, "rb") as file:
         fault = _header_fault(file.read(_HEADER_BYTES), boot)
         if fault:
             log.info("%s: %s; links begin anew", path, fault)
-            return
+            return None
         records = file.read(most * _RECORD_BYTES)
+    found = []
     for at in range(0, len(records) - _RECORD_BYTES + 1, _RECORD_BYTES):
         body = records[at : at + _BODY.size]
         if not any(body):
             continue
         kept, has_ended = _kept(body)
         if kept.protocol != TCP or is_state(kept.state):
-            yield _Found(kept, has_ended, body, *_CHECK.unpack_from(records, at + _BODY.size))
+            found.append(_Found(kept, has_ended, body, *_CHECK.unpack_from(records, at + _BODY.size)))
+    return found
 
 
 def _kept(body: bytes) -> tuple[Saved, bool]:

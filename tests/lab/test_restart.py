@@ -73,7 +73,6 @@ def stack(bare_lab: Lab) -> Iterator[ExitStack]:
 
 
 def start(lab: Lab, way: Way, stack: ExitStack, more: str = "") -> None:
-    (lab.folder / "control.links").unlink(missing_ok=True)
     configuration = way.prepare(lab, stack) or CONFIGURATION
     lab.configure(configuration + more, OFFLOAD_LIST)
     lab.start_gateway()
