@@ -1,11 +1,11 @@
 """The gap of a restart: `python -m lab.restart [--rounds N] [--signal KILL|TERM] [--prefixes N]`.
 
 The daemon is killed and started again at once, under conversations of UDP in both directions (a datagram a millisecond
-each way, `lab.held`). Measured is the time from the signal (of SIGTERM: from the end of the process, which forwards until
-then) to the first datagram that was sent after it and came through: from the LAN to the world, from the world to the
-LAN, and from the world to a LAN where nobody says anything (only what the gateway took up from before the restart can
-let that one in). Three ways: by tap1, by the plain device that stands in for the tunnel, and by the real tunnel to a
-second instance.
+each way, `lab.held`). Measured is the time from the signal (of SIGTERM: from the end of the process, which forwards
+until then) to the first datagram that was sent after it and came through: from the LAN to the world, from the world to
+the LAN, and from the world to a LAN where nobody says anything (only what the gateway took up from before the restart
+can let that one in). Three ways: by tap1, by the plain device that stands in for the tunnel, and by the real tunnel to
+a second instance.
 """
 
 from __future__ import annotations
