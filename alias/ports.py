@@ -98,18 +98,30 @@ class PortSpace:
         self.by_port[link.outside_port] = link
         self._map[_place(link.outside_port)] |= _USED
 
+    def may_take(self, link: Link, now: int) -> bool:
+        """Whether a link that was made elsewhere may own its outside port here."""
+        self._wake(now)
+        of_class = not self.has_classes or (link.inside_port < 1024) == (link.outside_port < 1024)
+        return of_class and not self._map[_place(link.outside_port)]
+
+    def rest(self, port: int, key: int, until_ns: int) -> None:
+        """A free port was given back by `key` before our time. Calls come in the order of `until_ns`, before others."""
+        if not self._map[_place(port)] and key not in self._returning:
+            self._lay_down(port, key, until_ns)
+
+    def _lay_down(self, port: int, key: int, until_ns: int) -> None:
+        record = until_ns << 64 | port << 48 | key
+        self._map[_place(port)] |= _RESTING
+        self._returning[key] = record
+        self._resting.append(record)
+
     def give_back(self, link: Link, now: int, *, rest: bool) -> None:
         """The port of `link` is free again, after its `rest`."""
         port = link.outside_port
         del self.by_port[port]
-        marks, place = self._map, _place(port)
-        marks[place] &= ~_USED
+        self._map[_place(port)] &= ~_USED
         if rest:
-            key = endpoint_key(link.inside, link.inside_port)
-            record = now + REST_NS << 64 | port << 48 | key
-            marks[place] |= _RESTING
-            self._returning[key] = record
-            self._resting.append(record)
+            self._lay_down(port, endpoint_key(link.inside, link.inside_port), now + REST_NS)
 
     def _wake(self, now: int) -> None:
         """The ports that have rested long enough are free for everyone."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 
-from alias.types import Link
+from alias.types import COARSE_BITS, Link, Saved
 from wire.ipv4 import Packet
 from wire.tcp import ACK, FIN, RST, SYN, Segment, read
 
@@ -109,14 +109,16 @@ _NEW = bytes(_RECORD.size)
 class Sessions:
     """The sessions of all TCP links. Each call says whether the expiry of the link has moved closer."""
 
-    __slots__ = ("count", "established_ns", "limit", "transitory_ns")
+    __slots__ = ("changed", "count", "established_ns", "limit", "transitory_ns")
 
     def __init__(self, established_ns: int, transitory_ns: int, limit: int) -> None:
-        """`limit`: of the sessions that stand beside another one in their link."""
+        """`limit`: of the sessions that stand beside another one in their link. `changed`: where links whose state
+        changes are put, where somebody wants to know."""
         self.established_ns = established_ns
         self.transitory_ns = transitory_ns
         self.limit = limit
         self.count = 0
+        self.changed: dict[Link, None] | None = None
 
     def outbound(self, link: Link, packet: Packet, now: int) -> bool:
         """A segment from inside; it may open a session, and the first one of a link always does."""
@@ -237,16 +239,62 @@ class Sessions:
             sessions[key] = record
         if expires >= link.expires_ns or not isinstance(link.sessions, dict):
             closer = expires < link.expires_ns
-            link.expires_ns = expires
-            link.state = _LABELS[state]
+            self._tell(link, state, expires)
             return closer
         if before < link.expires_ns:
             return False  # another session lives longer than this one did, and does
-        longest = max(map(_Session, link.sessions.values()), key=lambda other: other.expires_ns)
-        closer = longest.expires_ns < link.expires_ns
-        link.expires_ns = longest.expires_ns
-        link.state = _LABELS[longest.state]
+        other = _longest(link.sessions)
+        closer = other.expires_ns < link.expires_ns
+        self._tell(link, other.state, other.expires_ns)
         return closer
+
+    def _tell(self, link: Link, state: int, expires_ns: int) -> None:
+        """Let the link know what its longest-living session says, and whoever writes links down."""
+        label = _LABELS[state]
+        if self.changed is not None and (label is not link.state or (expires_ns ^ link.expires_ns) >> COARSE_BITS):
+            self.changed[link] = None
+        link.state = label
+        link.expires_ns = expires_ns
+
+    def restore(self, link: Link, saved: Saved, now: int) -> None:
+        """Take up the session of a link that an earlier run had. What was about to open is one taken up in the middle:
+        its SYN and the answer may have passed while nobody looked. Other remotes of the link are not known any more:
+        together they have a session that nobody is found by, and that keeps the link for as long as it was to live."""
+        session = _Session(_NEW)
+        session.remote, session.remote_port = saved.remote, saved.remote_port
+        session.state = _PICKED if saved.state in (_INIT, _ANSWERED) else saved.state
+        session.scale = saved.scale & _SHIFT
+        lasts_ns = self.established_ns if session.state in _ESTABLISHED else self.transitory_ns
+        session.expires_ns = min(saved.expires_ns, now + lasts_ns)
+        link.sessions = record = session.pack()
+        if saved.has_others and record[:_ENDPOINT_BYTES] != _NEW[:_ENDPOINT_BYTES] and self.count < self.limit:
+            others = _Session(_NEW)
+            others.state, others.expires_ns = session.state, session.expires_ns
+            link.sessions = {_key(record): record, 0: others.pack()}
+            self.count += 1
+        link.expires_ns = session.expires_ns
+        link.state = _LABELS[session.state]
+
+
+def is_state(number: int) -> bool:
+    """True for the number of a state."""
+    return 0 <= number < len(_LABELS)
+
+
+def longest(link: Link) -> tuple[int, int, int, int, bool]:
+    """Of a TCP link the session that lives longest (remote endpoint, state, window scale), and whether it has more."""
+    sessions = link.sessions
+    if sessions is None:
+        return 0, 0, _PICKED, _WIDEST_SHIFT, False
+    if not isinstance(sessions, dict):
+        session, has_others = _Session(sessions), False
+    else:
+        session, has_others = _longest(sessions), len(sessions) > 1
+    return session.remote, session.remote_port, session.state, session.scale & _SHIFT, has_others
+
+
+def _longest(sessions: dict[int, bytes]) -> _Session:
+    return max(map(_Session, sessions.values()), key=lambda session: session.expires_ns)
 
 
 def _key(record: bytes) -> int:

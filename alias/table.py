@@ -23,7 +23,7 @@ from alias.ports import PortSpace, endpoint_key
 from alias.remotes import Remotes, admits
 from alias.sessions import Sessions
 from alias.strangers import Strangers
-from alias.types import NEVER_NS, AliasSettings, Egress, Forward, Link, Linked, Unanswered, Unlinked
+from alias.types import COARSE_BITS, NEVER_NS, AliasSettings, Egress, Forward, Link, Linked, Saved, Unanswered, Unlinked
 from wire.drop import Drop
 from wire.ipv4 import ICMP, ICMP_QUERIES, ICMP_QUERY_REQUESTS, TCP, UDP, Packet
 from wire.tcp import ACK, RST, SYN, Segment
@@ -50,7 +50,7 @@ class Aliases:
     """All links of the gateway. `packet` is always whole or a first fragment, its transport header read
     (`wire.ipv4.read_transport`) and its source or destination not yet rewritten. Call `tick` when its deadline has come
     and before packets of that time; `take_events` after what may make or end links, where there are `events`.
-    `tells_new_links`: False where nobody wants to hear of those."""
+    `tells_new_links`: False where nobody wants to hear of those. `changed`: see `remember`."""
 
     def __init__(
         self,
@@ -77,6 +77,8 @@ class Aliases:
         self._identifications = Identifications(rng)
         self.events: deque[Linked | Unlinked] = deque(maxlen=EVENTS)
         self.tells_new_links = True
+        self.changed: dict[Link, None] = {}
+        self._remembers = False
         self._apply(settings)
         self._reserve(reserved)
         self._forward(forwards, 0)
@@ -329,6 +331,65 @@ class Aliases:
         self._reserve(reserved)
         self._forward(forwards, now)
 
+    @property
+    def latest_ns(self) -> int:
+        """The latest time that the table has been told."""
+        return self._latest_ns
+
+    # Links that outlive the process
+
+    def remember(self, *, is_wanted: bool = True) -> None:
+        """From now on put into `changed` what is made, ends, enters another TCP state or another step of its expiry,
+        for somebody who writes it down (`alias.saved`) and takes it out again; in the order of the first change. Static
+        links are not among it."""
+        self._remembers = is_wanted
+        self._sessions.changed = self.changed if is_wanted else None
+        self.changed.clear()
+
+    def restore(self, kept: Saved, now: int) -> Link | None:
+        """Take up a link of an earlier run; None where it has expired, where anything that holds for new links stands
+        against it, or where its names are somebody's. It lives until it would have expired, with the timers of today at
+        most. The caller knows that the inside may have links on that egress."""
+        link = Link(kept.egress, kept.protocol, kept.inside, kept.inside_port, kept.outside_port, 0, now)
+        space = self._spaces[link.egress].get(link.protocol)
+        if kept.expires_ns <= now or self._refusal(link.inside) is not None:
+            return None
+        if space is None:
+            link.remote = kept.remote
+            key = _other_key(link.egress, link.protocol, link.remote)
+            if key in self._others or link.inside_port or link.outside_port:
+                return None
+            self._others[key] = link
+        else:
+            key = endpoint_key(link.inside, link.inside_port)
+            named = space.by_inside.get(key)
+            if not space.may_take(link, now) or (named is not None and not named.is_static):
+                return None
+            space.take(link)
+            space.by_inside.setdefault(key, link)
+        if link.protocol == TCP:
+            self._sessions.restore(link, kept, now)
+        else:
+            self._refresh(link, now)
+            link.expires_ns = min(link.expires_ns, kept.expires_ns)
+        if self._by_address and kept.remote:
+            link.remotes = kept.remote
+        host = self._hosts.setdefault(link.inside, _Host(link.inside))
+        host.links += 1
+        self._count += 1
+        self._latest_ns = max(self._latest_ns, now)
+        self._expiry.arm(link)
+        if self._remembers:
+            self.changed[link] = None
+        return link
+
+    def rest(self, ended: Saved, until_ns: int) -> None:
+        """The port of a link that an earlier run ended rests on (RFC 6888 REQ-8). Calls come in the order of
+        `until_ns`, and before packets."""
+        space = self._spaces[ended.egress].get(ended.protocol)
+        if space is not None:
+            space.rest(ended.outside_port, endpoint_key(ended.inside, ended.inside_port), until_ns)
+
     # Making and ending links
 
     def _open(self, egress: Egress, packet: Packet, space: PortSpace | None, now: int) -> Link | Drop:
@@ -360,6 +421,8 @@ class Aliases:
         self._hosts[inside] = host
         if self.tells_new_links:
             self.events.append(Linked(link))
+        if self._remembers:
+            self.changed[link] = None
         return link
 
     def _refusal(self, inside: int) -> Drop | None:
@@ -373,7 +436,11 @@ class Aliases:
         """Restart the timer of a link that is not TCP."""
         settings = self.settings
         timeout_ns = settings.icmp_timeout_ns if link.protocol == ICMP else settings.udp_timeout_ns
-        link.expires_ns = max(link.expires_ns, now + timeout_ns)
+        expires_ns = now + timeout_ns
+        if expires_ns > link.expires_ns:
+            if self._remembers and (expires_ns ^ link.expires_ns) >> COARSE_BITS:
+                self.changed[link] = None
+            link.expires_ns = expires_ns
 
     def _end(self, link: Link, now: int) -> Unlinked:
         """Take a link out of every index."""
@@ -391,6 +458,8 @@ class Aliases:
         self._sessions.forget(link)
         self._remotes.forget(link)
         if not is_static:
+            if self._remembers:
+                self.changed[link] = None
             self._count -= 1
             host = self._hosts[link.inside]
             host.links -= 1

@@ -14,6 +14,8 @@ from wire.units import SECOND_NS
 
 NEVER_NS = 1 << 62
 """`expires_ns` of a static link: later than any clock."""
+COARSE_BITS = 35
+"""Of a link's expiry the bits below these are not written down: steps of 34 s (`Saved.expires_ns`)."""
 
 
 class Egress(IntEnum):
@@ -126,6 +128,25 @@ class Bucket:
         self.second = second
         self.earliest_ns = earliest_ns
         self.links: list[Link] = []
+
+
+class Saved(NamedTuple):
+    """What of a link outlives the process (`alias.saved`, `Aliases.restore`). `remote`: of an address-only link, of the
+    TCP session that lives longest, or the latest one where filtering is address-dependent; else 0. `state` and `scale`:
+    of that session, as `alias.sessions` numbers them. `has_others`: there were more remotes than this one.
+    `expires_ns`: when it will have expired, the end of that step; by the clock of the whole machine."""
+
+    egress: Egress
+    protocol: int
+    inside: int
+    inside_port: int
+    outside_port: int
+    remote: int
+    remote_port: int
+    state: int
+    scale: int
+    has_others: bool
+    expires_ns: int
 
 
 class Linked(NamedTuple):

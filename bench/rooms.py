@@ -26,6 +26,7 @@ from bench.figure import Figure, summary
 from bench.fuzz_frames import CONFIGURATION
 from bridge.config import load
 from bridge.gateway import Gateway
+from bridge.ledger import open_ledger
 from bridge.routing import routes_from
 from wire import ipv4
 from wire.checksum import checksum, pseudo_header_sum
@@ -176,6 +177,25 @@ def figures(rounds: int) -> list[Figure]:
             return len(frames) / (time.perf_counter() - started) / 1e3
 
         found.append(measured("new UDP flows through the whole walk", "k/s", rounds, new_flows, "new_flows"))
+
+        def kept_flows() -> float:
+            """In bursts of 64 on the real clock, each with its turn of the timers, as the loop has them."""
+            fresh = gateway_in(folder, 100)
+            parts = fresh.aliases, fresh.interfaces, fresh.decision.openings
+            fresh.ledger = open_ledger(folder / "links", *parts, time.perf_counter_ns())
+            assert fresh.ledger is not None
+            frames = [ETHERNET + udp(port) for port in range(1024, 21_024)]
+            started = time.perf_counter()
+            for first in range(0, len(frames), 64):
+                now = time.perf_counter_ns()
+                for frame in frames[first : first + 64]:
+                    fresh.receive("tap0", frame, now)
+                fresh.tick(now)
+            seconds = time.perf_counter() - started
+            (folder / "links").unlink()
+            return len(frames) / seconds / 1e3
+
+        found.append(measured("new UDP flows through the whole walk, links written down", "k/s", rounds, kept_flows))
 
         def new_connections() -> float:
             fresh = gateway_in(folder, 100)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
@@ -146,6 +146,10 @@ def _absolute_path(value: object, info: ValidationInfo) -> Path:
     return _path(value, info).absolute()
 
 
+def _optional_file(value: object, info: ValidationInfo) -> Path | Literal[""]:
+    return "" if value == "" else _absolute_path(value, info)
+
+
 def _node_name(value: object) -> str:
     text = _string(value, "hk")
     if not is_node_name(text):
@@ -201,6 +205,8 @@ NodeName = Annotated[str, BeforeValidator(_node_name)]
 PathAsWritten = Annotated[Path, BeforeValidator(_path)]
 """Beside the configuration file, spelled as the user spelled both: it is shown in messages and sources."""
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute_path)]
+OptionalFile = Annotated[Path | Literal[""], BeforeValidator(_optional_file)]
+"""An `AbsolutePath`, or "" for none."""
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 ArpTimeout = Annotated[int, Field(ge=1, le=86_400)]
 TapMtu = Annotated[int, Field(ge=MINIMUM_MTU, le=MAXIMUM_TAP_MTU)]

@@ -27,6 +27,7 @@ from bridge.config_fields import (
     Namespace,
     NodeName,
     OffloadAddress,
+    OptionalFile,
     PathAsWritten,
     PortNumber,
     PrefixValue,
@@ -156,7 +157,8 @@ class Forward(Table):
 
 
 class Alias(Table):
-    """`[alias]`: the NAT. Timers are seconds; their floors are those of RFC 4787, RFC 5382 and RFC 5508."""
+    """`[alias]`: the NAT. Timers are seconds; their floors are those of RFC 4787, RFC 5382 and RFC 5508. `state_file`
+    is ours: where links outlive a restart; None is beside the control socket, "" nowhere."""
 
     filtering: Literal["endpoint-independent", "address-dependent"] = "endpoint-independent"
     udp_timeout: Annotated[int, Field(ge=120, le=LONGEST_TIMER_S)] = 300
@@ -168,6 +170,7 @@ class Alias(Table):
     max_links: Annotated[int, Field(ge=1)] = 65536
     max_links_per_host: Annotated[int, Field(ge=1)] = 8192
     exempt: _Prefixes = ()
+    state_file: OptionalFile | None = None
     forward: Annotated[tuple[Forward, ...], Field(strict=False)] = ()
 
 

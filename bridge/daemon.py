@@ -33,6 +33,7 @@ from bridge.hooks import Hook
 from bridge.implementation import may_share, open_bursts, open_lanes, open_table
 from bridge.instance import AlreadyRunning, InstanceLock
 from bridge.lanes import PeerLanes
+from bridge.ledger import open_ledger
 from bridge.loop import Loop, Signals
 from bridge.names import Resolver
 from bridge.notify import notify, reloading
@@ -133,6 +134,7 @@ class Daemon:
         self.gateway.unreachable_nodes = setup.unreached
         self.loop = Loop(self.gateway, on_gone=self._port_gone)
         stack.callback(self.loop.close)
+        self._keep_links(loaded, socket_path, stack)
         signals = Signals(
             self.loop, {signal.SIGHUP: self._hang_up, signal.SIGTERM: self._stop, signal.SIGINT: self._stop}
         )
@@ -148,6 +150,22 @@ class Daemon:
         self._up, self._down = self._hooks(loaded, stack)
         self._serve_people(loaded, socket_path, stack)
         drop_capabilities()
+
+    def _keep_links(self, loaded: Config, socket_path: Path, stack: ExitStack) -> None:
+        """Take up the links that an earlier run left, and keep ours for the next."""
+        path = loaded.alias.state_file
+        if path == "":
+            return
+        gateway = self.gateway
+        gateway.ledger = open_ledger(
+            socket_path.with_suffix(".links") if path is None else path,
+            gateway.aliases,
+            gateway.interfaces,
+            gateway.decision.openings,
+            self.loop.clock(),
+        )
+        if gateway.ledger is not None:
+            stack.callback(gateway.ledger.close)
 
     def _attach_ports(self, loaded: Config, stack: ExitStack) -> Workers | None:
         """Let the loop serve the ports, or threads in its place."""
@@ -263,6 +281,8 @@ class Daemon:
         if self._workers is not None:
             self._workers.start()  # from here on the gateway is used under the loop's lock
         log.info("forwarding on %s", ", ".join(self.ports) or "no port")
+        if self.uplink is not None and self.gateway.ledger is not None and self.gateway.ledger.is_resumed:
+            self.uplink.call_all()  # they would send into sessions that ended with the run before
         if self._up is not None:
             self._up.go(self._ready)
         else:

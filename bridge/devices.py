@@ -55,6 +55,7 @@ _FIXED = {
     "tun0": ("address", "default_route", "netns", "interface"),
     "vpn": ("address", "mtu", "interface", "netns"),
     "tunnel": ("private_key_file", "listen_port", "state_file", "threads"),
+    "alias": ("state_file",),
     "control": ("socket", "group", "metrics"),
     "fast_path": ("threads",),
     "hooks": ("up", "down"),

@@ -31,6 +31,7 @@ from bridge.decision import Decision
 from bridge.effects import Effect, Send
 from bridge.fast_path import FastPath, ends_of
 from bridge.interface import Interface, interfaces_from
+from bridge.ledger import Ledger
 from bridge.outgoing import Outgoing, Trace, pieces
 from bridge.path import Answer, Arrival, Path
 from bridge.routing import Announced
@@ -46,7 +47,8 @@ from wire.units import earliest
 
 class Gateway:
     """The forwarder. `events`: tell drops, links and ARP changes as effects too (replay does, the daemon does not).
-    `table`: where decisions are repeated from; None where every packet is walked."""
+    `table`: where decisions are repeated from; None where every packet is walked. `ledger`: where links are written
+    down to outlive the process; whoever wants that puts one here."""
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Gateway:
         self.nodes = self.decision.nodes
         self.fast = FastPath(table, self.interfaces, self.aliases, self.decision.openings, self.out)
         self.admission = Admission(self.interfaces, self.decision.peers, self.nodes)
+        self.ledger: Ledger | None = None
         self._apply(config)
 
     def _apply(self, config: Config) -> None:
@@ -128,6 +131,8 @@ class Gateway:
         for expired in self.reassembly.tick(now):
             self._unfinished(expired, now)
         self._tell_links()
+        if self.ledger is not None:
+            self.ledger.tick(now)
         return effects
 
     def next_deadline(self) -> int | None:
@@ -136,7 +141,7 @@ class Gateway:
         due = earliest(due, earliest(self.reassembly.next_deadline(), self.fast.due_ns))
         for table in self.arp.values():
             due = earliest(due, table.next_deadline())
-        return due
+        return due if self.ledger is None else earliest(due, self.ledger.next_deadline())
 
     def reconfigure(self, config: Config, routes: RouteTable, now: int) -> list[Effect]:
         """Take a new configuration whose ports are the same: lists, routes, alias, forwards, ICMP, static ARP.
@@ -187,12 +192,18 @@ class Gateway:
         behind = self.decision.openings.behind
         moved = {inside for inside, port in before.items() if behind(inside) != port}
         if moved:
-            self.aliases.flush(moved)
+            self._flush(moved)
 
     def flush_links(self, insides: Collection[int] | None = None) -> int:
         """End all links that are not static (of these inside addresses), on the operator's word; how many."""
-        ended = self.aliases.flush(insides)
+        ended = self._flush(insides)
         self.fast.outdate()
+        return ended
+
+    def _flush(self, insides: Collection[int] | None) -> int:
+        ended = self.aliases.flush(insides)
+        if self.ledger is not None:
+            self.ledger.catch_up()  # what is ended on somebody's word does not come back
         return ended
 
     @property

@@ -104,6 +104,7 @@ class Uplink:
         self._resolve = resolve
         self._names: dict[str, HostPort] = {}
         self._looking: set[str] = set()
+        self._sought: set[str] = set()  # of these, those to call once they are found
         self._telling: set[str] = set()
         self._ports: dict[str, str] = {}  # by peer
         self._queues: dict[str, list[bytes]] = {}  # by peer
@@ -364,6 +365,9 @@ class Uplink:
         in_use = addresses.index(known.address) if known is not None and known.address in addresses else -1
         found = Endpoint(addresses[(in_use + 1) % len(addresses)], named[1])
         self._settle(self.tunnel.set_endpoint(peer, found, now), now)
+        if peer in self._sought:
+            self._sought.discard(peer)
+            self._settle(self.tunnel.call(peer, now), now)
         self._renew()
         self._judge(now)
         self._arm()
@@ -401,6 +405,14 @@ class Uplink:
                 self._look_up(peer)
         self._unserved = unserved
         self._judge(self._loop.clock())
+
+    def call_all(self) -> None:
+        """Call every peer that is known to be somewhere, now or once its name is found."""
+        now = self._loop.clock()
+        for peer in self._ports:
+            self._settle(self.tunnel.call(peer, now), now)
+        self._sought = set(self._looking)
+        self._arm()
 
     def fault_of(self, peers: Peers) -> str | None:
         """What the tunnel would refuse of peers, beyond what reading the configuration finds; nothing changes."""

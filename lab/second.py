@@ -28,6 +28,7 @@ class SecondInstance(OtherEnd):
         self._folder.mkdir(exist_ok=True)
         self.socket_path = self._folder / "control.sock"
         self.config_path = self._folder / "gateway.toml"
+        self.socket_path.with_suffix(".links").unlink(missing_ok=True)  # of an instance before this one
 
     def own_configuration(self) -> str:
         """Its file, with the gateway as its one peer."""

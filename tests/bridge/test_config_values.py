@@ -191,6 +191,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "max_links": 65536,
         "max_links_per_host": 8192,
         "exempt": (),
+        "state_file": None,
         "forward": (),
     }
     assert config.icmp.model_dump() == {"answer_on_tap1": True, "errors_per_second": 1000, "mute": ()}
@@ -355,3 +356,9 @@ node = "hk"
         "10.8.0.9/32",
     ]
     assert [str(prefix_of(network)) for network in networks.never] == list(map(str, NEVER_FORWARDED))
+
+
+def test_the_file_of_the_links_is_beside_the_configuration_or_nowhere(tmp_path: Path) -> None:
+    for written, meant in (("links", tmp_path / "links"), ("/var/links", Path("/var/links")), ("", "")):
+        config = read(f'[alias]\nstate_file = "{written}"\n', tmp_path / "gateway.toml", "replay")
+        assert config.alias.state_file == meant

@@ -592,3 +592,21 @@ def test_while_a_node_is_silent_its_fallback_takes_new_flows_and_it_is_called_st
     world.send(udp(1))
     assert {sent[0] for sent in world.take()} == {FAR}, "a new flow is hk's"
     assert len(world.gateway.nodes) == 1, "the first one stays"
+
+
+def test_after_a_restart_every_peer_is_called_at_once_or_when_its_name_is_found(make: Callable[..., World]) -> None:
+    """The far ends would send into sessions that are gone, and notice after 15 s (W12)."""
+    named = replace(SG, endpoint=None)
+    world = make(HK, named, names={"sg": ("node.example", 51820)})
+    world.uplink.call_all()
+    assert [(endpoint, len(datagram)) for endpoint, datagram, _ in world.take()] == [(FAR, 148)]
+    [(_, answer)] = world.asked
+    there = Endpoint(bytes((192, 0, 2, 3)), 51820)
+    answer([there.address])
+    assert [(endpoint, len(datagram)) for endpoint, datagram, _ in world.take()] == [(there, 148)]
+
+
+def test_a_start_that_is_no_restart_calls_nobody(make: Callable[..., World]) -> None:
+    world = make()
+    world.wait(30)
+    assert world.take() == []
