@@ -18,7 +18,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,8 +223,11 @@ class Soak:
             yield f"{last.links} links after a flush"
 
     def _descriptors(self, name: str) -> list[str]:
-        folder = Path(f"/proc/{self._daemons[name][0].pid}/fd")
-        return sorted(os.readlink(path) for path in folder.iterdir())
+        found = []
+        for path in Path(f"/proc/{self._daemons[name][0].pid}/fd").iterdir():
+            with suppress(OSError):  # it has just been closed
+                found.append(os.readlink(path))
+        return sorted(found)
 
     def judge(self) -> None:
         """Memory once links have settled, or as far as they have: what the line through it grows by."""
