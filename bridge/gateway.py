@@ -127,6 +127,7 @@ class Gateway:
                 self.decision.syn_unanswered(outcome, now)
             elif self._events:
                 self.out.link_changed(outcome)
+        self.decision.tick(now)
         self._give_up(self.fragments.tick(now))
         for expired in self.reassembly.tick(now):
             self._unfinished(expired, now)
@@ -137,6 +138,7 @@ class Gateway:
         """When `tick` has something to do, in ns; None where nothing waits."""
         due = earliest(self.aliases.next_deadline(), self.fragments.next_deadline())
         due = earliest(due, earliest(self.reassembly.next_deadline(), self.fast.due_ns))
+        due = earliest(due, self.decision.next_deadline())
         for table in self.arp.values():
             due = earliest(due, table.next_deadline())
         return due
