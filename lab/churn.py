@@ -1,7 +1,8 @@
 """Traffic that comes and goes, from one host of the lab: `python -m lab.churn SEED RATE ADDRESS...`.
 
-Until its standard input ends it begins about RATE exchanges a second with `lab.peers` at one of the addresses: short
-TCP connections, some ended by a reset, UDP questions of all sizes (large ones in fragments), pings, knocks at closed
+Until its standard input ends it begins about RATE exchanges a second with the servers at the addresses, which `python -m
+lab.churn serve ADDRESS` are (that of `lab.peers` takes one connection at a time, and ends with a bad one): short TCP
+connections, some ended by a reset, UDP questions of all sizes (large ones in fragments), pings, knocks at closed
 ports, packets whose time to live ends on the way, fragments of which the rest never comes. Whatever fails is counted
 and left behind; at the end it prints one JSON document.
 """
@@ -13,17 +14,21 @@ import os
 import random
 import select
 import socket
+import socketserver
 import struct
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 from lab.peers import PORT, asked
 
 _WAIT_S = 1.0
 _REQUEST = struct.Struct("!QQ")
 _MORE_FRAGMENTS = 0x2000
+_IP_MTU_DISCOVER = 10  # 0, IP_PMTUDISC_DONT: what is too long leaves in fragments
 
 
 class Churn:
@@ -55,13 +60,14 @@ class Churn:
 
     def connection(self, remote: str) -> str:
         """TCP: some bytes each way, then a FIN or a reset."""
-        return self._transfer(remote, self.rng.randrange(20_000), self.rng.randrange(20_000))
+        return self.transfer(remote, self.rng.randrange(20_000), self.rng.randrange(20_000))
 
     def bulk(self, remote: str) -> str:
         """As many as make super-frames."""
-        return self._transfer(remote, self.rng.randrange(2_000_000), self.rng.randrange(2_000_000))
+        return self.transfer(remote, self.rng.randrange(2_000_000), self.rng.randrange(2_000_000))
 
-    def _transfer(self, remote: str, up: int, down: int) -> str:
+    def transfer(self, remote: str, up: int, down: int) -> str:
+        """So many bytes there, so many back."""
         with socket.create_connection((remote, PORT), timeout=_WAIT_S) as connection:
             connection.sendall(_REQUEST.pack(up, down) + bytes(up))
             reader = connection.makefile("rb")
@@ -75,7 +81,7 @@ class Churn:
         """UDP, one datagram or a few, each with its echo."""
         size_bytes = self.rng.choice((1, 40, 200, 1200, 1460, 4000, 9000))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-            asking.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER, IP_PMTUDISC_DONT: larger ones in fragments
+            asking.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, 0)
             asking.settimeout(_WAIT_S)
             asking.connect((remote, PORT))
             for number in range(self.rng.choice((1, 1, 2, 20))):
@@ -133,8 +139,42 @@ class Churn:
         return "ok"
 
 
+class _Transfer(socketserver.BaseRequestHandler):
+    """The far end of a connection: so many bytes there, so many back."""
+
+    def handle(self) -> None:
+        self.request.settimeout(_WAIT_S)
+        with suppress(OSError, struct.error), self.request.makefile("rb") as reader:
+            up, down = _REQUEST.unpack(reader.read(_REQUEST.size))
+            reader.read(up)
+            self.request.sendall(b"{}\n" + bytes(down))
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 64
+
+
+def serve(address: str) -> None:
+    """TCP transfers, each in a thread, and UDP echoes, until killed."""
+    echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    echo.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, 0)
+    echo.bind((address, PORT))
+    threading.Thread(target=_Server((address, PORT), _Transfer).serve_forever, daemon=True).start()
+    print("ready", flush=True)
+    while True:
+        data, client = echo.recvfrom(1 << 16)
+        with suppress(OSError):
+            echo.sendto(data, client)
+
+
 def main(words: list[str]) -> int:
     """Until standard input ends."""
+    if words[0] == "serve":
+        serve(words[1])
+    if words[0] == "once":
+        return 0 if Churn(1, []).transfer(words[1], 20_000_000, 20_000_000) == "ok" else 1
     churn, pause_s = Churn(int(words[0]), words[2:]), 1 / float(words[1])
     due_s = time.monotonic()
     print("ready", flush=True)

@@ -212,7 +212,7 @@ class Soak:
     def _left(self, name: str) -> Iterator[str]:
         first, last = self.samples[name][0], self.samples[name][-1]
         for what in _GROWN:
-            before, after = getattr(first, what), getattr(last, what)
+            before, after = 0 if what == "children" else getattr(first, what), getattr(last, what)
             if after > before:
                 yield f"{before} {what} at the start, {after} at rest: {' '.join(self._descriptors(name))}"
         if last.zombies:
@@ -302,12 +302,15 @@ def soak(minutes: float, *, seed: int = 1, rate: float = 15.0, tell: Callable[[s
         far = SecondInstance(lab)
         stack.callback(far.stop)
         lab.configure(far.configuration(keepalive=25) + _FORWARD)
-        lab.serve()
+        for name, address in {"isp": OFFLOADED, "exit": TUNNELLED, **HOSTS}.items():
+            server = lab.namespaces[name].start_python("-m", "lab.churn", "serve", address)
+            stack.callback(server.stop)
+            server.line()
         other = far.start()
         gateway = lab.start_gateway()
         daemons = {"gateway": (gateway, lab.socket_path), "exit": (other, far.socket_path)}
         for remote in (OFFLOADED, TUNNELLED):  # what is made once, on the first occasion, is no leak
-            lab.client("lan3", "transfer", remote, "20000000", "20000000")
+            lab.namespaces["lan3"].python("-m", "lab.churn", "once", remote)
         lab.ask("route.show")
         found = Soak(lab, far, daemons, seed)
         found.sample()
