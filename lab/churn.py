@@ -1,7 +1,7 @@
 """Traffic that comes and goes, from one host of the lab: `python -m lab.churn SEED RATE ADDRESS...`.
 
-Until its standard input ends it begins about RATE exchanges a second with the servers at the addresses, which `python -m
-lab.churn serve ADDRESS` are (that of `lab.peers` takes one connection at a time, and ends with a bad one): short TCP
+Until its standard input ends it begins about RATE exchanges a second with the servers at the addresses, which are
+`python -m lab.churn serve ADDRESS` (that of `lab.peers` takes one connection at a time, and ends with a bad one): TCP
 connections, some ended by a reset, UDP questions of all sizes (large ones in fragments), pings, knocks at closed
 ports, packets whose time to live ends on the way, fragments of which the rest never comes. Whatever fails is counted
 and left behind; at the end it prints one JSON document.
@@ -119,8 +119,8 @@ class Churn:
 
     def orphan(self, remote: str) -> str:
         """A fragment of a datagram of which nothing else ever comes, the first or a later one."""
-        offset = self.rng.choice((0, 185))
-        payload = struct.pack("!HHHH", self.rng.randrange(1024, 65536), PORT, 3000, 0) + bytes(1472)
+        offset = self.rng.choice((0, 173))
+        payload = struct.pack("!HHHH", self.rng.randrange(1024, 65536), PORT, 3000, 0) + bytes(1376)
         header = struct.pack(
             "!BBHHHBBH4s4s",
             0x45,
