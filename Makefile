@@ -6,8 +6,10 @@ PEER ?= ours
 PEERS ?=
 ROUNDS ?= 3
 SECONDS ?= 2
+SOAK_MINUTES ?= 30
+DAYS ?= 20
 
-.PHONY: install check test demo bench fuzz conformance audit wheel clean
+.PHONY: install check test demo bench fuzz soak conformance audit wheel clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +40,10 @@ bench: install
 
 fuzz: install
 	$(BIN)/python -m bench.fuzz --minutes $(MINUTES)
+
+soak: install
+	$(BIN)/python -m lab.soak --minutes $(SOAK_MINUTES)
+	$(BIN)/python -m bench.soak --days $(DAYS)
 
 conformance: install
 	$(BIN)/python -m bench.conformance

@@ -22,6 +22,7 @@ Operations of the caller, for packets with `is_fragment` only::
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from alias.ranges import Ranges, fragment_fault
@@ -96,6 +97,12 @@ class FragmentStore(Generic[Decision, Item]):
         """Datagrams that are decided and not complete."""
         return len(self._decided)
 
+    def held(self) -> Iterator[Item]:
+        """The items that are kept."""
+        for shelf in (self._waiting, self._decided):
+            for datagram in shelf:
+                yield from datagram.items
+
     def arrive(self, key: FragmentKey, packet: Packet, item: Item, now: int) -> Arrival[Decision, Item]:
         """A fragment arrives; `item` is what the caller wants back if it has to wait."""
         fault = fragment_fault(packet)
@@ -128,7 +135,8 @@ class FragmentStore(Generic[Decision, Item]):
     def tick(self, now: int) -> list[tuple[Drop, Item]]:
         """The items whose first fragment did not come in time."""
         fallen = [(Drop.FRAGMENT_TIMEOUT, item) for datagram in self._waiting.due(now) for item in datagram.items]
-        self._decided.due(now)
+        # A decided datagram keeps items only where its first fragment was neither settled nor refused, by a fault.
+        fallen += [(Drop.FRAGMENT_TIMEOUT, item) for datagram in self._decided.due(now) for item in datagram.items]
         return fallen
 
     def next_deadline(self) -> int | None:
@@ -163,7 +171,7 @@ class FragmentStore(Generic[Decision, Item]):
     ) -> Arrival[Decision, Item]:
         """A first fragment."""
         waited = None if self._waiting.get(key) is None else self._waiting.take(key)
-        clash = self._decide(key, waited, packet, now)
+        clash = self._decide(key, waited, packet, now, fallen)
         if clash is not None:
             fallen += [(clash, item) for item in self.refuse(key, now)]
             return Arrival("drop", None, clash, fallen)
@@ -181,7 +189,7 @@ class FragmentStore(Generic[Decision, Item]):
         if clash is Drop.FRAGMENT_DUPLICATE:
             return Arrival("drop", None, clash, fallen)
         if clash is not None:
-            self._decide(key, self._waiting.take(key), None, now)
+            self._decide(key, self._waiting.take(key), None, now, fallen)
             fallen += [(clash, held) for held in self.refuse(key, now)]
             return Arrival("drop", None, clash, fallen)
         datagram.items.append(item)
@@ -194,7 +202,12 @@ class FragmentStore(Generic[Decision, Item]):
         return Arrival("held", None, None, fallen)
 
     def _decide(
-        self, key: FragmentKey, waited: _Datagram[Decision, Item] | None, packet: Packet | None, now: int
+        self,
+        key: FragmentKey,
+        waited: _Datagram[Decision, Item] | None,
+        packet: Packet | None,
+        now: int,
+        fallen: list[tuple[Drop, Item]],
     ) -> Drop | None:
         """Put a datagram on the shelf of the decided ones, refused until `settle` says otherwise."""
         datagram: _Datagram[Decision, Item] = _Datagram(now + PATIENCE_NS)
@@ -202,7 +215,8 @@ class FragmentStore(Generic[Decision, Item]):
             datagram.ranges, datagram.items = waited.ranges, waited.items
         clash = None if packet is None else datagram.ranges.add(packet)
         self._decided.put(key, datagram)
-        self._decided.charge(key, _DATAGRAM_BYTES + _RANGE_BYTES * len(datagram.items))
+        gone = self._decided.charge(key, _DATAGRAM_BYTES + _RANGE_BYTES * len(datagram.items))
+        fallen += [(Drop.FRAGMENT_STORE_FULL, item) for other in gone for item in other.items]
         return clash
 
     def _release(self, key: FragmentKey, datagram: _Datagram[Decision, Item]) -> list[Item]:

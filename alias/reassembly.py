@@ -8,6 +8,7 @@ whole datagram up (RFC 5722 4), and what comes of it later is dropped too.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from alias.ranges import Ranges, fragment_fault
@@ -17,7 +18,7 @@ from wire.drop import Drop
 from wire.ipv4 import DONT_FRAGMENT, Packet
 from wire.units import SECOND_NS
 
-__all__ = ["LIMITS", "PATIENCE_NS", "Expired", "FragmentKey", "Reassembly"]
+__all__ = ["LIMITS", "PATIENCE_NS", "Expired", "FragmentKey", "Joined", "Reassembly"]
 
 PATIENCE_NS = 15 * SECOND_NS
 LIMITS = ShelfLimits(datagrams=256, bytes=2 << 20, source_datagrams=32, source_bytes=512 << 10)
@@ -34,6 +35,14 @@ class Expired(NamedTuple):
     port: str
     reason: Drop
     first: Packet | None
+    fragments: int
+
+
+class Joined(NamedTuple):
+    """A datagram of which all `fragments` are here: whole under the header of its first one, its transport header not
+    read yet, or why all of it is dropped."""
+
+    packet: Packet | Drop
     fragments: int
 
 
@@ -76,9 +85,9 @@ class Reassembly:
     def __len__(self) -> int:
         return len(self._shelf)
 
-    def add(self, key: FragmentKey, packet: Packet, now: int) -> Packet | Drop | None:
-        """The whole datagram once its last piece is here (its transport header not read yet), None while it waits, or
-        why this fragment is dropped. What falls with it is told by `tick`."""
+    def add(self, key: FragmentKey, packet: Packet, now: int) -> Joined | Drop | None:
+        """The datagram once its last piece is here, None while it waits, or why this fragment is dropped. What falls
+        with it is told by `take_fallen`."""
         fault = fragment_fault(packet)
         if fault is not None:
             return fault
@@ -98,21 +107,33 @@ class Reassembly:
         parts.append(packet)
         if partial.ranges.is_complete:
             self._shelf.take(key)
-            return partial.join()
+            return Joined(partial.join(), len(parts))
         gone = self._shelf.charge(key, len(packet.data) + _FRAGMENT_BYTES)
         for other in gone:
             self._fell(other, Drop.FRAGMENT_STORE_FULL, len(other.parts or ()) - (other is partial))
         return Drop.FRAGMENT_STORE_FULL if partial in gone else None
 
     def tick(self, now: int) -> list[Expired]:
-        """The datagrams that ran out of time, and what fell in `add` since the last call."""
-        expired = [Expired(port, reason, None, fragments) for (port, reason), fragments in self._fallen.items()]
-        self._fallen.clear()
+        """The datagrams that ran out of time, and what fell in `add`, if that was not taken."""
+        expired = self.take_fallen()
         for partial in self._shelf.due(now):
             if partial.parts:
                 first = next((part for part in partial.parts if not part.offset_bytes), None)
                 expired.append(Expired(partial.port, Drop.FRAGMENT_TIMEOUT, first, len(partial.parts)))
         return expired
+
+    def take_fallen(self) -> list[Expired]:
+        """What fell with others in `add` since the last call."""
+        if not self._fallen:
+            return []
+        fallen = [Expired(port, reason, None, fragments) for (port, reason), fragments in self._fallen.items()]
+        self._fallen.clear()
+        return fallen
+
+    def held(self) -> Iterator[tuple[str, int]]:
+        """The port of each datagram that is not whole, and how many fragments of it are kept."""
+        for partial in self._shelf:
+            yield partial.port, len(partial.parts or ())
 
     def next_deadline(self) -> int | None:
         """When the oldest datagram runs out of time; None while there is none."""

@@ -7,6 +7,7 @@ milliseconds), and never closes the shelf to those who come after it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 FragmentKey = tuple[str, int, int, int, int]
@@ -60,6 +61,9 @@ class Shelf(Generic[Kept]):
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def __iter__(self) -> Iterator[Kept]:
+        return iter(self._kept.values())
 
     def get(self, key: FragmentKey) -> Kept | None:
         """The datagram of a key."""

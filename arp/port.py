@@ -136,6 +136,10 @@ class ArpPort:
         """Bytes allocated for the slots."""
         return self._resolver.table.size_bytes
 
+    def waiting(self) -> Iterator[object]:
+        """What waits for an answer, as `hold` was given it."""
+        return iter(self._resolver.waiting)
+
     @property
     def waiting_frames(self) -> int:
         """Frames that wait for an answer."""

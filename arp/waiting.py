@@ -6,6 +6,7 @@ oldest of its frames gives way. Only where the room of the whole port is taken b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from arp.effects import GaveUp
@@ -61,6 +62,11 @@ class WaitingFrames:
         self.frames += 1
         self.size_bytes += size_bytes
         return gone
+
+    def __iter__(self) -> Iterator[object]:
+        for queue in self._queues.values():
+            for waiting, _ in queue:
+                yield waiting
 
     def take(self, index: int) -> list[object]:
         """All that waits for an address, in order; afterwards nothing does."""

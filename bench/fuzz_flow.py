@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.fuzz_frames import ADDRESSES, CONFIGURATION, MACS, repaired
 from bench.hostile import Broken, Failure, mutated
+from bridge import balance
 from bridge.config import load
 from bridge.effects import Effect, Send
 from bridge.gateway import Gateway
@@ -266,8 +267,10 @@ class Twins:
         self.both(lambda gateway: gateway.reconfigure(config, routes_from(config), self.now))
 
     def compare_links(self) -> None:
-        """Once everything is told, links differ by no more than a harvest in time, and by nothing else."""
+        """Once everything is told, links differ by no more than a harvest in time, and by nothing else. Each frame has
+        its fate on both."""
         self.fast.fast.harvest(self.table.limit, self.now)
+        self.both(balance.check)
         walked, repeated = (
             {
                 (link.egress, link.protocol, link.inside, link.inside_port, link.remote): link

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.hostile import Broken, Failure, mutated
+from bridge import balance
 from bridge.config import load
 from bridge.effects import Send
 from bridge.gateway import Gateway
@@ -229,6 +230,8 @@ def run(seconds: float, seed: int, seeds: list[bytes], most: int = 1 << 62) -> i
                 for send in sends:
                     check(gateway, port, send)
                 check_checksum_kept(frame[14:] if port in MACS else frame, sends)
+                if number % 8 == 0:
+                    balance.check(gateway)
                 if number % 5000 == 0 and sum(1 for _ in gateway.aliases.links(now)) > 2001:
                     raise Failure("more links than max_links and the static forward")
             except Exception as error:  # whatever it is, the frame that did it is told

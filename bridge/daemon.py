@@ -241,7 +241,7 @@ class Daemon:
         return uplink
 
     def _count_outer(self, reason: Drop, number: int) -> None:
-        self.gateway.counters.drops_by_port["vpn", reason] += number
+        self.gateway.counters.lost("vpn", reason, number)
 
     def _hooks(self, loaded: Config, stack: ExitStack) -> tuple[Hook | None, Hook | None]:
         up, down = loaded.hooks.up, loaded.hooks.down

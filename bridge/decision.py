@@ -31,7 +31,10 @@ from route.table import RouteTable, is_private, node_of
 from wire import ipv4
 from wire.drop import Drop
 from wire.ipv4 import Packet
-from wire.units import prefix_mask
+from wire.units import SECOND_NS, prefix_mask
+
+FORGET_NS = 60 * SECOND_NS
+"""How often what has ended is looked for."""
 
 
 class Decision:
@@ -46,6 +49,7 @@ class Decision:
         self.peers = peer_prefixes_from(config)
         self.openings = Openings(interfaces, aliases, self.peers, self.nodes, self._port_towards)
         self.returns = Returns()
+        self._forget_ns = 0
         self._interfaces = interfaces
         self._aliases = aliases
         self._out = out
@@ -79,6 +83,17 @@ class Decision:
         come from them, at once."""
         self.peers.announce(announced)
         self.routes.announce(announced_layers(self._config, self.peers.announced))
+
+    def tick(self, now: int) -> None:
+        """Now and then, forget what has ended: visitors and flows on a fallback have no timer each."""
+        if now >= self._forget_ns:
+            self._forget_ns = now + FORGET_NS
+            self.returns.forget(now)
+            self.nodes.forget(now)
+
+    def next_deadline(self) -> int | None:
+        """When there is something to look through; None where nothing is kept."""
+        return self._forget_ns if self.returns.ports or len(self.nodes) else None
 
     def port_of(self, target: str) -> str:
         """The port's name for a routing target: `vpn:NODE` is `vpn` for the default node."""

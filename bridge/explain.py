@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from alias.types import Link
 from arp.effects import Entry
+from bridge import balance
 from bridge.config_model import Config, Peer
 from bridge.control_client import Document
 from bridge.effects import Effect
@@ -319,7 +320,7 @@ def _since(then: int | None, now: int) -> float | None:
 def stats(gateway: Gateway, arguments: Arguments, now: int) -> Document:
     """Counters of each port and every drop reason, zeros shown."""
     gateway.fast.account()
-    counters = gateway.counters
+    counters, accounts = gateway.counters, balance.accounts(gateway)
     return _document(
         uptime_s=_seconds(now - gateway.started_ns),
         ports={
@@ -331,21 +332,30 @@ def stats(gateway: Gateway, arguments: Arguments, now: int) -> Document:
             }
             for name, port in counters.ports.items()
         },
+        fates={
+            name: {**account.fates, "refused": account.refused, "lost": account.lost}
+            for name, account in accounts.items()
+        },
         drops={reason.value: number for reason, number in counters.drops.items()},
         drops_by_port=_drops_by_port(gateway),
         ethertypes={f"0x{number:04x}": count for number, count in sorted(counters.ethertypes.items())},
         icmp={"errors": counters.icmp_errors, "suppressed": counters.icmp_errors_suppressed},
         answered=counters.answered,
-        fast_path={**_fast_path(gateway), **sealing(None), "lanes": 0},
+        fast_path={**_fast_path(gateway, accounts), **sealing(None), "lanes": 0},
     )
 
 
-def _fast_path(gateway: Gateway) -> Document:
-    """What repeats decisions: compiled or not, the flows that it knows, and the frames that it left to the walk."""
+def _fast_path(gateway: Gateway, accounts: Mapping[str, balance.Account]) -> Document:
+    """What repeats decisions: compiled or not, the flows that it knows, the frames that it repeated, and those that it
+    left to the walk."""
     fast = gateway.fast
     return {
         "compiled": fast.table.compiled,
         "flows": len(fast),
+        "repeated": {
+            name: {"repeated_in": account.repeated_in, "repeated_out": account.repeated_out}
+            for name, account in accounts.items()
+        },
         "punts": {punt.name.lower(): number for punt, number in fast.punts.items()},
     }
 

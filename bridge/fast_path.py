@@ -300,8 +300,11 @@ class FastPath:
             port.rx_bytes += counted.rx_bytes
             port.tx_packets += counted.tx_packets
             port.tx_bytes += counted.tx_bytes
+            port.sent += counted.rx_packets  # a frame that is repeated is one frame out
+            port.repeated_in += counted.rx_packets
+            port.repeated_out += counted.tx_packets
             for reason, number in drops(counted):
-                counters.drops_by_port[name, reason] += number
+                counters.refused(name, reason, number)
 
     # For people
 

@@ -9,7 +9,8 @@ under tests. The functions stand in the order of a packet's way:
 RFC 1812 5.2.2 and 5.3 (the checks and their order), RFC 2827 through `bridge.admission`, RFC 4787, 5382 and 5508
 through `alias`, RFC 1812 4.3 through `icmp`, RFC 826 through `arp`, RFC 1191 (`_fit`), RFC 791 3.2 and RFC 6691
 (`_carry`).
-A packet is either sent, answered, held or dropped with a reason; every drop is counted in `bridge.counters`.
+Every frame is sent, answered, taken in, held or dropped with a reason, and counted so: `bridge.counters`,
+`bridge.balance`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from alias.fragments import FragmentStore
 from alias.reassembly import Expired, Reassembly
 from alias.table import Aliases
 from alias.types import Unanswered
+from arp.effects import ArpEffect, Transmit
 from bridge.admission import Admission, claims_hold
 from bridge.alias_settings import alias_settings, forwards_from, reserved_ports
+from bridge.balance import missing
 from bridge.config import Config
 from bridge.decision import Decision
 from bridge.effects import Effect, Send
@@ -103,7 +106,7 @@ class Gateway:
         """Walk one frame. `port`: `tap0`, `tap1`, `tun0`, `vpn` or `vpn:NODE`; `now` in ns, never backwards."""
         effects = self.out.effects = []
         interface = self.interfaces.get(port) or self._interface_of(port)
-        counters = self.counters.ports[interface.name]
+        counters = interface.counters
         counters.rx_packets += 1
         counters.rx_bytes += len(frame)
         if interface.arp is None:
@@ -127,6 +130,7 @@ class Gateway:
                 self.decision.syn_unanswered(outcome, now)
             elif self._events:
                 self.out.link_changed(outcome)
+        self.decision.tick(now)
         self._give_up(self.fragments.tick(now))
         for expired in self.reassembly.tick(now):
             self._unfinished(expired, now)
@@ -139,6 +143,7 @@ class Gateway:
         """When `tick` has something to do, in ns; None where nothing waits."""
         due = earliest(self.aliases.next_deadline(), self.fragments.next_deadline())
         due = earliest(due, earliest(self.reassembly.next_deadline(), self.fast.due_ns))
+        due = earliest(due, self.decision.next_deadline())
         for table in self.arp.values():
             due = earliest(due, table.next_deadline())
         return due if self.ledger is None else earliest(due, self.ledger.next_deadline())
@@ -238,7 +243,16 @@ class Gateway:
 
     def refused(self, port: str, reason: Drop) -> None:
         """A port could not put a frame on its device."""
-        self.counters.drops_by_port[port.partition(":")[0], reason] += 1
+        self.counters.refused(port.partition(":")[0], reason)
+
+    def failed(self, port: str | None) -> None:
+        """A bug of ours: the walk, or what was to be done after it, failed on a frame of `port`, or on a timer (None).
+        Frames that have no fate now never get one, those that were to be released among them: they are dropped."""
+        found = missing(self)
+        for name, number in found.items():
+            self.counters.dropped(name, Drop.WALK_FAULT, number)
+        if not found and port is not None:
+            self.counters.lost(port.partition(":")[0], Drop.WALK_FAULT)
 
     def undelivered(self, port: str, sent: bytes, now: int, *, mtu_bytes: int = 0) -> list[Effect]:
         """A packet that left by `port` of the tunnel did not get through: its sender hears 3/1 (RFC 1812 5.2.7.1), or
@@ -254,7 +268,7 @@ class Gateway:
         message = self.out.undelivered(quoted, self.decision.speaks_for(port, quoted), mtu_bytes)
         if message is None:
             return effects
-        arrival = Arrival(port, self._interface_of(port), message, False)
+        arrival = Arrival(port, self._interface_of(port), message, False, is_ours=True)
         way = self.decision.from_outside(arrival, now)
         if isinstance(way, Path) and self.out.may_tell(way.interface, way.inside[0], now, may_answer=True):
             self._carry(arrival, way, now)
@@ -308,8 +322,16 @@ class Gateway:
             assert interface.arp is not None
             self.out.answered = True
             self.out.say("arp", "an ARP frame: the table takes in what it says")
-            return self.out.arp_effects(interface, interface.arp.receive(frame, now), now)
+            return self._taken_in(interface, interface.arp.receive(frame, now), now)
         return self._other_ethertype(int.from_bytes(kind, "big"))
+
+    def _taken_in(self, interface: Interface, effects: list[ArpEffect], now: int) -> Drop | None:
+        drop = self.out.arp_effects(interface, effects, now)
+        if drop is None and any(isinstance(effect, Transmit) for effect in effects):
+            interface.counters.answered += 1
+        elif drop is None:
+            interface.counters.taken += 1
+        return drop
 
     def _other_ethertype(self, ethertype: int) -> Drop:
         self.counters.ethertypes[ethertype] += 1
@@ -406,12 +428,24 @@ class Gateway:
         if isinstance(decision, Path):
             return self._carry(arrival, decision, now)
         whole = self.reassembly.add(arrival.fragment_key, arrival.packet, now)
-        if isinstance(whole, Packet):
-            return ipv4.read_transport(whole) or self.out.answer_echo(arrival, whole, now)
+        for expired in self.reassembly.take_fallen():
+            self._unfinished(expired, now)
         if whole is None:
             self.out.held = True
             self.out.say("icmp", "part of an echo request to us: it waits for the rest")
-        return whole
+            return None
+        if isinstance(whole, Drop):
+            return whole
+        packet, fragments = whole
+        drop = packet if isinstance(packet, Drop) else ipv4.read_transport(packet)
+        if drop is None and isinstance(packet, Packet):
+            drop = self.out.answer_echo(arrival, packet, now)
+        if drop is None:  # by one answer, and the fragment at hand is counted there
+            arrival.interface.counters.answered += fragments - 1
+        else:
+            for _ in range(fragments - 1):
+                self.out.dropped(arrival.port, drop)
+        return drop
 
     def _give_up(self, items: Iterable[tuple[Drop, Arrival]]) -> None:
         for reason, arrival in items:
@@ -449,11 +483,8 @@ class Gateway:
             tcp.clamp_mss(packet, min(self.out.segment_bytes(*way) for way in ways) - 40)
         self.fast.learn(arrival, path, packet, now)
         if len(packet.data) <= mtu_bytes:
-            return self.out.emit(path.port, out, packet, arrival, now)
-        drop: Drop | None = None
-        for piece in pieces(packet, mtu_bytes):
-            drop = self.out.emit(path.port, out, piece, arrival, now) or drop
-        return drop
+            return self.out.emit(path.port, out, (packet,), arrival, now)
+        return self.out.emit(path.port, out, [*pieces(packet, mtu_bytes)], arrival, now)
 
     def _unfinished(self, expired: Expired, now: int) -> None:
         """RFC 1122 3.3.2: a datagram to us that never became whole: 11/1 where its first fragment is here."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alias.types import Egress
 from arp.port import ArpPort
 from bridge.config import Config
 from bridge.config_model import Tap0, Tap1
+from bridge.counters import PortCounters
 from bridge.routing import subnet_edges
 from wire.units import prefix_mask, seconds_ns
 
@@ -34,6 +35,7 @@ class Interface:
     arp: ArpPort | None = None
     egress: Egress | None = None
     edges: frozenset[int] = frozenset()
+    counters: PortCounters = field(default_factory=PortCounters)
 
     def is_on_link(self, address: int) -> bool:
         """True where `address` lies in the connected subnet."""

@@ -63,6 +63,9 @@ class Walk(Protocol):
     def refused(self, port: str, reason: Drop) -> None:
         """A frame could not be sent."""
 
+    def failed(self, port: str | None) -> None:
+        """A bug: `receive` or what followed it failed on a frame of `port`; None: `tick` did."""
+
 
 class Numbers(Protocol):
     """What the loop needs of `bridge.fast_path.FastPath`: ports have numbers in the flow table."""
@@ -345,7 +348,7 @@ class Loop:
                     carry_out(effects)
             except Exception as error:  # noqa: BLE001 - no frame ends the gateway; `_fault` logs it whole
                 self._fault(error, f"on a frame of {name}", frame)
-                self._walk.refused(name, Drop.WALK_FAULT)
+                self._walk.failed(name)
 
     def _woken(self, _events: int) -> None:
         os.eventfd_read(self._wake)
@@ -362,6 +365,7 @@ class Loop:
                 self.carry_out(self._walk.tick(now))
             except Exception as error:  # noqa: BLE001 - nor does a timer
                 self._fault(error, "on a timer", b"")
+                self._walk.failed(None)
                 self._resume_ticks_ns = now + FAULT_PAUSE_NS
         while self._timers and self._timers[0][0] <= now:
             _, _, timer = heapq.heappop(self._timers)

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from bridge.balance import accounts
 from bridge.gateway import Gateway
 from bridge.loop import Loop, Timer
 
@@ -47,6 +48,16 @@ class GatewayCollector(Collector):
             for port, counted in counters.ports.items():
                 family.add_metric([port], getattr(counted, name))
             yield family
+        fates = CounterMetricFamily("tapbridge_fates", "What became of frames that came in.", labels=["port", "fate"])
+        held = GaugeMetricFamily("tapbridge_held", "Frames that came in and wait.", labels=["port"])
+        for port, account in accounts(self._gateway).items():
+            for fate, number in account.fates.items():
+                if fate == "held":
+                    held.add_metric([port], number)
+                else:
+                    fates.add_metric([port, fate], number)
+        yield fates
+        yield held
         drops = CounterMetricFamily("tapbridge_drops", "Packets that went no further.", labels=["reason"])
         for reason, number in counters.drops.items():
             drops.add_metric([reason.value], number)

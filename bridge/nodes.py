@@ -59,6 +59,10 @@ class Nodes:
             if kept.node in self._chains.get(kept.routed, ()) and routed(ends[3]) == kept.routed
         }
 
+    def forget(self, now: int) -> None:
+        """Let go of flows that have been idle for too long: they would be chosen for anew."""
+        self._kept = {ends: kept for ends, kept in self._kept.items() if kept.until > now}
+
     # Ports
 
     def port(self, node: str) -> str:

@@ -7,7 +7,7 @@ RFC 826 and RFC 1812 3.3.2 (`emit`, `arp_effects`: packets wait, and their sende
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,9 +29,10 @@ Fact = str | bytes | int | tuple[int, int] | Packet
 
 
 class Waiting(NamedTuple):
-    """A packet that waits for its next hop's MAC address. `arrival` is None for packets of our own."""
+    """A packet that waits for its next hop's MAC address, all `pieces` of it where it was cut. `arrival` is None for
+    packets of our own."""
 
-    packet: Packet
+    pieces: Sequence[Packet]
     interface: Interface
     arrival: Arrival | None
 
@@ -59,7 +60,7 @@ class Outgoing:
 
     def __init__(self, interfaces: dict[str, Interface], identification: int, *, events: bool) -> None:
         self.interfaces = interfaces
-        self.counters = Counters(list(interfaces))
+        self.counters = Counters({name: interface.counters for name, interface in interfaces.items()})
         self.rate_limit = errors.RateLimit(0)
         self.muted: frozenset[str] = frozenset()
         self.effects: list[Effect] = []
@@ -84,12 +85,9 @@ class Outgoing:
         """Send a packet of our own back by the port that its cause came from."""
         self.answered = True
         self.counters.answered += 1
+        arrival.interface.counters.answered += 1
         mtu_bytes = self.mtu_towards(arrival.port, arrival.interface)
-        if len(reply.data) <= mtu_bytes:
-            self.emit(arrival.port, arrival.interface, reply, None, now)
-            return
-        for fragment in ipv4.fragments_of(reply, mtu_bytes):
-            self.emit(arrival.port, arrival.interface, fragment, None, now)
+        self.emit(arrival.port, arrival.interface, [*pieces(reply, mtu_bytes)], None, now)
 
     def refuse_closed(self, arrival: Arrival, now: int) -> Drop | None:
         """RFC 1122: nothing listens on the gateway's LAN address: 3/3, a reset, 3/2."""
@@ -146,7 +144,7 @@ class Outgoing:
             rest=rest,
         )
         self.say("icmp", "{} to {}", f"{kind}/{code}", packet.source)
-        self.emit(arrival.port, interface, Packet(bytearray(message), None), None, now)
+        self.emit(arrival.port, interface, (Packet(bytearray(message), None),), None, now)
 
     def error_source(self, about: Packet) -> int:
         """The source of an error that the host behind tun0 is to hear, 0 where there is none. Its own address it would
@@ -211,26 +209,37 @@ class Outgoing:
         """The address of whom a packet on a tap is handed to."""
         return out.gateway if out.gateway and not out.is_on_link(destination) else destination
 
-    def emit(self, port: str, out: Interface, packet: Packet, arrival: Arrival | None, now: int) -> Drop | None:
-        """Put a packet on a port, on a tap to its next hop's MAC address; it waits where that is not known yet."""
+    def emit(
+        self, port: str, out: Interface, pieces: Sequence[Packet], arrival: Arrival | None, now: int
+    ) -> Drop | None:
+        """Put a packet on a port, whole or in pieces, on a tap to its next hop's MAC address; it waits where that is
+        not known yet. `arrival`: what it was when it came in, whose fate this is; None for packets of our own."""
         if out.arp is None:
-            self.send(port, out, packet.data, packet.offload)
+            for piece in pieces:
+                self.send(port, out, piece.data, piece.offload)
+            if arrival is not None and not arrival.is_ours:
+                arrival.interface.counters.sent += 1
             return None
-        next_hop = self.next_hop(out, packet.destination)
+        next_hop = self.next_hop(out, pieces[0].destination)
         mac = out.arp.lookup(next_hop, now)
         if mac is not None:
             if self.tracing is not None:
                 self.say("arp", "{} is at {}", next_hop, mac)
-            self.send(port, out, b"".join((mac, out.mac, ethernet.IPV4_TYPE, packet.data)), packet.offload)
+            for piece in pieces:
+                self.send(port, out, b"".join((mac, out.mac, ethernet.IPV4_TYPE, piece.data)), piece.offload)
+            if arrival is not None and not arrival.is_ours:
+                arrival.interface.counters.sent += 1
             return None
         if not out.arp.is_resolvable(next_hop):
-            if arrival is not None:
-                self.error(arrival, errors.UNREACHABLE, errors.HOST, now)
+            if arrival is None or arrival.is_ours:
+                self._lost(out.name, Drop.ARP_NO_SUCH_HOST)
+                return None
+            self.error(arrival, errors.UNREACHABLE, errors.HOST, now)
             return Drop.ARP_NO_SUCH_HOST
         self.say("arp", "{} is not known yet: asked, the packet waits", next_hop)
         self.held = True
-        size_bytes = len(packet.data) + (len(arrival.packet.data) if arrival is not None else 0)
-        self.arp_effects(out, out.arp.hold(next_hop, Waiting(packet, out, arrival), size_bytes, now), now)
+        size_bytes = sum(len(piece.data) for piece in pieces) + (len(arrival.packet.data) if arrival is not None else 0)
+        self.arp_effects(out, out.arp.hold(next_hop, Waiting(pieces, out, arrival), size_bytes, now), now)
         return None
 
     def arp_effects(self, interface: Interface, effects: Iterable[ArpEffect], now: int) -> Drop | None:
@@ -241,9 +250,11 @@ class Outgoing:
                 self.send(interface.name, interface, effect.frame, None)
             elif isinstance(effect, Release):
                 assert isinstance(effect.waiting, Waiting)
-                packet = effect.waiting.packet
-                frame = effect.mac + interface.mac + ethernet.IPV4_TYPE + packet.data
-                self.send(interface.name, interface, frame, packet.offload)
+                head, arrival = effect.mac + interface.mac + ethernet.IPV4_TYPE, effect.waiting.arrival
+                for piece in effect.waiting.pieces:
+                    self.send(interface.name, interface, head + piece.data, piece.offload)
+                if arrival is not None and not arrival.is_ours:
+                    arrival.interface.counters.sent += 1
             elif isinstance(effect, GaveUp):
                 assert isinstance(effect.waiting, Waiting)
                 self._gave_up(effect.waiting, effect.reason, now)
@@ -256,17 +267,16 @@ class Outgoing:
     def _gave_up(self, waiting: Waiting, reason: Drop, now: int) -> None:
         """RFC 1812 3.3.2: the sender of every packet that waited in vain hears 3/1, once where we have cut it."""
         arrival = waiting.arrival
-        self.dropped(arrival.port if arrival is not None else waiting.interface.name, reason)
-        if (
-            arrival is not None
-            and reason is Drop.ARP_NO_ANSWER
-            and waiting.packet.offset_bytes == arrival.packet.offset_bytes
-        ):
+        if arrival is None or arrival.is_ours:
+            self._lost(waiting.interface.name, reason)
+            return
+        self.dropped(arrival.port, reason)
+        if reason is Drop.ARP_NO_ANSWER:
             self.error(arrival, errors.UNREACHABLE, errors.HOST, now)
 
     def send(self, port: str, out: Interface, frame: bytes | bytearray, claims: Offload | None) -> None:
         """A frame is ready: count it and hand it to the caller."""
-        counters = self.counters.ports[out.name]
+        counters = out.counters
         counters.tx_packets += 1
         counters.tx_bytes += len(frame)
         self.effects.append(Send(port, frame, claims))
@@ -275,12 +285,18 @@ class Outgoing:
 
     def dropped(self, port: str, reason: Drop) -> None:
         """A packet that came in by `port` goes no further."""
-        self.counters.drops_by_port[port.partition(":")[0], reason] += 1
+        self.counters.dropped(port.partition(":")[0], reason)
         if self._events:
             self.effects.append(Event(port, "drop", {"reason": reason.value}))
         if self.tracing is not None:
             self.tracing.drop = reason
             self.tracing.steps.append(("drop", reason.value))
+
+    def _lost(self, port: str, reason: Drop) -> None:
+        """A message of our own does not leave by `port`."""
+        self.counters.lost(port, reason)
+        if self._events:
+            self.effects.append(Event(port, "drop", {"reason": reason.value}))
 
     def link_changed(self, event: Linked | Unlinked) -> None:
         """A link was made or has ended: its names, as `bridgectl alias` prints them."""

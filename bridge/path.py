@@ -25,12 +25,14 @@ class Side(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Arrival:
-    """A checked packet, as it came in. `packet` is never changed: errors quote it as its sender's side knows it."""
+    """A checked packet, as it came in. `packet` is never changed: errors quote it as its sender's side knows it.
+    `is_ours`: it did not come in at all, a message of our own goes the way of one that did (`Gateway.undelivered`)."""
 
     port: str
     interface: Interface
     packet: Packet
     group: bool
+    is_ours: bool = False
 
     @property
     def fragment_key(self) -> FragmentKey:

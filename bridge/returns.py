@@ -50,6 +50,10 @@ class Returns:
         del self.ports[ends]
         return None
 
+    def forget(self, now: int) -> None:
+        """Let go of visitors whose time is over."""
+        self.ports = {ends: known for ends, known in self.ports.items() if known[1] > now}
+
     def keep(self, is_forwarded: Callable[[Ends, str], bool]) -> None:
         """Forget the visitors of forwards that are no more."""
         self.ports = {ends: known for ends, known in self.ports.items() if is_forwarded(ends, known[0])}

@@ -281,7 +281,7 @@ class Uplink:
         self._settle(self.tunnel.send(peer, fragments, now), now)
 
     def _count(self, reason: Drop, count: int) -> None:
-        self._gateway.counters.drops_by_port[_PORT, reason] += count
+        self._gateway.counters.lost(_PORT, reason, count)
 
     def _changed(self, effects: Effects, now: int) -> None:
         for what, peer in effects.events:

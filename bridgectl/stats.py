@@ -27,9 +27,18 @@ def _counters(document: Document) -> Iterator[Shown]:
             for name, port in document["ports"].items()
         ],
     )
+    yield Table(
+        ("FRAMES IN", ">SENT", ">ANSWERED", ">TAKEN IN", ">HELD", ">DROPPED"),
+        [
+            (name, fates["sent"], fates["answered"], fates["taken"], fates["held"], fates["dropped"])
+            for name, fates in document["fates"].items()
+        ],
+    )
     yield Table(("DROP REASON", ">PACKETS"), list(document["drops"].items()))
     said = dict(document["fast_path"])
     punts = said.pop("punts", {})
+    repeated = said.pop("repeated", {})
+    said["repeated"] = sum(port["repeated_in"] for port in repeated.values())
     yield Table(("FAST PATH", ">"), list(said.items()))
     yield Table(("LEFT TO THE WALK", ">FRAMES"), list(punts.items()))
 

@@ -87,6 +87,12 @@ class Process:
         except BrokenPipeError as error:
             raise Failed(f"{' '.join(self.words)} reads no more\n{self.errors()}") from error
 
+    def hang_up(self) -> None:
+        """End its standard input."""
+        assert self._process.stdin is not None, "it does not listen"
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
     def line(self, timeout_s: float = COMMAND_S) -> str:
         """The next line that it prints."""
         deadline = time.monotonic() + timeout_s

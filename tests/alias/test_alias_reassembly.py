@@ -10,7 +10,7 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.inet import fragment as scapy_fragment
 from scapy.packet import Raw
 
-from alias.reassembly import LIMITS, Expired, Reassembly
+from alias.reassembly import LIMITS, Expired, Joined, Reassembly
 from alias.shelf import ShelfLimits
 from tests.alias.nat import A, checked
 from tests.alias.test_alias_fragments import fragments, key_of, piece
@@ -42,8 +42,10 @@ def test_in_any_order_the_datagram_is_what_was_sent(size: int, fragment_bytes: i
     store = Reassembly()
     results = [store.add(key_of(part), part, NOW) for part in parts]
     assert results[:-1] == [None] * (len(parts) - 1)
-    joined = results[-1]
+    assert isinstance(results[-1], Joined)
+    joined, fragments = results[-1]
     assert isinstance(joined, Packet)
+    assert fragments == len(parts)
     assert joined.data == bytes(whole)
     assert (joined.is_fragment, joined.source, joined.identification) == (False, parts[0].source, 7)
     checked(joined.data)
@@ -57,8 +59,9 @@ def test_a_datagram_of_65515_bytes() -> None:
     for part in pieces_of(ping(65_507)):
         assert joined is None
         joined = store.add(key_of(part), part, NOW)
-    assert isinstance(joined, Packet)
-    assert len(joined.data) == 65_535
+    assert isinstance(joined, Joined)
+    assert isinstance(joined.packet, Packet)
+    assert len(joined.packet.data) == 65_535
 
 
 def test_a_datagram_that_grows_too_long_with_the_options_of_its_first_fragment_is_refused() -> None:
@@ -70,7 +73,7 @@ def test_a_datagram_that_grows_too_long_with_the_options_of_its_first_fragment_i
     first.header_bytes = 60
     assert store.add(key_of(first), piece(8, 65_504), NOW) is None
     assert store.add(key_of(first), piece(65_512, 3, more=False), NOW) is None
-    assert store.add(key_of(first), first, NOW) is Drop.FRAGMENT_BAD
+    assert store.add(key_of(first), first, NOW) == Joined(Drop.FRAGMENT_BAD, 3)
     assert len(store) == 0
 
 
@@ -123,7 +126,7 @@ def test_the_room_is_bounded_and_a_flood_leaves_others_their_share() -> None:
         assert store.add(key_of(flood), flood, NOW) is None
     assert len(store) == LIMITS.source_datagrams + 1
     store.add(key_of(honest[1]), honest[1], NOW)
-    assert isinstance(store.add(key_of(honest[2]), honest[2], NOW), Packet)
+    assert isinstance(store.add(key_of(honest[2]), honest[2], NOW), Joined)
     assert store.tick(NOW) == [Expired("tap0", Drop.FRAGMENT_STORE_FULL, None, 5_000 - LIMITS.source_datagrams)]
 
 
@@ -146,9 +149,12 @@ def test_nothing_raises_and_the_bounds_hold(events: list[tuple[Packet, int]]) ->
         told += sum(expired.fragments for expired in store.tick(now))
         outcome = store.add(key_of(packet), packet, now)
         kept += outcome is None
-        if isinstance(outcome, Packet):
-            assert isinstance(ipv4.parse(bytes(outcome.data)), Packet)
+        if isinstance(outcome, Joined):
+            kept -= outcome.fragments - 1
+            assert isinstance(outcome.packet, Drop) or isinstance(ipv4.parse(bytes(outcome.packet.data)), Packet)
+        told += sum(expired.fragments for expired in store.take_fallen())
+        assert kept - told == sum(fragments for _, fragments in store.held()), "each is kept, joined or told"
         assert len(store) <= 4
     told += sum(expired.fragments for expired in store.tick(now + 60 * SECOND_NS))
-    assert told <= kept
+    assert told == kept
     assert (len(store), store.next_deadline()) == (0, None)

@@ -49,6 +49,9 @@ class Walk:
     def refused(self, port: str, reason: Drop) -> None:
         raise AssertionError(f"{port}: {reason}")
 
+    def failed(self, port: str | None) -> None:
+        raise AssertionError(port)
+
 
 class Fragile(MemoryPort):
     """Its device is gone as soon as a frame says so."""

@@ -9,6 +9,7 @@ golden file (`pytest --update-goldens` rewrites it; read the difference before y
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +21,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet as ScapyPacket
 from scapy.packet import Raw
 
+from bridge import balance
 from bridge.config import load
 from bridge.effects import Event, Send
 from bridge.gateway import Gateway
@@ -141,6 +143,7 @@ class Scenario:
         self.transcript: list[str] = []
         self.drops: list[str] = []
         self.checksums_matter = True
+        self.passed: Counter[tuple[str, str]] = Counter()  # frames in and out, by (port, `<` or `>`)
         self.replayable = True  # set False where the scenario reaches into the gateway by hand
 
     def write(self, toml: str = "", replace: tuple[tuple[str, str], ...] = ()) -> None:
@@ -198,6 +201,14 @@ class Scenario:
         self.now = end
         return found
 
+    def balance(self) -> None:
+        """Every frame that came in has one fate, and the counters know as many frames as this bench does."""
+        balance.check(self.gateway)
+        if self.replayable:
+            for name, port in self.gateway.counters.ports.items():
+                told = port.rx_packets, port.tx_packets
+                assert told == (self.passed[name, "<"], self.passed[name, ">"]), f"{name}: frames in, frames out"
+
     def _collect(self, effects: list[Send | Event]) -> list[Out]:
         found = []
         for effect in effects:
@@ -216,12 +227,14 @@ class Scenario:
             if self.checksums_matter:
                 check_frame("L" if out.is_ethernet else "V", out.frame)
             found.append(out)
+        self.balance()
         return found
 
     def _t(self) -> str:
         return f"{(self.now - START_NS) / 1e9:+.6f}"
 
     def _write(self, port: str, arrow: str, frame: bytes) -> None:
+        self.passed[PORTS.get(port, port).partition(":")[0], arrow] += 1
         told = frame.hex()
         if len(frame) > _WHOLE_BYTES:  # the headers to read, the rest as its digest
             told = f"{told[: 2 * _SHOWN_BYTES]}... {len(frame)} bytes, sha256 {sha256(frame).hexdigest()[:16]}"

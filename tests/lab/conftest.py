@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bridge import balance
 from lab.topology import Lab, topology
 from lab.wireguard import FarEnd, demand_wireguard
 from tests.laboratory import needing_the_kernel
@@ -19,11 +20,12 @@ def bare_lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def lab(bare_lab: Lab) -> Lab:
+def lab(bare_lab: Lab) -> Iterator[Lab]:
     """The topology with far ends and a gateway that runs through the whole module."""
     bare_lab.serve()
     bare_lab.start_gateway()
-    return bare_lab
+    yield bare_lab
+    assert unbalanced(bare_lab) == ""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,16 @@ def far(wired: Lab) -> Iterator[FarEnd]:
     """A WireGuard end with fresh keys that is not started yet, and no gateway before and after."""
     end = FarEnd(wired)
     yield end
+    says = unbalanced(wired)
     end.stop()
     wired.remove_gateway()
     for path in (*wired.folder.glob("*.conf"), wired.folder / "tunnel.json"):
         path.unlink(missing_ok=True)
+    assert says == ""
+
+
+def unbalanced(lab: Lab) -> str:
+    """What its gateway's counters owe the law of `bridge.balance`, where one runs."""
+    if lab.gateway is None or not lab.gateway.is_running:
+        return ""
+    return balance.difference(balance.accounts_of(lab.ask("stats")), at_rest=False)
