@@ -19,7 +19,7 @@ REST_NS = 120 * SECOND_NS
 TRIES = 8
 """Random draws before the free ports are searched from a random place on."""
 
-_USED, _RESERVED, _RESTING = 1, 2, 4
+USED, _RESERVED, _RESTING = 1, 2, 4
 _PORTS = 65_536
 _HALF = _PORTS // 2  # even ports stand in the lower half of the map, odd ports in the upper, each in ascending order
 _CLASS_EDGE = 1024 // 2
@@ -56,6 +56,12 @@ class PortSpace:
         self._reserved = frozenset(ports) | ({0} if self.has_classes else set())
         for port in self._reserved:
             self._map[_place(port)] |= _RESERVED
+
+    @property
+    def marks(self) -> bytearray:
+        """The map itself, for readers: a byte for each port, the even ones first; `USED` says that a link has it. It is
+        never exchanged for another one, and keeps its length."""
+        return self._map
 
     def allocate(self, key: int, wanted: int, rng: random.Random, now: int) -> int | None:
         """A free port for the inside endpoint `key`, whose own port is `wanted`; None where its class is exhausted."""
@@ -96,14 +102,14 @@ class PortSpace:
     def take(self, link: Link) -> None:
         """`link` owns its outside port. The port is free, or reserved for it."""
         self.by_port[link.outside_port] = link
-        self._map[_place(link.outside_port)] |= _USED
+        self._map[_place(link.outside_port)] |= USED
 
     def give_back(self, link: Link, now: int, *, rest: bool) -> None:
         """The port of `link` is free again, after its `rest`."""
         port = link.outside_port
         del self.by_port[port]
         marks, place = self._map, _place(port)
-        marks[place] &= ~_USED
+        marks[place] &= ~USED
         if rest:
             key = endpoint_key(link.inside, link.inside_port)
             record = now + REST_NS << 64 | port << 48 | key

@@ -239,6 +239,10 @@ class Aliases:
             return link if link is not None and link.inside == inside else None
         return space.by_inside.get(inside << 16 | inside_port)
 
+    def marks(self, egress: Egress, protocol: int) -> bytearray:
+        """Who has which outside port: `PortSpace.marks`, for TCP and UDP."""
+        return self._spaces[egress][protocol].marks
+
     def unsolicited(self, egress: Egress, packet: Packet, now: int) -> None:
         """An inbound packet that found no link, or was filtered, and is dropped: if it is a SYN and the settings say
         `unreachable`, `tick` will tell when nothing has answered it (RFC 5382 REQ-4)."""

@@ -157,6 +157,7 @@ class Gateway:
         if settings != self.aliases.settings:
             self.fast.harvest(self.fast.table.limit, now)  # what has passed counts by the rules of before
         self.aliases.reconfigure(settings, forwards_from(config), reserved_ports(config), now)
+        self.fast.set_outside()
         sides = self._sides()
         self.decision.reconfigure(config, routes)
         self._end_moved(sides)

@@ -126,4 +126,5 @@ class Drop(StrEnum):
     PORT_TOO_LONG = "port.too_long"  # a sealed packet is longer than the device that it leaves by takes
     PORT_MALFORMED = "port.malformed"  # the virtio header contradicts the frame
     # Ourselves
+    WALK_POLICED = "walk.policed"  # the port brings more than can be walked, and its sender more than its share
     WALK_FAULT = "walk.fault"  # a bug of ours: the walk failed on the frame, the log has it
