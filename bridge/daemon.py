@@ -171,6 +171,8 @@ class Daemon:
             if self.gateway.config.fast_path.police:
                 senders = Senders.STATIONS if port.name == "tap0" else Senders.ADDRESSES
                 police = open_police(self._table, senders, port.link_bytes, self._rng)
+                interface = self.gateway.interfaces[port.name]
+                police.know(interface.network, None if interface.arp is None else interface.arp.words)
             bursts.attach(self.gateway.fast.number(port.name), port, police)
         self.gateway.fast.bursts.append(bursts)
         return bursts

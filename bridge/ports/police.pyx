@@ -21,9 +21,12 @@ cdef uint32_t FULL = policing.SAVED * policing.WALK
 cdef uint32_t WANTED = policing.WALK // policing.SHARE_FRAMES
 cdef int OUTDATED = Punt.OUTDATED
 cdef uint64_t FACTOR = 0x9E3779B97F4A7C15
-assert policing.SENDERS == SENDERS and 2 * SENDERS == BUCKETS
+cdef uint64_t MAC_MASK = 0x0000FFFFFFFFFFFF
+assert policing.SENDERS == SENDERS and policing.STRANGERS == STRANGERS and policing.PLACES == PLACES
 
 cdef enum:
+    SENDERS = 256
+    STRANGERS = 16
     ROUNDS = 4
     ETHERNET_BYTES = 14
 
@@ -38,8 +41,22 @@ cdef class CompiledPolice:
         self.state.link_bytes = link_bytes
         self.state.seed = seed
         self.state.share = WALK
-        for at in range(BUCKETS):
+        for at in range(PLACES):
             self.state.saved[at] = FULL
+
+    def know(self, uint32_t network, words):
+        """See `Police`."""
+        cdef const uint64_t[::1] view
+        before = self._words  # kept as long as we point into it
+        if words is None:
+            self.state.slots = NULL
+        else:
+            view = words
+            self.state.network = network
+            self.state.slot_count = view.shape[0] // 4
+            self.state.slots = &view[0]
+        self._words = words
+        del before
 
     @property
     def quota(self):
@@ -70,7 +87,9 @@ cdef bint admit(Police *police, const uint8_t *frame, size_t size, int punt) noe
     key = (key ^ key >> 32) * FACTOR
     at = key >> 56
     if punt == OUTDATED:
-        at += SENDERS
+        at += 2 * SENDERS
+    elif police.by_station and not _is_known(police, frame, size):
+        at = SENDERS + at % STRANGERS
     police.wanted[at] += 1
     if police.quota == MOST:
         return True
@@ -79,6 +98,20 @@ cdef bint admit(Police *police, const uint8_t *frame, size_t size, int punt) noe
     is_admitted = saved >= WALK
     police.saved[at] = saved - WALK if is_admitted else saved
     return is_admitted
+
+
+cdef bint _is_known(const Police *police, const uint8_t *frame, size_t size) noexcept nogil:
+    cdef uint32_t at, slot
+    if police.slots == NULL or size < ETHERNET_BYTES + 20 or frame[12] != 0x08 or frame[13] not in (0x00, 0x06):
+        return False
+    at = 26 if frame[13] == 0 else 28
+    slot = (<uint32_t>frame[at] << 24 | <uint32_t>frame[at + 1] << 16 | <uint32_t>frame[at + 2] << 8
+            | frame[at + 3]) - police.network
+    if slot >= police.slot_count:
+        return False
+    return police.slots[<size_t>slot * 4] & MAC_MASK == (<uint64_t>frame[6] << 40 | <uint64_t>frame[7] << 32
+                                                        | <uint64_t>frame[8] << 24 | <uint64_t>frame[9] << 16
+                                                        | <uint64_t>frame[10] << 8 | frame[11])
 
 
 cdef void end(Police *police, uint32_t frames, bint is_empty, uint64_t now) noexcept nogil:
@@ -103,12 +136,12 @@ cdef void _share_out(Police *police) noexcept nogil:
     cdef uint64_t quota = <uint64_t>(police.quota * SHARE_FRAMES // MOST) * WANTED, light
     cdef uint32_t senders = 0, heavy
     cdef int at, turn
-    for at in range(BUCKETS):
+    for at in range(PLACES):
         senders += police.wanted[at] > 0
     police.share = quota // max(senders, <uint32_t>1)
     for turn in range(ROUNDS):
         light = heavy = 0
-        for at in range(BUCKETS):
+        for at in range(PLACES):
             if <uint64_t>police.wanted[at] * WANTED <= police.share:
                 light += <uint64_t>police.wanted[at] * WANTED
             else:

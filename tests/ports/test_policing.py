@@ -123,24 +123,38 @@ def test_elsewhere_senders_are_addresses_and_what_is_not_ip_is_a_station(make: M
     police = make(Senders.ADDRESSES)
     router = 9
     flood = [frame(router, address=0x01010101)] * (BURST - 2)
-    arp = US + bytes([2]) + router.to_bytes(5, "big") + ethernet.ARP_TYPE + bytes(46)
     overload(police, flood)
     for _ in range(200):
-        assert all(full_burst(police, [frame(router, address=0x02020202), arp, *flood])[:2])
+        assert all(full_burst(police, [frame(router, address=0x02020202), arp(router, 0x03030303), *flood])[:2])
 
 
-def test_random_strangers_share_and_nobody_is_shut_out(make: Make) -> None:
-    """They fill every place; a station that shares one with some of them gets through like them, not less."""
+def arp(station: int, address: int) -> bytes:
+    """What a station asks, or what somebody asks in its name."""
+    mac = bytes([2]) + station.to_bytes(5, "big")
+    return US + mac + ethernet.ARP_TYPE + bytes(8) + mac + address.to_bytes(4, "big") + bytes(10)
+
+
+def test_random_strangers_share_and_known_stations_are_not_touched(make: Make) -> None:
+    """Random MAC addresses fill every place of strangers; also under the addresses of stations that are known."""
     police, rng = make(), random.Random(3)
-    strangers = [frame(rng.randrange(1 << 40)) for _ in range(20_000)]
-    overload(police, strangers[:2000])
-    passed = tried = 0
-    for _ in range(400):
+    network, slot = 0xC0A8C800, 3
+    words = memoryview(bytearray(256 * 32)).cast("Q")
+    words[4 * slot] = 2 << 40 | 2 | 5 << 48
+    police.know(network, words)
+    known, asks = frame(2, address=network + slot), arp(2, network + slot)
+    strangers = [frame(rng.randrange(1 << 40), address=network + slot) for _ in range(2000)]
+    strangers += [arp(rng.randrange(1 << 40), network + rng.randrange(256)) for _ in range(2000)]
+    stranger = frame(77, address=network + 77)
+    overload(police, strangers)
+    passed = 0
+    for number in range(4000):
         burst = [rng.choice(strangers) for _ in range(BURST - 1)]
-        passed += full_burst(police, [OTHER, *burst])[0]
-        tried += 1
-    assert passed > 0
-    assert passed / tried > LEAST / BURST / 4
+        if number % 8 == 0:
+            assert police.admits(known if number % 16 else asks, Punt.UNKNOWN)
+        full_burst(police, burst)
+        passed += police.admits(stranger, Punt.UNKNOWN)
+        police.ended(1, False, 0)
+    assert passed > 4000 * LEAST / BURST / 4, "a station that we do not know yet gets through like the strangers"
 
 
 def test_flows_that_are_due_for_a_walk_count_apart(make: Make) -> None:
@@ -166,7 +180,16 @@ def test_both_implementations_decide_the_same(senders: Senders, link_bytes: int,
     plain, compiled = PlainPolice(senders, link_bytes, seed), compiled_police()(senders, link_bytes, seed)
     rng, now = random.Random(seed), 0
     weights = [rng.random() ** 8 for _ in range(40)]
-    crowd = [frame(rng.randrange(1 << 40), address=rng.randrange(1 << 32))[: rng.choice((64, 64, 20))] for _ in weights]
+    words = memoryview(bytearray(rng.randbytes(256 * 32))).cast("Q")
+    for police in (plain, compiled):
+        police.know(100, words)
+    crowd = []
+    for number in range(len(weights)):
+        address, station = rng.randrange(400), rng.randrange(1 << 40)
+        if number % 2 and 100 <= address < 356:
+            words[4 * (address - 100)] = 2 << 40 | station | rng.randrange(8) << 48
+        made = rng.choice((frame(station, address=address), arp(station, address)))
+        crowd.append(made[: rng.choice((64, 64, 64, 33, 20))])
     punts = [Punt.UNKNOWN, Punt.OUTDATED, Punt.ETHERNET]
     for step in range(2000):
         size = rng.randrange(1, BURST + 1)
