@@ -20,8 +20,8 @@ TRIES = 8
 """Random draws before the free ports are searched from a random place on."""
 
 USED, _RESERVED, _RESTING = 1, 2, 4
-_PORTS = 65_536
-_HALF = _PORTS // 2  # even ports stand in the lower half of the map, odd ports in the upper, each in ascending order
+PORTS = 65_536
+_HALF = PORTS // 2  # even ports stand in the lower half of the map, odd ports in the upper, each in ascending order
 _CLASS_EDGE = 1024 // 2
 _KEY_MASK = (1 << 48) - 1
 
@@ -42,7 +42,7 @@ class PortSpace:
         self.has_classes = has_classes
         self.by_port: dict[int, Link] = {}
         self.by_inside: dict[int, Link] = {}
-        self._map = bytearray(_PORTS)
+        self._map = bytearray(PORTS)
         self._reserved: frozenset[int] = frozenset()
         # Resting ports as `until << 64 | port << 48 | endpoint_key`: in order of time, and by their former owner.
         self._resting: deque[int] = deque()
@@ -63,6 +63,13 @@ class PortSpace:
         never exchanged for another one, and keeps its length."""
         return self._map
 
+    @property
+    def left(self) -> int:
+        """Of the ports from 1024 on (of the identifiers), how many are neither used nor resting nor reserved; fewer are
+        said where others are among those."""
+        low = 1024 if self.has_classes else 0
+        return PORTS - low - len(self.by_port) - len(self._returning) - len(self._reserved)
+
     def allocate(self, key: int, wanted: int, rng: random.Random, now: int) -> int | None:
         """A free port for the inside endpoint `key`, whose own port is `wanted`; None where its class is exhausted."""
         self._wake(now)
@@ -77,7 +84,7 @@ class PortSpace:
         if not marks[place]:
             return wanted
         if not self.has_classes:
-            return self._draw(0, _PORTS, rng)
+            return self._draw(0, PORTS, rng)
         half = place - place % _HALF
         low, high = (0, _CLASS_EDGE) if wanted < 1024 else (_CLASS_EDGE, _HALF)
         port_drawn = self._draw(half + low, half + high, rng)

@@ -32,7 +32,7 @@ from flow.table import Punt
 from wire.ethernet import ARP_TYPE, HEADER_BYTES, IPV4_TYPE
 
 MOST: Final = 64
-LEAST: Final = 4
+LEAST: Final = 2
 BEHIND_FRAMES: Final = 2048
 """Twice what a device's queue holds: a stall that filled the queue once is no flood."""
 AGAIN_FRAMES: Final = 256
