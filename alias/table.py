@@ -372,9 +372,9 @@ class Aliases:
         """The bound that one more link of an inside address would break.
 
         A share is kept for hosts with few links (RFC 6888 REQ-4 wants fairness, and one station can use every address
-        of the LAN): the last `1 / KEPT` of all links, and of the ports of this protocol, are for hosts that hold less than
-        an even part of it. So whoever takes all that he can get leaves that much for everybody else, and no live link
-        ends for it (REQ-11). Where one host may have all links, nothing is kept for others.
+        of the LAN): the last `1 / KEPT` of all links, and of the ports of this protocol, are for hosts that hold less
+        than an even part of it. So whoever takes all that he can get leaves that much for everybody else, and no live
+        link ends for it (REQ-11). Where one host may have all links, nothing is kept for others.
         """
         host = self._hosts.get(inside)
         held = 0 if host is None else host.links

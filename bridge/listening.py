@@ -23,7 +23,7 @@ TELL_INTERVAL_NS = 60 * SECOND_NS
 
 class Listener:
     """Hands each connection of `listening`, which does not block, to `welcome`, itself not blocking. `what` it is, for
-    the log."""
+    the log; `tries`: how often nothing could be accepted."""
 
     def __init__(
         self, loop: Loop, listening: socket.socket, what: str, welcome: Callable[[socket.socket], None]
@@ -34,6 +34,7 @@ class Listener:
         self._welcome = welcome
         self._pause: Timer | None = None
         self._quiet_until_ns = 0
+        self.tries = 0
         loop.add(listening.fileno(), self._accept)
 
     def _accept(self, _events: int) -> None:
@@ -49,6 +50,7 @@ class Listener:
             self._welcome(connection)
 
     def _look_away(self, error: OSError) -> None:
+        self.tries += 1
         now = self._loop.clock()
         if now >= self._quiet_until_ns:
             self._quiet_until_ns = now + TELL_INTERVAL_NS

@@ -47,6 +47,15 @@ def _hung_up(one: socket.socket) -> bool:
     return True
 
 
+def _is_there(one: socket.socket) -> bool:
+    """Whether the connection stands: the far end's kernel has it at least, and nobody has hung up."""
+    try:
+        one.getpeername()
+    except OSError:
+        return False
+    return not _hung_up(one)
+
+
 def gather(addresses: list[str | tuple[str, int]], count: int) -> dict[str, object]:
     """Connect, until told to stop; how many were begun, how many of them are still in at the end. Who was shown out
     makes room for the next, as long as there are any to come."""
@@ -72,7 +81,7 @@ def gather(addresses: list[str | tuple[str, int]], count: int) -> dict[str, obje
                 inside[number].add(one)
     sent, passed_s = sum(begun.values()), time.monotonic() - began
     time.sleep(_SETTLE_S if sent else 0)
-    left = [sum(not _hung_up(one) for one in there) for there in inside]
+    left = [sum(_is_there(one) for one in there) for there in inside]
     return {"ok": sent > 0, "sent": sent, "rate": sent / max(passed_s, 1e-9), "left": left}
 
 

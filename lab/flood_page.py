@@ -29,6 +29,7 @@ _LEGEND = """\
 - *rate*: what was sent, frames (initiations, connections) a second. *read*: the share of all frames that reached the
   port's device, ordinary ones included, which the gateway read; the rest found no room in the kernel's queue.
 - *CPU*: what the gateway used, in cores.
+- The first 0.3 s of a flood are not measured: in the first 1,536 frames the gateway sees that it is behind.
 - *loss*, *p50*, *p99*: of datagrams of an established flow, 500 a second; *there* is towards the far end.
 - *TCP*: what a connection carried during the flood, as a share of what it carried just before.
 - *new flows*: how many of those that the ordinary host began (50 a second) got no answer; *first* is the time there and

@@ -109,8 +109,8 @@ def cpu_s(process: Process) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def observed(lab: Lab, seconds: float) -> dict[str, Any]:
-    """The ordinary flows of lan3 for a while, first the datagrams of both ways, then TCP on each."""
+def observed(lab: Lab, seconds: float, *, tcp: bool = True) -> dict[str, Any]:
+    """The ordinary flows of lan3 for a while, first the datagrams of both ways, then TCP on each if that is wanted."""
     lan3 = lab.namespaces["lan3"]
 
     def client(*words: str) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def observed(lab: Lab, seconds: float) -> dict[str, Any]:
             way: pool.submit(client, "watch", host, str(WATCHED_RATE), str(seconds)) for way, host in WAYS.items()
         }
         found: dict[str, Any] = {way: summed_up(one.result()) for way, one in watched.items()}
-    for way, host in WAYS.items():
+    for way, host in WAYS.items() if tcp else ():
         found[way]["tcp_mbit"] = client("pour", host, str(seconds)).get("bytes_a_second", 0.0) * 8 / 1e6
     return found
 
@@ -209,7 +209,7 @@ def prepare(lab: Lab, stack: ExitStack, flood: Flood, rate: float, *, polices: b
 
 
 def measure(
-    lab: Lab, flood: Flood, seconds: float, rate: float = FLOOD_RATE, *, polices: bool = True
+    lab: Lab, flood: Flood, seconds: float, rate: float = FLOOD_RATE, *, polices: bool = True, tcp: bool = True
 ) -> dict[str, Any]:
     """One flood against a gateway of its own: what `docs/floods.md` says of it. The lab `serve`s already. `polices`:
     False for a gateway that does not, to compare with."""
@@ -217,12 +217,13 @@ def measure(
         begin = prepare(lab, stack, flood, rate, polices=polices)
         gateway = lab.gateway
         assert gateway is not None, "`prepare` has started it"
-        observed(lab, _WARM_S)
-        quiet = observed(lab, seconds)
+        observed(lab, _WARM_S, tcp=tcp)
+        quiet = observed(lab, seconds, tcp=tcp)
         before, before_kib = lab.ask("stats"), resident_kib(gateway)
         forget_peak(gateway)
         end, began, busy_s = begin(), time.monotonic(), cpu_s(gateway)
-        flooded = observed(lab, seconds)
+        observed(lab, _WARM_S, tcp=False)  # its first moments, in which the gateway falls behind, are not measured
+        flooded = observed(lab, seconds, tcp=tcp)
         busy = (cpu_s(gateway) - busy_s) / (time.monotonic() - began)
         links = sum(1 for _ in lab.ask("alias.show")["links"]) if flood.kind != "clients" else None
         descriptors = len(os.listdir(f"/proc/{gateway.pid}/fd"))

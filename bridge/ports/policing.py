@@ -33,9 +33,9 @@ from wire.ethernet import ARP_TYPE, HEADER_BYTES, IPV4_TYPE
 
 MOST: Final = 64
 LEAST: Final = 2
-BEHIND_FRAMES: Final = 2048
-"""Twice what a device's queue holds: a stall that filled the queue once is no flood."""
-AGAIN_FRAMES: Final = 256
+BEHIND_FRAMES: Final = 1536
+"""Half as many again as a device's queue holds: a stall that filled the queue once is no flood."""
+AGAIN_FRAMES: Final = 128
 SHARE_FRAMES: Final = 1024
 SAVED: Final = 8
 SENDERS: Final = 256

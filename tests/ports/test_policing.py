@@ -150,8 +150,8 @@ def test_random_strangers_share_and_known_stations_are_not_touched(make: Make) -
     passed = 0
     for number in range(4000):
         burst = [rng.choice(strangers) for _ in range(BURST - 1)]
-        if number % 8 == 0:
-            assert police.admits(known if number % 16 else asks, Punt.UNKNOWN)
+        if number % 16 == 0:
+            assert police.admits(known if number % 32 else asks, Punt.UNKNOWN)
         full_burst(police, burst)
         passed += police.admits(stranger, Punt.UNKNOWN)
         police.ended(1, False, 0)
