@@ -6,6 +6,8 @@ from collections import Counter
 
 from wire.drop import Drop
 
+MOST_ETHERTYPES = 256
+
 
 class PortCounters:
     """What passed one port. Bytes are those of whole frames, link header included."""
@@ -17,7 +19,8 @@ class PortCounters:
 
 
 class Counters:
-    """`ports` by name; `drops_by_port` by (port, reason); `ethertypes` that are not carried, by number; `answered` by
+    """`ports` by name; `drops_by_port` by (port, reason); `ethertypes` that are not carried, by number, of
+    `MOST_ETHERTYPES` different ones; `answered` by
     the gateway itself."""
 
     def __init__(self, ports: list[str]) -> None:
@@ -27,6 +30,12 @@ class Counters:
         self.answered = 0
         self.icmp_errors = 0
         self.icmp_errors_suppressed = 0
+
+    def ethertype(self, number: int) -> None:
+        """A frame of a kind that is not carried. Whoever sends all kinds there are fills no memory with it: the drop is
+        counted anyway."""
+        if number in self.ethertypes or len(self.ethertypes) < MOST_ETHERTYPES:
+            self.ethertypes[number] += 1
 
     @property
     def drops(self) -> dict[Drop, int]:

@@ -302,7 +302,7 @@ class Gateway:
         return self._other_ethertype(int.from_bytes(kind, "big"))
 
     def _other_ethertype(self, ethertype: int) -> Drop:
-        self.counters.ethertypes[ethertype] += 1
+        self.counters.ethertype(ethertype)
         return ethernet.ethertype_drop(ethertype)
 
     def _ip(
