@@ -73,7 +73,7 @@ class ControlServer:
     def _welcome(self, connection: socket.socket) -> None:
         if len(self._clients) >= MOST_CLIENTS:
             with connection, suppress(OSError):
-                connection.send(_failure(1, f"{MOST_CLIENTS} clients are connected already"))
+                connection.send(_FULL)
             return
         self._clients[connection.fileno()] = Client(self, connection)
 
@@ -365,6 +365,9 @@ def _line(document: Document) -> bytes:
 
 def _failure(code: int, message: str) -> bytes:
     return _line({"ok": False, "code": code, "error": message})
+
+
+_FULL = _failure(1, f"{MOST_CLIENTS} clients are connected already")
 
 
 def _work_in_child(work: Callable[[], Document], connection: socket.socket, unsent: bytes) -> NoReturn:

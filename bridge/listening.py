@@ -16,7 +16,7 @@ from wire.units import SECOND_NS
 
 log = logging.getLogger(__name__)
 
-MOST_IN_A_TURN = 16
+MOST_IN_A_TURN = 4
 PAUSE_S = 1.0
 TELL_INTERVAL_NS = 60 * SECOND_NS
 

@@ -1,7 +1,8 @@
 """A crowd at the daemon's sockets, for the lab alone: `python -m lab.clients SOCKET HOST:PORT COUNT`.
 
 COUNT connections to the control socket and as many to the metrics, all at once, which say nothing and do not leave. It
-says `ready`, begins with the first line on standard input, ends with the second, and prints how many were let in.
+says `ready`, begins with the first line on standard input, ends with the second, and prints how many think that they
+are in.
 """
 
 from __future__ import annotations

@@ -242,7 +242,9 @@ def measure(
         "flooded": flooded,
         "sent": sent["sent"],
         "rate": round(sent["rate"]),
-        "let_in": sent.get("left"),
+        "let_in": sent.get(
+            "left"
+        ),  # of TCP also those that wait for the kernel, which lets them think that they are in
         "read": read,
         "drops": {reason: count for reason, count in drops.items() if count},
         "links": links,

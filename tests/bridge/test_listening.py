@@ -60,11 +60,11 @@ def door() -> Iterator[Door]:
 
 
 def test_so_many_are_let_in_by_one_turn_of_the_loop(door: Door) -> None:
-    door.knock(MOST_IN_A_TURN + 5)
+    door.knock(MOST_IN_A_TURN + 3)
     door.loop.turn(0)
     assert len(door.inside) == MOST_IN_A_TURN
     door.loop.turn(0)
-    assert len(door.inside) == MOST_IN_A_TURN + 5
+    assert len(door.inside) == MOST_IN_A_TURN + 3
     assert not any(one.getblocking() for one in door.inside)
 
 
