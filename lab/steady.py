@@ -57,6 +57,8 @@ def _sink(connection: socket.socket) -> None:
             while (passed_s := time.monotonic() - began) < seconds and (part := connection.recv(_CHUNK_BYTES)):
                 count += len(part)
             connection.sendall(_COUNT.pack(count, passed_s))
+            while connection.recv(_CHUNK_BYTES):  # a connection closed on unread bytes is reset, and the answer is lost
+                pass
         except (OSError, struct.error):  # the client has left, or was nobody
             return
 
@@ -71,10 +73,16 @@ def pour(host: str, seconds: float) -> dict[str, object]:
         while time.monotonic() < deadline:
             readable, writable, _ = select.select([connection], [connection], [], 1.0)
             if readable:
-                count, took_s = _COUNT.unpack(connection.recv(_COUNT.size))
+                try:
+                    count, took_s = _COUNT.unpack(connection.recv(_COUNT.size))
+                except (OSError, struct.error):
+                    break
                 return {"ok": count > 0, "bytes_a_second": count / took_s}
             if writable:
-                connection.send(block)
+                try:
+                    connection.send(block)
+                except OSError:  # the far end gave it up
+                    break
     return {"ok": False, "bytes_a_second": 0.0}
 
 
