@@ -9,7 +9,7 @@ SECONDS ?= 2
 SOAK_MINUTES ?= 30
 DAYS ?= 20
 
-.PHONY: install check test demo bench fuzz soak conformance audit wheel clean
+.PHONY: install check test demo bench floods fuzz soak conformance audit wheel clean
 
 install: $(VENV)/.installed
 
@@ -37,6 +37,9 @@ demo: install
 
 bench: install
 	$(BIN)/python -m bench --peers "$(PEERS)" --rounds $(ROUNDS) --seconds $(SECONDS)
+
+floods: install
+	$(BIN)/python -m lab.floods --write-docs
 
 fuzz: install
 	$(BIN)/python -m bench.fuzz --minutes $(MINUTES)

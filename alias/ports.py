@@ -19,9 +19,9 @@ REST_NS = 120 * SECOND_NS
 TRIES = 8
 """Random draws before the free ports are searched from a random place on."""
 
-_USED, _RESERVED, _RESTING = 1, 2, 4
-_PORTS = 65_536
-_HALF = _PORTS // 2  # even ports stand in the lower half of the map, odd ports in the upper, each in ascending order
+USED, _RESERVED, _RESTING = 1, 2, 4
+PORTS = 65_536
+_HALF = PORTS // 2  # even ports stand in the lower half of the map, odd ports in the upper, each in ascending order
 _CLASS_EDGE = 1024 // 2
 _KEY_MASK = (1 << 48) - 1
 
@@ -42,7 +42,7 @@ class PortSpace:
         self.has_classes = has_classes
         self.by_port: dict[int, Link] = {}
         self.by_inside: dict[int, Link] = {}
-        self._map = bytearray(_PORTS)
+        self._map = bytearray(PORTS)
         self._reserved: frozenset[int] = frozenset()
         # Resting ports as `until << 64 | port << 48 | endpoint_key`: in order of time, and by their former owner.
         self._resting: deque[int] = deque()
@@ -56,6 +56,19 @@ class PortSpace:
         self._reserved = frozenset(ports) | ({0} if self.has_classes else set())
         for port in self._reserved:
             self._map[_place(port)] |= _RESERVED
+
+    @property
+    def marks(self) -> bytearray:
+        """The map itself, for readers: a byte for each port, the even ones first; `USED` says that a link has it. It is
+        never exchanged for another one, and keeps its length."""
+        return self._map
+
+    @property
+    def left(self) -> int:
+        """Of the ports from 1024 on (of the identifiers), how many are neither used nor resting nor reserved; fewer are
+        said where others are among those."""
+        low = 1024 if self.has_classes else 0
+        return PORTS - low - len(self.by_port) - len(self._returning) - len(self._reserved)
 
     def allocate(self, key: int, wanted: int, rng: random.Random, now: int) -> int | None:
         """A free port for the inside endpoint `key`, whose own port is `wanted`; None where its class is exhausted."""
@@ -71,7 +84,7 @@ class PortSpace:
         if not marks[place]:
             return wanted
         if not self.has_classes:
-            return self._draw(0, _PORTS, rng)
+            return self._draw(0, PORTS, rng)
         half = place - place % _HALF
         low, high = (0, _CLASS_EDGE) if wanted < 1024 else (_CLASS_EDGE, _HALF)
         port_drawn = self._draw(half + low, half + high, rng)
@@ -96,7 +109,7 @@ class PortSpace:
     def take(self, link: Link) -> None:
         """`link` owns its outside port. The port is free, or reserved for it."""
         self.by_port[link.outside_port] = link
-        self._map[_place(link.outside_port)] |= _USED
+        self._map[_place(link.outside_port)] |= USED
 
     def may_take(self, link: Link, now: int) -> bool:
         """Whether a link that was made elsewhere may own its outside port here."""
@@ -119,7 +132,7 @@ class PortSpace:
         """The port of `link` is free again, after its `rest`."""
         port = link.outside_port
         del self.by_port[port]
-        self._map[_place(port)] &= ~_USED
+        self._map[_place(port)] &= ~USED
         if rest:
             self._lay_down(port, endpoint_key(link.inside, link.inside_port), now + REST_NS)
 

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Sequence
 from alias import remotes
 from alias.expiry import Expiry
 from alias.identification import Identifications
-from alias.ports import PortSpace, endpoint_key
+from alias.ports import PORTS, PortSpace, endpoint_key
 from alias.remotes import Remotes, admits
 from alias.sessions import Sessions
 from alias.strangers import Strangers
@@ -32,6 +32,8 @@ from wire.units import earliest
 EVENTS = 4096
 """How many events wait for `take_events`; of more the newest."""
 
+KEPT = 4
+"""The last quarter of links and ports is kept for hosts with few, see `Aliases._refusal`."""
 _FLAGS_OFFSET = 13  # of the TCP header
 _WITH_PORTS = (TCP, UDP, ICMP)
 
@@ -241,6 +243,10 @@ class Aliases:
             return link if link is not None and link.inside == inside else None
         return space.by_inside.get(inside << 16 | inside_port)
 
+    def marks(self, egress: Egress, protocol: int) -> bytearray:
+        """Who has which outside port: `PortSpace.marks`, for TCP and UDP."""
+        return self._spaces[egress][protocol].marks
+
     def unsolicited(self, egress: Egress, packet: Packet, now: int) -> None:
         """An inbound packet that found no link, or was filtered, and is dropped: if it is a SYN and the settings say
         `unreachable`, `tick` will tell when nothing has answered it (RFC 5382 REQ-4)."""
@@ -396,10 +402,10 @@ class Aliases:
         """A new link for a packet from inside, not armed yet."""
         self._latest_ns = now
         protocol = packet.protocol
-        refusal = self._refusal(packet.source)
+        refusal = self._refusal(packet.source, space)
         if refusal is not None:
             self.events += [self._end(link, now) for link in self._expiry.due(now)]
-            refusal = self._refusal(packet.source)
+            refusal = self._refusal(packet.source, space)
             if refusal is not None:
                 return refusal
         host = self._hosts.get(packet.source) or _Host(packet.source)
@@ -425,12 +431,29 @@ class Aliases:
             self.changed[link] = None
         return link
 
-    def _refusal(self, inside: int) -> Drop | None:
-        """The bound that one more link of an inside address would break."""
+    def _refusal(self, inside: int, space: PortSpace | None) -> Drop | None:
+        """The bound that one more link of an inside address would break.
+
+        A share is kept for hosts with few links (RFC 6888 REQ-4 wants fairness, and one station can use every address
+        of the LAN): the last `1 / KEPT` of all links, and of the ports of this protocol, are for hosts that hold less
+        than an even part of it. So whoever takes all that he can get leaves that much for everybody else, and no live
+        link ends for it (REQ-11). Where one host may have all links, nothing is kept for others.
+        """
         host = self._hosts.get(inside)
-        if host is not None and host.links >= self.settings.max_links_per_host:
+        held = 0 if host is None else host.links
+        settings = self.settings
+        if held >= settings.max_links_per_host:
             return Drop.ALIAS_HOST_LIMIT
-        return Drop.ALIAS_TABLE_FULL if self._count >= self.settings.max_links else None
+        left = settings.max_links - self._count
+        if left <= 0:
+            return Drop.ALIAS_TABLE_FULL
+        kept = settings.max_links // KEPT
+        if settings.max_links_per_host < settings.max_links and held >= max(kept // settings.hosts, 1):
+            if left <= kept:
+                return Drop.ALIAS_TABLE_FULL
+            if space is not None and space.left <= PORTS // KEPT:
+                return Drop.ALIAS_NO_PORT
+        return None
 
     def _refresh(self, link: Link, now: int) -> None:
         """Restart the timer of a link that is not TCP."""

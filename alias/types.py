@@ -48,6 +48,8 @@ class AliasSettings:
     unsolicited_syn: UnsolicitedSyn = "silent"
     max_links: int = 65_536
     max_links_per_host: int = 8_192
+    hosts: int = 256
+    """How many inside addresses there can be: so many share what is kept for hosts with few links."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ def alias_settings(config: Config, late_s: int = 0) -> AliasSettings:
         unsolicited_syn=alias.unsolicited_syn,
         max_links=alias.max_links,
         max_links_per_host=alias.max_links_per_host,
+        hosts=256 if config.tap0 is None else config.tap0.address.network.num_addresses,
     )
 
 

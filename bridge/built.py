@@ -8,7 +8,14 @@ from collections.abc import Mapping
 
 from route.engine import BEST
 
-MODULES = ("bridge.ports.burst", "bridge.ports.lanes", "flow.fast", "tunnel.burst", "wire.segments")
+MODULES = (
+    "bridge.ports.burst",
+    "bridge.ports.lanes",
+    "bridge.ports.police",
+    "flow.fast",
+    "tunnel.burst",
+    "wire.segments",
+)
 """Every .pyx there is; setup.py finds them by pattern, and a test that none is forgotten here."""
 
 

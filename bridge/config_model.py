@@ -191,9 +191,11 @@ class Control(Table):
 
 
 class FastPath(Table):
-    """`[fast_path]`: how packets of known flows are forwarded. `threads`: how many forward; one is the loop's own."""
+    """`[fast_path]`: how packets of known flows are forwarded. `threads`: how many forward; one is the loop's own.
+    `police`: where more comes than can be walked, the senders of it get equal shares."""
 
     threads: Annotated[int, Field(ge=1, le=64)] = 1
+    police: bool = True
 
 
 class Hooks(Table):

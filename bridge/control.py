@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 
 from bridge.affinity import roam
 from bridge.control_client import ControlError, Document
+from bridge.listening import Listener
 from bridge.loop import Loop
 from bridge.privileges import die_with_parent
 from wire.units import SECOND_NS
@@ -44,7 +45,6 @@ MOST_UNSENT_BYTES = 4 * 1024 * 1024
 IDLE_S = 60
 CHILD_S = 10
 _SWEEP_S = 5.0
-_MOST_ACCEPTED = 16
 _RECEIVE_BYTES = 64 * 1024
 _LONGEST_PATH_BYTES = 107
 
@@ -67,25 +67,15 @@ class ControlServer:
         self._questions: deque[tuple[Client, Callable[[], Document]]] = deque()  # at most one of each client
         self._is_holding = False
         self._clients: dict[int, Client] = {}
-        self._socket = _listen(path, group)
-        loop.add(self._socket.fileno(), self._accept)
+        self._listener = Listener(loop, _listen(path, group), "the control socket", self._welcome)
         self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
 
-    def _accept(self, _events: int) -> None:
-        for _ in range(_MOST_ACCEPTED):
-            try:
-                connection, _ = self._socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                log.warning("the control socket cannot accept: %s", error.strerror)
-                return
-            connection.setblocking(False)
-            if len(self._clients) >= MOST_CLIENTS:
-                with connection, suppress(OSError):
-                    connection.send(_failure(1, f"{MOST_CLIENTS} clients are connected already"))
-                continue
-            self._clients[connection.fileno()] = Client(self, connection)
+    def _welcome(self, connection: socket.socket) -> None:
+        if len(self._clients) >= MOST_CLIENTS:
+            with connection, suppress(OSError):
+                connection.send(_FULL)
+            return
+        self._clients[connection.fileno()] = Client(self, connection)
 
     def _sweep(self) -> None:
         """Close connections that neither ask nor read for a while."""
@@ -134,9 +124,8 @@ class ControlServer:
         self._sweeper.cancel()
         for client in list(self._clients.values()):
             client.close()
-        self.loop.remove(self._socket.fileno())
         self.path.unlink(missing_ok=True)
-        self._socket.close()
+        self._listener.close()
 
 
 def _listen(path: Path, group: str) -> socket.socket:
@@ -376,6 +365,9 @@ def _line(document: Document) -> bytes:
 
 def _failure(code: int, message: str) -> bytes:
     return _line({"ok": False, "code": code, "error": message})
+
+
+_FULL = _failure(1, f"{MOST_CLIENTS} clients are connected already")
 
 
 def _work_in_child(work: Callable[[], Document], connection: socket.socket, unsent: bytes) -> NoReturn:

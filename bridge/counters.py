@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 from wire.drop import Drop
 
+MOST_ETHERTYPES = 256
+
 
 class PortCounters:
     """What passed one port. Bytes are those of whole frames, link header included. `tx_packets`: handed to the device.
@@ -43,8 +45,8 @@ class PortCounters:
 
 
 class Counters:
-    """`ports` by name; `drops_by_port` by (port, reason); `ethertypes` that are not carried, by number; `answered` by
-    the gateway itself."""
+    """`ports` by name; `drops_by_port` by (port, reason); `ethertypes` that are not carried, by number, of
+    `MOST_ETHERTYPES` different ones; `answered` by the gateway itself."""
 
     def __init__(self, ports: Mapping[str, PortCounters]) -> None:
         self.ports = ports
@@ -68,6 +70,12 @@ class Counters:
         """Something of our own did not leave by `port`, or a datagram of the tunnel was dropped on the way in."""
         self.drops_by_port[port, reason] += number
         self.ports[port].lost += number
+
+    def ethertype(self, number: int) -> None:
+        """A frame of a kind that is not carried. Whoever sends all kinds there are fills no memory with it: the drop is
+        counted anyway."""
+        if number in self.ethertypes or len(self.ethertypes) < MOST_ETHERTYPES:
+            self.ethertypes[number] += 1
 
     @property
     def drops(self) -> dict[Drop, int]:

@@ -30,7 +30,7 @@ from bridge.cores import Cores, open_cores
 from bridge.devices import changed_for_good, plans_from
 from bridge.gateway import Gateway
 from bridge.hooks import Hook
-from bridge.implementation import may_share, open_bursts, open_lanes, open_table
+from bridge.implementation import may_share, open_bursts, open_lanes, open_police, open_table
 from bridge.instance import AlreadyRunning, InstanceLock
 from bridge.lanes import PeerLanes
 from bridge.ledger import open_ledger
@@ -42,6 +42,7 @@ from bridge.ports.base import Kind, Port, PortError, PortGone
 from bridge.ports.bursts import Bursts
 from bridge.ports.datagrams import DatagramSocket
 from bridge.ports.link import default_gateway, open_ports
+from bridge.ports.policing import Senders
 from bridge.privileges import collect_rarely, drop_capabilities, forbid_core_dumps, keep_freed_memory
 from bridge.routing import announced_layers, routes_from
 from bridge.stamps import StampFile
@@ -128,7 +129,7 @@ class Daemon:
             log.warning("%s", slower)
         _claim(socket_path, stack)
         gateway_before = default_gateway()
-        rng = random.SystemRandom()
+        self._rng = rng = random.SystemRandom()
         self._table = open_table(rng, 2 * loaded.alias.max_links)
         self.gateway = Gateway(loaded, setup.routes, rng, table=self._table)
         self.gateway.unreachable_nodes = setup.unreached
@@ -184,7 +185,13 @@ class Daemon:
         """What moves frames between all ports, for one thread. `lanes`: the tunnel's, which the loop alone may use."""
         bursts = open_bursts(self._table, lanes)
         for port in self.ports.values():
-            bursts.attach(self.gateway.fast.number(port.name), port)
+            police = None
+            if self.gateway.config.fast_path.police:
+                senders = Senders.STATIONS if port.name == "tap0" else Senders.ADDRESSES
+                police = open_police(self._table, senders, port.link_bytes, self._rng)
+                interface = self.gateway.interfaces[port.name]
+                police.know(interface.network, None if interface.arp is None else interface.arp.words)
+            bursts.attach(self.gateway.fast.number(port.name), port, police)
         self.gateway.fast.bursts.append(bursts)
         return bursts
 

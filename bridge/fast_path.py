@@ -91,6 +91,7 @@ class FastPath:
             self._names.append(port)
             self._behind[port.partition(":")[0]].append(number)
             self._set_port(number)
+            self._set_outside(number)
         return number
 
     def name(self, number: int) -> str:
@@ -107,6 +108,20 @@ class FastPath:
         slots = interface.arp.words if interface.arp is not None else None
         mac = interface.mac if interface.arp is not None else b""
         self.table.set_port(number, mac, self._out.mtu_towards(self._names[number], interface), slots)
+
+    def set_outside(self) -> None:
+        """What comes from outside for a port that nobody has needs no walk: where the settings are silent about it."""
+        for number in range(len(self._names)):
+            self._set_outside(number)
+
+    def _set_outside(self, number: int) -> None:
+        interface = self._interface_of(number)
+        if interface.egress is None or not interface.address:
+            return
+        for protocol in (TCP, UDP):
+            is_silent = protocol == UDP or self._aliases.settings.unsolicited_syn == "silent"
+            marks = self._aliases.marks(interface.egress, protocol) if is_silent else None
+            self.table.set_outside(number, interface.address, protocol, marks)
 
     def _interface_of(self, number: int) -> Interface:
         return self._interfaces[self._names[number].partition(":")[0]]
@@ -300,10 +315,13 @@ class FastPath:
             port.rx_bytes += counted.rx_bytes
             port.tx_packets += counted.tx_packets
             port.tx_bytes += counted.tx_bytes
-            port.sent += counted.rx_packets  # a frame that is repeated is one frame out
-            port.repeated_in += counted.rx_packets
+            repeated = counted.rx_packets - counted.policed - counted.no_link
+            port.sent += repeated  # a frame that is repeated is one frame out
+            port.repeated_in += repeated
             port.repeated_out += counted.tx_packets
-            for reason, number in drops(counted):
+            for reason, number in unwalked(counted):
+                counters.dropped(name, reason, number)
+            for reason, number in refusals(counted):
                 counters.refused(name, reason, number)
 
     # For people

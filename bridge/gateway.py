@@ -167,6 +167,7 @@ class Gateway:
         if settings != self.aliases.settings:
             self.fast.harvest(self.fast.table.limit, now)  # what has passed counts by the rules of before
         self.aliases.reconfigure(settings, forwards_from(config), reserved_ports(config), now)
+        self.fast.set_outside()
         sides = self._sides()
         self.decision.reconfigure(config, routes)
         self._end_moved(sides)
@@ -334,7 +335,7 @@ class Gateway:
         return drop
 
     def _other_ethertype(self, ethertype: int) -> Drop:
-        self.counters.ethertypes[ethertype] += 1
+        self.counters.ethertype(ethertype)
         return ethernet.ethertype_drop(ethertype)
 
     def _ip(

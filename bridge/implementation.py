@@ -11,15 +11,17 @@ from collections.abc import Mapping
 
 from bridge.cores import Cores
 from bridge.ports.bursts import Bursts, PlainBursts
+from bridge.ports.policing import PlainPolice, Police, Senders
 from flow.plain import PlainTable
 from flow.table import ENTRIES, MOST_ENTRIES
 
 try:
     from bridge.ports.burst import CompiledBursts
     from bridge.ports.lanes import Lanes
+    from bridge.ports.police import CompiledPolice
     from flow.fast import CompiledTable
 except ImportError:
-    CompiledTable = CompiledBursts = Lanes = None  # type: ignore[assignment,misc]  # a stub cannot say that a module may be missing
+    CompiledTable = CompiledBursts = CompiledPolice = Lanes = None  # type: ignore[assignment,misc]  # a stub cannot say that a module may be missing
 
 
 def open_table(
@@ -41,6 +43,14 @@ def open_bursts(table: PlainTable | CompiledTable, lanes: Lanes | None = None) -
     if lanes is not None:
         lanes.join(bursts)
     return bursts
+
+
+def open_police(table: PlainTable | CompiledTable, senders: Senders, link_bytes: int, rng: random.Random) -> Police:
+    """What judges the frames of one port that are to be walked, for bursts with this table."""
+    seed = rng.getrandbits(64)
+    if isinstance(table, PlainTable):
+        return PlainPolice(senders, link_bytes, seed)
+    return CompiledPolice(senders, link_bytes, seed)
 
 
 def may_share(table: PlainTable | CompiledTable) -> bool:

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from bridge.balance import accounts
 from bridge.gateway import Gateway
+from bridge.listening import Listener
 from bridge.loop import Loop, Timer
 
 MOST_CLIENTS = 16
@@ -90,7 +91,7 @@ class MetricsServer:
         self._socket = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=MOST_CLIENTS)
         self._socket.setblocking(False)
         self._clients: set[_Client] = set()
-        loop.add(self._socket.fileno(), self._accept)
+        self._listener = Listener(loop, self._socket, "the metrics", self._welcome)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -98,15 +99,10 @@ class MetricsServer:
         host, port = self._socket.getsockname()[:2]
         return host, port
 
-    def _accept(self, _events: int) -> None:
-        try:
-            connection, _ = self._socket.accept()
-        except OSError:  # it went away again, or we are out of descriptors: the next wake-up tries again
-            return
+    def _welcome(self, connection: socket.socket) -> None:
         if len(self._clients) >= MOST_CLIENTS:
             connection.close()
             return
-        connection.setblocking(False)
         self._clients.add(_Client(self._loop, connection, self._answer, self._clients.discard))
 
     def _answer(self, request: bytes) -> bytes:
@@ -123,8 +119,7 @@ class MetricsServer:
         """Stop listening and hang up."""
         for client in list(self._clients):
             client.close()
-        self._loop.remove(self._socket.fileno())
-        self._socket.close()
+        self._listener.close()
 
 
 def _response(status: bytes, kind: str, body: bytes, *, is_head: bool = False) -> bytes:

@@ -41,6 +41,9 @@ from wire.units import SECOND_NS
 log = logging.getLogger(__name__)
 
 BURST_DATAGRAMS = 256
+STRANGE_DATAGRAMS = 64
+"""As many in a turn behind one that brought more than half of it to Python: handshakes of a flood cost what walks cost,
+and the other ports wait meanwhile."""
 QUEUED_PACKETS = 256
 """A burst of super-frames is many packets: that many are sealed at once."""
 RESOLVE_AGAIN_S = 30.0
@@ -107,6 +110,7 @@ class Uplink:
         self._sought: set[str] = set()  # of these, those to call once they are found
         self._telling: set[str] = set()
         self._ports: dict[str, str] = {}  # by peer
+        self._most_datagrams = BURST_DATAGRAMS
         self._queues: dict[str, list[bytes]] = {}  # by peer
         self._queued = 0
         self._unserved = unserved
@@ -197,7 +201,9 @@ class Uplink:
 
     def _receive_lanes(self, lanes: PeerLanes, now: int) -> None:
         """What lanes do not know comes here, in the order of each peer: packets that they opened, then datagrams."""
-        taken = lanes.receive(BURST_DATAGRAMS, now)
+        taken = lanes.receive(self._most_datagrams, now)
+        is_strange = len(taken.strange) > STRANGE_DATAGRAMS // 2
+        self._most_datagrams = STRANGE_DATAGRAMS if is_strange else BURST_DATAGRAMS
         for number, frame, offload in taken.queued:
             self._loop.put(number, frame, offload)
         for reason, count in zip(_LANE_DROPS, taken.drops, strict=True):

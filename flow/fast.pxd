@@ -59,12 +59,20 @@ cdef struct Port:
     uint8_t has_link
     uint8_t mac[6]
 
+cdef struct Outside:
+    # A port whose address inside hosts borrow: who has which of its ports (`set_outside`).
+    uint32_t address
+    const uint8_t *tcp_marks  # NULL: not known
+    const uint8_t *udp_marks
+
 cdef class CompiledTable:
     cdef Entry *_entries
     cdef Total *_totals
     cdef uint32_t *_index
     cdef Port _ports[MOST_PORTS]
+    cdef Outside _outside[MOST_PORTS]
     cdef list _held
+    cdef dict _marks
     cdef uint64_t _seed
     cdef uint32_t _mask, _limit, _used, _fresh, _free, _hand, _cursor
     cdef uint16_t _epoch
@@ -81,6 +89,7 @@ cdef class CompiledTable:
     cdef void _let_go(self) noexcept nogil
     cdef int _repeat(self, uint16_t in_port, uint8_t *packet, size_t size, const Claims *claims, uint32_t now_ms,
                      Way *way) noexcept nogil
+    cdef int _unknown(self, uint16_t in_port, uint32_t destination, uint32_t protocol, uint32_t port) noexcept nogil
     cdef uint32_t _find(self, uint64_t ends, uint64_t more) noexcept nogil
     cdef void _remove(self, uint32_t number) noexcept nogil
     cdef uint32_t _place(self, uint64_t ends, uint64_t more, uint32_t now_ms) noexcept nogil

@@ -41,7 +41,9 @@ cdef enum:
     GSO_TCPV4 = 1, GSO_UDP_L4 = 5, GSO_ECN = 0x80
     # `flow.table.Punt`
     PUNT_ETHERNET = 1, PUNT_HEADER, PUNT_FRAGMENT, PUNT_PROTOCOL, PUNT_TRANSPORT, PUNT_UNKNOWN, PUNT_OUTDATED
-    PUNT_TTL, PUNT_CONTROL, PUNT_CLAIMS, PUNT_TOO_BIG, PUNT_IDENTIFICATION, PUNT_NEXT_HOP
+    PUNT_TTL, PUNT_CONTROL, PUNT_CLAIMS, PUNT_TOO_BIG, PUNT_IDENTIFICATION, PUNT_NEXT_HOP, PUNT_NO_LINK
+
+    MARKED = 1, MARKS = 65_536  # `flow.table`
 
 cdef uint32_t NONE = 0xFFFFFFFF
 cdef uint64_t KEY_MASK = 0x00FFFFFFFFFFFFFF
@@ -122,6 +124,7 @@ cdef class CompiledTable:
         self._free = NONE
         self._epoch = 1
         self._held = [None] * MOST_PORTS
+        self._marks = {}
         pthread_mutex_init(&self._lock, NULL)
         self._entries = <Entry *>calloc(limit, sizeof(Entry))
         self._totals = <Total *>calloc(limit, sizeof(Total))
@@ -161,6 +164,28 @@ cdef class CompiledTable:
         self._ports[port] = facts
         self._let_go()
         self._held[port] = slots
+        del before
+
+    def set_outside(self, uint32_t port, uint32_t address, uint8_t protocol, bytearray marks):
+        """See `Table`."""
+        cdef const uint8_t *start = NULL
+        cdef const uint8_t[::1] view
+        if port >= MOST_PORTS or protocol not in (TCP, UDP) or (marks is not None and len(marks) != MARKS):
+            raise ValueError(f"no marks for port {port} and protocol {protocol}")
+        before = self._marks.get((port, protocol))
+        held = None
+        if marks is not None:
+            held = memoryview(marks)  # exported: it keeps its place and its length as long as we point into it
+            view = held
+            start = &view[0]
+        self._hold()
+        self._outside[port].address = address
+        if protocol == TCP:
+            self._outside[port].tcp_marks = start
+        else:
+            self._outside[port].udp_marks = start
+        self._let_go()
+        self._marks[port, protocol] = held
         del before
 
     # Threads
@@ -388,7 +413,7 @@ cdef class CompiledTable:
         number = self._find(ends_of(load32(packet + 12), load32(packet + 16)),
                             rest_of(in_port, protocol, source_port, destination_port))
         if number == NONE:
-            return PUNT_UNKNOWN
+            return self._unknown(in_port, load32(packet + 16), protocol, destination_port)
         entry = &self._entries[number]
         if entry.epoch != self._epoch or ((entry.until_s - now_ms // 1000) & 0xFFFF) > LEASE_S:
             return PUNT_OUTDATED
@@ -436,6 +461,14 @@ cdef class CompiledTable:
         way.out_port = entry.out_port
         way.size = total
         return 0
+
+    cdef int _unknown(self, uint16_t in_port, uint32_t destination, uint32_t protocol, uint32_t port) noexcept nogil:
+        """A packet without an entry: whether anybody can have the port that it is for."""
+        cdef const Outside *outside = &self._outside[in_port]
+        cdef const uint8_t *marks = outside.tcp_marks if protocol == TCP else outside.udp_marks
+        if protocol == ICMP or destination != outside.address or marks == NULL:
+            return PUNT_UNKNOWN
+        return PUNT_UNKNOWN if marks[port >> 1 | (port & 1) << 15] & MARKED else PUNT_NO_LINK
 
     def forward(self, uint16_t in_port, bytes frame, offload, now):
         """See `Table`."""

@@ -18,6 +18,8 @@ from flow.table import (
     IDLE_S,
     LEASE_S,
     LEASE_SPREAD_S,
+    MARKED,
+    MARKS,
     MOST_PORTS,
     NEAR_SENDS,
     NO_SLOT,
@@ -27,6 +29,7 @@ from flow.table import (
     Forwarded,
     Hits,
     Punt,
+    mark_place,
 )
 from wire.checksum import apply, apply_icmp, apply_partial, delta16, delta32, fold
 from wire.ethernet import HEADER_BYTES, IPV4_TYPE, NO_MAC
@@ -53,7 +56,7 @@ _U16: Final = struct.Struct("!H")
 _ACKNOWLEDGED: Final = struct.Struct("!IxxH")  # from the acknowledgment to the window
 
 ETHERNET, HEADER, FRAGMENT, PROTOCOL, TRANSPORT, UNKNOWN, OUTDATED = list(Punt)[:7]
-TTL, CONTROL, CLAIMS, TOO_BIG, IDENTIFICATION, NEXT_HOP = list(Punt)[7:]
+TTL, CONTROL, CLAIMS, TOO_BIG, IDENTIFICATION, NEXT_HOP, NO_LINK = list(Punt)[7:]
 
 
 class _Entry:
@@ -141,6 +144,8 @@ class PlainTable:
         self._macs = [b""] * MOST_PORTS
         self._mtus = [0] * MOST_PORTS
         self._slots: list[memoryview | None] = [None] * MOST_PORTS
+        self._outside: dict[int, bytes] = {}  # the address of a port that borrows it to inside hosts
+        self._marks: dict[int, bytearray] = {}  # by port and protocol
         self._found: dict[int, dict[bytes, _Entry]] = {}  # by in-port and protocol, then by key
         self._entries: list[_Entry | None] = []  # by number
         self._free: list[int] = []
@@ -158,6 +163,16 @@ class PlainTable:
         self._macs[port] = mac
         self._mtus[port] = mtu_bytes
         self._slots[port] = slots
+
+    def set_outside(self, port: int, address: int, protocol: int, marks: bytearray | None) -> None:
+        """See `Table`."""
+        if not 0 <= port < MOST_PORTS or protocol not in (TCP, UDP) or len(marks or bytes(MARKS)) != MARKS:
+            raise ValueError(f"no marks for port {port} and protocol {protocol}")
+        self._outside[port] = address.to_bytes(4, "big")
+        if marks is None:
+            self._marks.pop(port << 8 | protocol, None)
+        else:
+            self._marks[port << 8 | protocol] = marks
 
     # The walk tells
 
@@ -284,7 +299,10 @@ class PlainTable:
         found = self._found.get(in_port << 8 | protocol)
         entry = found.get(key) if found is not None else None
         if entry is None:
-            return UNKNOWN
+            marks = self._marks.get(in_port << 8 | protocol)
+            if marks is None or key[4:8] != self._outside[in_port]:
+                return UNKNOWN
+            return UNKNOWN if marks[mark_place(key[10] << 8 | key[11])] & MARKED else NO_LINK
         now_ms = now // _MS & _WRAP_MS
         if entry.epoch != self._epoch or (entry.until_s - now_ms // 1000) & _WRAP_S > LEASE_S:
             return OUTDATED

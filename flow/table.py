@@ -31,7 +31,8 @@ Operations and caveats:
   new flow is not learned: it is walked, packet by packet, and nothing grows. `harvest` frees entries that nobody has
   used for `FORGET_S`. The hash is keyed with `seed`, so a stranger cannot choose flows that collide.
 
-What is punted, and why: see `Punt`. Its members stand in the order of the checks.
+What is punted, and why: see `Punt`. Its members stand in the order of the checks, but for `NO_LINK`, which stands for
+`UNKNOWN`.
 """
 
 from __future__ import annotations
@@ -53,12 +54,19 @@ ONCE_S: Final = 1
 FORGET_S: Final = 300
 HAND_STEPS: Final = 32
 MOST_PORTS: Final = 1024
+MARKS: Final = 65_536
+MARKED: Final = 1
 NO_SLOT: Final = 0xFFFFFFFF
 """No next hop: the packet leaves by a raw IP port."""
 
 REPEAT, NEAR_SENDS, ALIASED = 1, 2, 4
 """What `learn` is told of an entry. `NEAR_SENDS`: the sender is on the flow's near side (`Flow.inside`). `ALIASED`: the
 source becomes an alias, so the IP identification of what may be fragmented is chosen by the walk (RFC 7857 10)."""
+
+
+def mark_place(port: int) -> int:
+    """Where the byte of an outside port stands (`Table.set_outside`)."""
+    return port >> 1 | (port & 1) << 15
 
 
 class Punt(IntEnum):
@@ -77,9 +85,12 @@ class Punt(IntEnum):
     TOO_BIG = 11  # for the egress: an error is due, or fragments are
     IDENTIFICATION = 12  # aliased, and it may be fragmented later: its identification must not meet another's
     NEXT_HOP = 13  # no MAC address
+    NO_LINK = 14  # no entry, and nobody inside has the outside port: whoever reads frames may drop it (`set_outside`)
 
 
-IN_ORDER: Final = frozenset({Punt.HEADER, Punt.FRAGMENT, *(punt for punt in Punt if punt > Punt.OUTDATED)})
+IN_ORDER: Final = frozenset(
+    {Punt.HEADER, Punt.FRAGMENT, *(punt for punt in Punt if Punt.OUTDATED < punt < Punt.NO_LINK)}
+)
 """Punts of single packets, whose neighbours of the same flow are repeated: nothing behind them may overtake them."""
 
 
@@ -141,6 +152,12 @@ class Table(Protocol):
         """What a port is, now or from now on. `mac`: our own six bytes on an Ethernet port, empty on a raw IP port;
         `mtu_bytes`: the largest IP packet that may leave there; `slots`: the words of its ARP table (`ArpTable.words`:
         four 64-bit words a slot, the MAC address in the low 48 bits of the first), None on a raw IP port."""
+
+    def set_outside(self, port: int, address: int, protocol: int, marks: bytearray | None) -> None:
+        """What comes by `port` without an entry, for `address`, of this protocol (TCP or UDP), is `Punt.NO_LINK` where
+        the destination port has no owner. `marks`: one byte a port, the even ports first (`mark_place`), with the bit
+        `MARKED` where somebody has it; read whenever such a packet comes, it may change meanwhile and must keep its
+        length. None: packets of this protocol are `Punt.UNKNOWN` as elsewhere. One address a port."""
 
     def learn(
         self,

@@ -88,15 +88,19 @@ class RateLimit:
         if mine is None:
             if len(self._by_destination) >= _DESTINATIONS_KEPT:
                 self._forget(expired)
-            mine = self._by_destination[destination] = deque(maxlen=self.per_destination)
+            mine = deque(maxlen=self.per_destination)
         elif len(mine) == self.per_destination and mine[0] > expired:
             return False
+        else:
+            del self._by_destination[destination]
+        self._by_destination[destination] = mine  # in the order of the latest error
         mine.append(now)
         sent.append(now)
         return True
 
     def _forget(self, expired: int) -> None:
-        """Make room: destinations without an error in the last second, else the oldest one."""
-        idle = [address for address, sent in self._by_destination.items() if sent[-1] <= expired]
-        for address in idle or [next(iter(self._by_destination))]:
-            del self._by_destination[address]
+        """Make room: destinations without an error in the last second, and the one whose latest is the oldest."""
+        kept = self._by_destination
+        del kept[next(iter(kept))]
+        while kept and kept[oldest := next(iter(kept))][-1] <= expired:
+            del kept[oldest]

@@ -24,6 +24,7 @@ from tunnel import noise, tai64n
 from tunnel.cookies import CookieJar
 from tunnel.messages import INITIATION_BYTES, INITIATION_HEAD, MACS_BYTES
 
+PREFIX = "203.0.113.0/24"
 PORTS_OF_A_SOURCE = 4
 _BURST = 32
 _PREPARED = 4_000

@@ -14,6 +14,7 @@ from flow.table import Table
 
 if TYPE_CHECKING:
     from bridge.ports.burst import CompiledBursts
+    from bridge.ports.police import CompiledPolice
     from flow.fast import CompiledTable
     from tunnel.burst import CompiledCipher
 
@@ -49,4 +50,10 @@ def table_kind(name: str) -> Callable[[int], Table]:
 def compiled_bursts() -> type[CompiledBursts]:
     """The burst loop of ports."""
     found: type[CompiledBursts] = compiled("bridge.ports.burst", "CompiledBursts")
+    return found
+
+
+def compiled_police() -> type[CompiledPolice]:
+    """What judges frames that are to be walked."""
+    found: type[CompiledPolice] = compiled("bridge.ports.police", "CompiledPolice")
     return found

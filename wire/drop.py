@@ -61,8 +61,12 @@ class Drop(StrEnum):
     # NAT
     ALIAS_NO_LINK = "alias.no_link"  # to an alias address, and no link or static forward knows it: silence
     ALIAS_FILTERED = "alias.filtered"  # a link, but its inside host never sent to this remote (address-dependent)
-    ALIAS_NO_PORT = "alias.no_port"  # no outside port is free: answered with 3/13
-    ALIAS_TABLE_FULL = "alias.table_full"  # max_links: answered with 3/13
+    ALIAS_NO_PORT = (
+        "alias.no_port"  # no outside port is free, or the last are kept for hosts with fewer links: answered with 3/13
+    )
+    ALIAS_TABLE_FULL = (
+        "alias.table_full"  # max_links, or the last of them are kept for hosts with fewer: answered with 3/13
+    )
     ALIAS_HOST_LIMIT = "alias.host_limit"  # max_links_per_host: answered with 3/13
     ALIAS_PROTOCOL_TAKEN = "alias.protocol_taken"  # another inside host already speaks this protocol to that remote
     ALIAS_NO_STATE = "alias.no_state"  # a packet that may not open a link (a TCP RST, an unknown ICMP type)
@@ -126,4 +130,5 @@ class Drop(StrEnum):
     PORT_TOO_LONG = "port.too_long"  # a sealed packet is longer than the device that it leaves by takes
     PORT_MALFORMED = "port.malformed"  # the virtio header contradicts the frame
     # Ourselves
+    WALK_POLICED = "walk.policed"  # the port brings more than can be walked, and its sender more than its share
     WALK_FAULT = "walk.fault"  # a bug of ours: the walk failed on the frame, the log has it

@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from bridge.ports.police cimport Police
 from flow.fast cimport MOST_PORTS, Claims, CompiledTable, Way
 
 cdef enum:
@@ -20,6 +21,8 @@ cdef struct Device:
     uint64_t full
     uint64_t down
     uint64_t malformed
+    uint64_t policed
+    uint64_t no_link
 
 cdef class Outlet:
     # Where packets go whose out-port is no device. `now_ns`: the time of the burst.
@@ -34,6 +37,8 @@ cdef class CompiledBursts:
     cdef Outlet _outlet
     cdef Device _devices[MOST_PORTS]
     cdef Device _told[MOST_PORTS]
+    cdef Police *_police[MOST_PORTS]  # NULL: all that cannot be repeated is walked
+    cdef dict _policing               # keeps what these point to
     cdef uint64_t _punts[PUNTS]
     cdef uint8_t _has_queued[MOST_PORTS]
     cdef int _numbers[4096]  # of ports, by descriptor
@@ -46,7 +51,10 @@ cdef class CompiledBursts:
     cdef Way _way
 
     cdef object _offload(self, uint32_t link_bytes)
-    cdef tuple _collect(self, uint16_t number, uint32_t left, uint32_t left_bytes, uint64_t now, int stop)
+    cdef void _end(self, uint16_t number, uint32_t limit, uint32_t left, uint32_t left_bytes, uint64_t now,
+                   int stop) noexcept nogil
+    cdef tuple _collect(self, uint16_t number, uint32_t limit, uint32_t left, uint32_t left_bytes, uint64_t now,
+                        int stop)
     cdef int _pump(self, uint16_t in_port, uint32_t *left, uint32_t *left_bytes, uint32_t now_ms) noexcept nogil
     # Write a packet that was rewritten, with HEADROOM in front of it. 1: Python must, the device cannot as it is.
     cdef int put(self, const Way *way, uint8_t *packet, const Claims *claims) noexcept nogil

@@ -2,6 +2,7 @@ import select
 
 from bridge.ports.base import Arrival, Port
 from bridge.ports.bursts import Counted, Queued
+from bridge.ports.police import CompiledPolice
 from flow.fast import CompiledTable
 from flow.table import Punt
 
@@ -10,7 +11,7 @@ class Outlet: ...
 class CompiledBursts:
     table: CompiledTable
     def __init__(self, table: CompiledTable, outlet: Outlet | None = None) -> None: ...
-    def attach(self, number: int, port: Port) -> None: ...
+    def attach(self, number: int, port: Port, police: CompiledPolice | None = None) -> None: ...
     def wait(
         self, epoll: select.epoll, timeout_s: float | None, limit: int
     ) -> tuple[tuple[int, list[Arrival], list[Queued]] | None, list[tuple[int, int]]]: ...

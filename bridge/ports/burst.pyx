@@ -18,6 +18,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.unistd cimport read, write
 
+from bridge.ports.police cimport CompiledPolice, admit, end
 from flow.fast cimport MOST_PORTS, Claims, CompiledTable, Way
 
 from flow.table import IN_ORDER, Punt
@@ -51,11 +52,13 @@ cdef enum:
     EMPTY = 0       # beside the numbers of `Punt`: what `_pump` stopped at
     QUEUED = -1
     GONE = -2
+    NO_LINK = 14    # `Punt.NO_LINK`
 
     UNTOLD_NS = 1_000_000  # so long the tunnel may be without news of what went to its peers
 
 cdef uint32_t BURST = BURST_BYTES
 cdef set IN_ORDER_NUMBERS = {int(punt) for punt in IN_ORDER}
+assert Punt.NO_LINK == NO_LINK
 
 
 cdef class Outlet:
@@ -76,6 +79,7 @@ cdef class CompiledBursts:
         cdef int port
         self.table = table
         self._outlet = Outlet() if outlet is None else outlet
+        self._policing = {}
         for port in range(MOST_PORTS):
             self._devices[port].fd = -1
         for port in range(MOST_DESCRIPTORS):
@@ -84,13 +88,15 @@ cdef class CompiledBursts:
         view = self._memory
         self._packet = &view[HEADROOM]
 
-    def attach(self, uint16_t number, port):
+    def attach(self, uint16_t number, port, CompiledPolice police=None):
         """See `Bursts`."""
         if number >= MOST_PORTS:
             raise ValueError(f"no port {number}")
         self._devices[number].fd = port.fileno()
         self._devices[number].has_header = port.vnet_header
         self._devices[number].link_bytes = port.link_bytes
+        self._policing[number] = police
+        self._police[number] = &police.state if police is not None else NULL
         if port.fileno() < MOST_DESCRIPTORS:
             self._numbers[<int>port.fileno()] = number
 
@@ -119,6 +125,7 @@ cdef class CompiledBursts:
                     stop = self._pump(number, &left, &left_bytes, <uint32_t>(now // 1_000_000))
                     if stop != EMPTY:
                         break
+                    self._end(number, limit, left, left_bytes, now, stop)
                     self._outlet.flush()
                 if stop != EMPTY or others or count < 0 or now >= until:
                     break
@@ -129,7 +136,7 @@ cdef class CompiledBursts:
         if stop == GONE:
             events[at - 1].events = 1  # whoever reads it next is told
         elif stop != EMPTY:
-            burst = (number, *self._collect(number, left, left_bytes, now, stop))
+            burst = (number, *self._collect(number, limit, left, left_bytes, now, stop))
         for at in range(max(count, 0)):
             if events[at].events:
                 ready.append((events[at].data.fd, events[at].events))
@@ -144,9 +151,16 @@ cdef class CompiledBursts:
         self._outlet.now_ns = now
         with nogil:
             stop = self._pump(number, &left, &left_bytes, <uint32_t>(self._outlet.now_ns // 1_000_000))
-        return self._collect(number, left, left_bytes, now, stop)
+        return self._collect(number, limit, left, left_bytes, now, stop)
 
-    cdef tuple _collect(self, uint16_t number, uint32_t left, uint32_t left_bytes, uint64_t now, int stop):
+    cdef void _end(self, uint16_t number, uint32_t limit, uint32_t left, uint32_t left_bytes, uint64_t now,
+                   int stop) noexcept nogil:
+        """Tell the port's police of a burst. The queue is empty where there was still room for a frame, and none came."""
+        if self._police[number] != NULL and stop != GONE:
+            end(self._police[number], limit - left, stop == EMPTY and left > 0 and left_bytes > 0, now)
+
+    cdef tuple _collect(self, uint16_t number, uint32_t limit, uint32_t left, uint32_t left_bytes, uint64_t now,
+                        int stop):
         """The rest of a burst that has come to a stop."""
         cdef list walked = [], queued = []
         cdef uint32_t link_bytes = self._devices[number].link_bytes
@@ -166,6 +180,7 @@ cdef class CompiledBursts:
                 stop = self._pump(number, &left, &left_bytes, <uint32_t>(now // 1_000_000))
         error = errno
         with nogil:
+            self._end(number, limit, left, left_bytes, now, stop)
             self._outlet.flush()
         for out_port, _, _ in queued:
             self._has_queued[<uint16_t>out_port] = 0
@@ -184,6 +199,7 @@ cdef class CompiledBursts:
     cdef int _pump(self, uint16_t in_port, uint32_t *left, uint32_t *left_bytes, uint32_t now_ms) noexcept nogil:
         """Repeat until there is something for Python, or nothing more to do now."""
         cdef Device *device = &self._devices[in_port]
+        cdef Police *police = self._police[in_port]
         cdef size_t header_bytes = HEADER_BYTES if device.has_header else 0
         cdef uint8_t *packet = self._packet
         cdef uint8_t *frame = packet - device.link_bytes
@@ -208,11 +224,15 @@ cdef class CompiledBursts:
             punt = self.table.admit(in_port, frame, size) if device.link_bytes else 0
             if punt == 0:  # and so the frame has its link header
                 punt = self.table.repeat(in_port, packet, size - device.link_bytes, &self._claims, now_ms, &self._way)
-            if punt:
+            if punt and punt != NO_LINK and (police == NULL or admit(police, frame, size, punt)):
                 return punt
             device.rx_packets += 1
             device.rx_bytes += size
-            if self.put(&self._way, packet, &self._claims):
+            if punt == NO_LINK:
+                device.no_link += 1
+            elif punt:
+                device.policed += 1
+            elif self.put(&self._way, packet, &self._claims):
                 return QUEUED
         return EMPTY
 
@@ -257,7 +277,8 @@ cdef class CompiledBursts:
             if now.rx_packets != was.rx_packets or now.tx_packets != was.tx_packets:
                 found.append(Counted(port, now.rx_packets - was.rx_packets, now.rx_bytes - was.rx_bytes,
                                      now.tx_packets - was.tx_packets, now.tx_bytes - was.tx_bytes,
-                                     now.full - was.full, now.down - was.down, now.malformed - was.malformed))
+                                     now.full - was.full, now.down - was.down, now.malformed - was.malformed,
+                                     now.policed - was.policed, now.no_link - was.no_link))
                 self._told[port] = now
         return found
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import select
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from bridge.ports.base import Arrival, Port
+from bridge.ports.policing import MOST, PlainPolice
 from flow.table import IN_ORDER, Forwarded, Punt, Table
 from wire.drop import Drop
 from wire.offload import Offload
@@ -25,7 +26,8 @@ Queued = tuple[int, bytes, Offload | None]
 
 
 class Counted(NamedTuple):
-    """What was repeated at a port since the last time: in, out, and what its device refused."""
+    """What was repeated at a port since the last time: in, out, and what its device refused; of what came in, how much
+    was dropped without a walk: over its sender's share, or for an outside port that nobody has."""
 
     port: int
     rx_packets: int
@@ -35,13 +37,16 @@ class Counted(NamedTuple):
     full: int
     down: int
     malformed: int
+    policed: int = 0
+    no_link: int = 0
 
 
 class Bursts(Protocol):
     """Ports are numbers, as in the flow table. `now` is in ns."""
 
-    def attach(self, number: int, port: Port) -> None:
-        """Frames come and go by this port."""
+    def attach(self, number: int, port: Port, police: Any = None) -> None:
+        """Frames come and go by this port. `police`: judges what is to be walked (`bridge.ports.policing`), of the same
+        kind as the bursts, compiled or plain; None: all of it is."""
 
     def wait(
         self, epoll: select.epoll, timeout_s: float | None, limit: int
@@ -67,12 +72,14 @@ class PlainBursts:
     def __init__(self, table: Table) -> None:
         self.table = table
         self._ports: dict[int, Port] = {}
+        self._police: dict[int, PlainPolice | None] = {}
         self._counts: dict[int, list[int]] = {}
         self._punts: Counter[Punt] = Counter()
 
-    def attach(self, number: int, port: Port) -> None:
+    def attach(self, number: int, port: Port, police: PlainPolice | None = None) -> None:
         """See `Bursts`."""
         self._ports[number] = port
+        self._police[number] = police
 
     def wait(
         self, epoll: select.epoll, timeout_s: float | None, limit: int
@@ -81,24 +88,52 @@ class PlainBursts:
         return None, epoll.poll(timeout_s)
 
     def take(self, number: int, limit: int, now: int) -> tuple[list[Arrival], list[Queued]]:
-        """See `Bursts`. What was read must be gone through: behind a punt in `IN_ORDER` all of it goes to the walk."""
+        """See `Bursts`. What was read must be gone through: behind a punt in `IN_ORDER` all of it goes to the walk. So
+        frames are read one by one while those for the walk are policed."""
+        police = self._police.get(number)
         walked: list[Arrival] = []
         queued: list[Queued] = []
+        left = limit
+        is_empty = goes_on = False
+        if police is None or police.quota == MOST:
+            left -= (count := self._take(number, limit, now, police, walked, queued)[0])
+            is_empty = count < limit
+        else:
+            goes_on = True
+        while goes_on and left and not is_empty:
+            count, goes_on = self._take(number, 1, now, police, walked, queued)
+            left -= count
+            is_empty = not count
+        if police is not None:
+            police.ended(limit - left, is_empty, now)
+        return walked, queued
+
+    def _take(
+        self, number: int, limit: int, now: int, police: PlainPolice | None, walked: list[Arrival], queued: list[Queued]
+    ) -> tuple[int, bool]:
+        """How many frames were read, and whether more may be."""
         forward, ports = self.table.forward, self._ports
         received = self._count(number)
         burst = self._ports[number].read_burst(limit)
         for at, (frame, offload) in enumerate(burst):
             found = forward(number, frame, offload, now)
-            if not isinstance(found, Forwarded):
+            if (
+                isinstance(found, Punt)
+                and found is not Punt.NO_LINK
+                and (police is None or police.admits(frame, found))
+            ):
                 self._punts[found] += 1
                 walked.append((frame, offload))
                 if found in IN_ORDER:
                     walked += burst[at + 1 :]
-                    break
+                    return len(burst), False
                 continue
-            out, rewritten, _ = found
             received[0] += 1
             received[1] += len(frame)
+            if not isinstance(found, Forwarded):
+                received[_NO_LINK if found is Punt.NO_LINK else _POLICED] += 1
+                continue
+            out, rewritten, _ = found
             sent = self._counts.get(out) or self._count(out)
             sent[2] += 1
             sent[3] += len(rewritten)
@@ -109,10 +144,10 @@ class PlainBursts:
             refusal = port.write(rewritten, offload)
             if refusal is not None:
                 sent[_REFUSALS.get(refusal, 6)] += 1
-        return walked, queued
+        return len(burst), True
 
     def _count(self, number: int) -> list[int]:
-        return self._counts.setdefault(number, [0] * 7)
+        return self._counts.setdefault(number, [0] * 9)
 
     def counted(self) -> list[Counted]:
         """See `Bursts`."""
@@ -125,10 +160,17 @@ class PlainBursts:
         return dict(self._punts)
 
 
+_POLICED, _NO_LINK = 7, 8
 _REFUSALS = {Drop.PORT_FULL: 4, Drop.PORT_DOWN: 5, Drop.PORT_MALFORMED: 6}
 
 
-def drops(counted: Counted) -> Iterable[tuple[Drop, int]]:
+def refusals(counted: Counted) -> Iterable[tuple[Drop, int]]:
     """What a device refused, by reason."""
     reasons = (Drop.PORT_FULL, Drop.PORT_DOWN, Drop.PORT_MALFORMED)
-    return [(reason, count) for reason, count in zip(reasons, counted[5:], strict=True) if count]
+    return [(reason, count) for reason, count in zip(reasons, counted[5:8], strict=True) if count]
+
+
+def unwalked(counted: Counted) -> Iterable[tuple[Drop, int]]:
+    """What was dropped without a walk, by reason."""
+    reasons = (Drop.WALK_POLICED, Drop.ALIAS_NO_LINK)
+    return [(reason, count) for reason, count in zip(reasons, counted[8:], strict=True) if count]

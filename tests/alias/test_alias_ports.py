@@ -220,3 +220,53 @@ def test_every_free_port_is_found_in_the_end() -> None:
         found.add(port)
         space.take(Link(Egress.TAP1, UDP, number, 5000, port, 0, 0))
     assert found == set(range(1024, 65536))
+
+
+def stations() -> list[str]:
+    """Every address of the LAN but A's and B's."""
+    return [f"192.168.200.{last}" for last in range(3, 255) if f"192.168.200.{last}" not in (A, B)]
+
+
+def take_all(nat: Nat, protocols: int) -> int:
+    """A station with all these addresses opens links until nothing more is to be had; how many it got."""
+    got = 0
+    for egress in list(Egress)[:protocols]:
+        nat.egress = egress
+        for address in stations():
+            for port in range(1024, 1024 + 8192):
+                if isinstance(port_of(nat, address, port), Drop):
+                    break
+                got += 1
+    return got
+
+
+@pytest.mark.parametrize("ways", [1, 2])
+def test_who_takes_all_links_under_every_address_of_the_lan_leaves_some_for_hosts_with_few(ways: int) -> None:
+    """C1, C4: the last quarter of all links (or of one egress' ports) is for hosts with less than an even part."""
+    nat = Nat()
+    nat.egress = Egress.TAP1
+    assert port_of(nat, A, 1024) == 1024
+    got = take_all(nat, ways)
+    assert got > 60_000
+    nat.egress = Egress.TAP1
+    assert port_of(nat, A, 1024) == 1024, "an established link stays"
+    for port in range(2000, 2050):
+        assert isinstance(port_of(nat, A, port), int)
+        assert isinstance(port_of(nat, B, port), int)
+    assert len(nat.aliases) == got + 1 + 100
+    assert min(nat.aliases._hosts[address_int(address)].links for address in stations()) == 64
+    assert isinstance(port_of(nat, stations()[0], 60_000), Drop)
+
+
+def test_where_one_host_may_have_all_links_nothing_is_kept_for_others() -> None:
+    nat = Nat(max_links=64, max_links_per_host=64)
+    assert all(port_of(nat, A, 2000 + number) == 2000 + number for number in range(64))
+    assert port_of(nat, B, 5000) is Drop.ALIAS_TABLE_FULL
+
+
+def test_a_host_within_its_limit_gets_all_of_it_while_others_hold_little() -> None:
+    """C1: the limit of a host is not touched by what is kept for others."""
+    nat = Nat()
+    assert all(port_of(nat, A, 1024 + number) == 1024 + number for number in range(8192))
+    assert port_of(nat, A, 60_000) is Drop.ALIAS_HOST_LIMIT
+    assert port_of(nat, B, 1024) != 1024

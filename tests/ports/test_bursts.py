@@ -9,13 +9,15 @@ from contextlib import ExitStack
 import pytest
 
 from bridge.ports.base import Kind, PortGone
-from bridge.ports.bursts import BURST_BYTES, Bursts, Counted, PlainBursts
+from bridge.ports.bursts import BURST_BYTES, Bursts, Counted, PlainBursts, unwalked
 from bridge.ports.device import DevicePort
+from bridge.ports.policing import PlainPolice, Senders
 from flow.plain import PlainTable
-from flow.table import ALIASED, NEAR_SENDS, NO_SLOT, REPEAT, Punt, Table
-from tests.compiled import compiled_bursts, compiled_table
+from flow.table import ALIASED, MARKED, MARKS, NEAR_SENDS, NO_SLOT, REPEAT, Punt, Table, mark_place
+from tests.compiled import compiled_bursts, compiled_police, compiled_table
 from wire import ethernet, ipv4
 from wire.checksum import checksum, ones_sum, pseudo_header_sum
+from wire.drop import Drop
 from wire.offload import GSO_TCPV4, HEADER_BYTES, Offload, pack, unpack
 from wire.units import address_int
 
@@ -78,6 +80,11 @@ class Bench:
         stack.callback(far.close)
         self.bursts.attach(number, port)
         return far
+
+    def police(self, number: int) -> None:
+        """Judge what is to be walked from now on."""
+        kind = PlainPolice if isinstance(self.table, PlainTable) else compiled_police()
+        self.bursts.attach(number, self.ports[number], kind(Senders.STATIONS, 14, 1))
 
     def learn(self, in_port: int, out: int, protocol: int = ipv4.UDP, flags: int = REPEAT | NEAR_SENDS) -> None:
         before, after = (INSIDE, SOURCE_PORT, REMOTE, 53), (ALIAS, OUTSIDE_PORT, REMOTE, 53)
@@ -315,3 +322,79 @@ def test_a_port_that_there_is_no_room_for_is_an_error_of_ours() -> None:
                 bench.bursts.attach(number, bench.ports[TAP0])
             with pytest.raises(ValueError, match="no port"):
                 bench.bursts.take(number, 64, 0)
+
+
+def test_a_port_that_is_behind_drops_what_its_senders_have_no_share_for_and_counts_it(make: Make) -> None:
+    """What the table knows passes, whatever comes beside it; every frame has one fate."""
+    bench = make()
+    bench.police(TAP0)
+    bench.learn(TAP0, TAP1)
+    known = LAN_HEADER + udp(INSIDE, SOURCE_PORT)
+    walked = came = passed = 0
+    for _ in range(400):
+        for number in range(8):
+            bench.comes(TAP0, LAN_HEADER + udp(INSIDE, 6000 + number))
+        bench.comes(TAP0, known)
+        came += 9
+        walked += len(bench.bursts.take(TAP0, 9, 0)[0])  # never seen empty
+        passed += len(bench.left(TAP1))
+    [counted] = [counted for counted in bench.bursts.counted() if counted.port == TAP0]
+    assert passed == 400
+    assert counted.policed > 0
+    assert came == walked + passed + counted.policed
+    assert counted.rx_packets == passed + counted.policed
+    assert (Drop.WALK_POLICED, counted.policed) in unwalked(counted)
+
+
+def test_a_punt_that_is_policed_does_not_end_the_burst(make: Make) -> None:
+    """A fragment to be walked holds up what is behind it, one that is dropped does not."""
+    bench = make()
+    bench.police(TAP0)
+    bench.learn(TAP0, TAP1)
+    fragment = bytearray(udp(INSIDE, 7000))
+    fragment[6:8] = b"\x20\x00"
+    fragment[10:12] = bytes(2)
+    fragment[10:12] = checksum(bytes(fragment[:20])).to_bytes(2, "big")
+    for _ in range(80):
+        for _ in range(64):
+            bench.comes(TAP0, LAN_HEADER + bytes(fragment))
+        for _ in range(64):
+            bench.bursts.take(TAP0, 1, 0)
+    bench.comes(TAP0, LAN_HEADER + bytes(fragment))
+    for _ in range(20):
+        bench.comes(TAP0, LAN_HEADER + bytes(fragment))
+        bench.comes(TAP0, LAN_HEADER + udp(INSIDE, SOURCE_PORT))
+    taken = sum(len(bench.bursts.take(TAP0, 64, 0)[0]) for _ in range(8))
+    assert taken < 8
+    assert len(bench.left(TAP1)) == 20
+
+
+@pytest.mark.parametrize("protocol", [ipv4.UDP, ipv4.TCP])
+def test_what_is_for_an_outside_port_that_nobody_has_is_dropped_without_a_walk(make: Make, protocol: int) -> None:
+    bench = make()
+    marks = bytearray(MARKS)
+    bench.table.set_outside(TAP1, ALIAS, protocol, marks)
+    marks[mark_place(OUTSIDE_PORT)] = MARKED
+    wan = OUR_WAN + ROUTER + ethernet.IPV4_TYPE
+
+    def comes(port: int, to: int, of: int = protocol) -> int:
+        body = (
+            b"\x00\x35"
+            + port.to_bytes(2, "big")
+            + (b"\0\x0c\0\0data" if of == ipv4.UDP else bytes(8) + b"\x50\x02" + bytes(6))
+        )
+        check_at = 6 if of == ipv4.UDP else 16
+        body = transport(REMOTE, to, of, body, check_at, partial=False)
+        bench.comes(TAP1, wan + ipv4.header(REMOTE, to, of, len(body), ttl=64) + body)
+        return len(bench.bursts.take(TAP1, 64, 0)[0])
+
+    other = ipv4.TCP if protocol == ipv4.UDP else ipv4.UDP
+    assert comes(OUTSIDE_PORT, ALIAS) == 1, "somebody has it"
+    assert comes(OUTSIDE_PORT + 1, ALIAS) == 0
+    assert comes(OUTSIDE_PORT + 1, ALIAS + 1) == 1, "another address"
+    assert comes(OUTSIDE_PORT + 1, ALIAS, other) == 1, "a protocol that nothing is known of"
+    assert sum(counted.no_link for counted in bench.bursts.counted()) == 1
+    marks[mark_place(OUTSIDE_PORT + 1)] = MARKED
+    assert comes(OUTSIDE_PORT + 1, ALIAS) == 1, "now somebody has it"
+    bench.table.set_outside(TAP1, ALIAS, protocol, None)
+    assert comes(OUTSIDE_PORT + 2, ALIAS) == 1, "no silence is wanted any more"
