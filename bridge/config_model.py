@@ -190,6 +190,14 @@ class FastPath(Table):
     threads: Annotated[int, Field(ge=1, le=64)] = 1
 
 
+class Process(Table):
+    """`[process]`: what the gateway still is and may once it stands. `user`: whom it becomes, "" for tapbridge where
+    there is such a user. `confine`: Landlock and the seccomp filter."""
+
+    user: str = ""
+    confine: bool = True
+
+
 class Hooks(Table):
     """`[hooks]`: programs run once all ports are up, and before they go."""
 
@@ -215,6 +223,7 @@ class Config(Table):
     control: Control = Control()
     fast_path: FastPath = FastPath()
     hooks: Hooks = Hooks()
+    process: Process = Process()
 
     _document: Document = PrivateAttr()
     _warnings: list[str] = PrivateAttr()
