@@ -102,7 +102,9 @@ def _reload_and_flows(lab: Lab, stack: ExitStack, rounds: int) -> list[Figure]:
     found += _flows(lab, gateway, rounds)
     full = summary(f"memory with {LIVE_FLOWS:,} links and {RELOADED:,} prefixes", "MB", [_resident_mb(gateway)])
     links = len(lab.ask("alias.show")["links"])  # asked afterwards: the answer takes memory too
-    return [*found, full._replace(key="rss_full_mb", remark=f"{links:,} links at that time")]
+    others = usage.resident_bytes(usage.with_children([gateway.pid])[1:]) / 1e6
+    remark = f"{links:,} links at that time; {others:.1f} MB more in its warden"
+    return [*found, full._replace(key="rss_full_mb", remark=remark)]
 
 
 def _reloads(lab: Lab, rounds: int) -> Iterator[Figure]:

@@ -16,7 +16,7 @@ from functools import partial
 from bench import lanes
 from bench.figure import Figure, summary
 from bridge.cores import Cores, open_cores
-from bridge.privileges import keep_freed_memory
+from bridge.memory import keep_freed_memory
 from tunnel.primitives import TransportKey
 
 PACKET_BYTES = 1420

@@ -15,6 +15,7 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from bridge import files
 from bridge.config_checks import check
 from bridge.config_demands import demand
 from bridge.config_fields import is_node_name
@@ -55,7 +56,7 @@ def load(path: Path, purpose: Purpose) -> Config:
     Raises `ConfigError`, also where the file is missing. Paths in the file are relative to it.
     """
     try:
-        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # which some editors put in front
+        data = files.read(path).removeprefix(codecs.BOM_UTF8)  # which some editors put in front
     except OSError as error:
         raise ConfigError([f"{path}:1: {reason(error)}, name a configuration file that can be read"]) from None
     try:
@@ -74,12 +75,12 @@ def read(text: str, path: Path, purpose: Purpose) -> Config:
     check(config, document, report)
     if purpose != "replay":
         demand(config, document, report)
-    files = PrefixFiles(_offload_lists(config, report), _node_lists(config, document, report, purpose))
-    report.warn_elsewhere(warnings_of(files))
+    lists = PrefixFiles(_offload_lists(config, report), _node_lists(config, document, report, purpose))
+    report.warn_elsewhere(warnings_of(lists))
     faults = report.faults()
     if faults:
         raise ConfigError(faults)
-    config.settle(document, report.warnings(), files)
+    config.settle(document, report.warnings(), lists)
     return config
 
 

@@ -9,6 +9,7 @@ import base64
 import binascii
 import grp
 import os
+import pwd
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from bridge.config_fields import parse_endpoint
 from bridge.config_model import Config, Peer
 from bridge.document import Document, Report
 from bridge.faults import ConfigError
+from bridge.files import open_to_read, status
 from bridge.peers import read_key
 from bridge.prefix_files import reason
 from bridge.toml_lines import KeyPath
@@ -41,6 +43,7 @@ def demand(config: Config, document: Document, report: Report) -> None:
     _fallbacks(config, document, report)
     _programs(config, report)
     _control(config, report)
+    _user(config, report)
 
 
 def _default_node(config: Config, document: Document, report: Report) -> None:
@@ -87,7 +90,7 @@ def _is_key_itself(path: tuple[str, ...], document: Document, report: Report) ->
 def _key_file(path: KeyPath, file: Path, report: Report, *, demands_mode: bool) -> None:
     """A file with one key in base64. Others' access is refused where `demands_mode`, else warned of."""
     try:
-        with open(file, "rb", opener=_open_at_once) as opened:
+        with open(open_to_read(file), "rb") as opened:
             kind = os.fstat(opened.fileno()).st_mode
             text = opened.read(1024) if stat.S_ISREG(kind) else None
     except OSError as error:
@@ -103,11 +106,6 @@ def _key_file(path: KeyPath, file: Path, report: Report, *, demands_mode: bool) 
         tell(path, what)
     if not _is_key(text.decode("ascii", "replace").strip()):
         report.fault(path, f"{file} holds no key, it is {_KEY_BYTES} bytes in base64 as `bridgectl genkey` writes them")
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """A pipe is not waited for: a reload would never end."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _is_key(text: str) -> bool:
@@ -162,7 +160,9 @@ def _peers_apart(config: Config, report: Report) -> None:
 
 def _own_public_key(config: Config) -> bytes | None:
     """Of the private key in its file, where there is one."""
-    if config.tunnel is None or config.tunnel.private_key_file is None or not config.tunnel.private_key_file.is_file():
+    if config.tunnel is None or config.tunnel.private_key_file is None:
+        return None
+    if not _is_file(config.tunnel.private_key_file):
         return None
     try:
         private = read_key(config.tunnel.private_key_file)
@@ -171,6 +171,13 @@ def _own_public_key(config: Config) -> bytes | None:
     own = public_key(private)
     wipe(private)
     return own
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(status(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _ids(config: Config, report: Report) -> None:
@@ -226,9 +233,9 @@ def _programs(config: Config, report: Report) -> None:
     for key, program in (("up", config.hooks.up), ("down", config.hooks.down)):
         if program is None:
             continue
-        if not program.is_file():
+        if not _is_file(program):
             report.fault(("hooks", key), f"{program}: no such file, name a program")
-        elif not os.access(program, os.X_OK):
+        elif not os.access(program, os.X_OK) and not status(program).st_mode & 0o111:
             report.fault(("hooks", key), f"{program} is not executable, chmod +x it")
 
 
@@ -242,3 +249,11 @@ def _control(config: Config, report: Report) -> None:
             grp.getgrnam(config.control.group)
         except KeyError:
             report.fault(("control", "group"), f'there is no group "{config.control.group}", name one or leave it ""')
+
+
+def _user(config: Config, report: Report) -> None:
+    if config.process.user:
+        try:
+            pwd.getpwnam(config.process.user)
+        except KeyError:
+            report.fault(("process", "user"), f'there is no user "{config.process.user}", name one or leave it ""')

@@ -198,6 +198,14 @@ class FastPath(Table):
     police: bool = True
 
 
+class Process(Table):
+    """`[process]`: what the gateway still is and may once it stands. `user`: whom it becomes, "" for tapbridge where
+    there is such a user. `confine`: Landlock and the seccomp filter."""
+
+    user: str = ""
+    confine: bool = True
+
+
 class Hooks(Table):
     """`[hooks]`: programs run once all ports are up, and before they go."""
 
@@ -223,6 +231,7 @@ class Config(Table):
     control: Control = Control()
     fast_path: FastPath = FastPath()
     hooks: Hooks = Hooks()
+    process: Process = Process()
 
     _document: Document = PrivateAttr()
     _warnings: list[str] = PrivateAttr()

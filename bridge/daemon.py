@@ -20,10 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bridge import built, config, explain
+from bridge import built, config, explain, files
 from bridge.affinity import Affinity, first_choice, roam
 from bridge.capture_stream import capture
+from bridge.companion import Companion
 from bridge.config import Config, ConfigError
+from bridge.confinement import confine, keeper_for
 from bridge.control import Client, ControlServer, Handler
 from bridge.control_client import ControlError, Document
 from bridge.cores import Cores, open_cores
@@ -35,18 +37,20 @@ from bridge.instance import AlreadyRunning, InstanceLock
 from bridge.lanes import PeerLanes
 from bridge.ledger import open_ledger
 from bridge.loop import Loop, Signals
+from bridge.memory import collect_rarely, keep_freed_memory
 from bridge.names import Resolver
-from bridge.notify import notify, reloading
+from bridge.notify import Watchdog, notify, reloading, watchdog_s
+from bridge.order import Order
 from bridge.peers import Peers, has_tunnel, peers_from, read_key, served
 from bridge.ports.base import Kind, Port, PortError, PortGone
 from bridge.ports.bursts import Bursts
 from bridge.ports.datagrams import DatagramSocket
-from bridge.ports.link import default_gateway, open_ports
 from bridge.ports.policing import Senders
-from bridge.privileges import collect_rarely, drop_capabilities, forbid_core_dumps, keep_freed_memory
+from bridge.privileges import KEPT, User, drop_capabilities, forbid_core_dumps
 from bridge.routing import announced_layers, routes_from
 from bridge.stamps import StampFile
 from bridge.uplink import Uplink
+from bridge.user import choose
 from bridge.workers import Workers
 from route.table import RouteTable, node_of
 from tunnel.endpoint import Tunnel
@@ -77,14 +81,16 @@ def run(config_path: Path, socket_path: Path | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     forbid_core_dumps()  # before the first key is read
     try:
-        setup = read_setup(config_path)
-    except ConfigError as error:
-        sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
-        return BAD_CONFIGURATION
-    try:
-        keep_freed_memory()
         with ExitStack() as stack:
-            daemon = Daemon(config_path, setup, socket_path or setup.config.control.socket, stack)
+            companion = Companion()
+            stack.callback(companion.close)
+            try:
+                setup = read_setup(config_path)
+            except ConfigError as error:
+                sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
+                return BAD_CONFIGURATION
+            keep_freed_memory()
+            daemon = Daemon(config_path, setup, socket_path or setup.config.control.socket, companion, stack)
             collect_rarely()
             return daemon.serve()
     except (AlreadyRunning, PortError, Refused) as error:
@@ -116,7 +122,9 @@ def read_setup(path: Path) -> Setup:
 class Daemon:
     """Everything that one process has. What is opened is closed by `stack`, in reverse order."""
 
-    def __init__(self, config_path: Path, setup: Setup, socket_path: Path, stack: ExitStack) -> None:
+    def __init__(
+        self, config_path: Path, setup: Setup, socket_path: Path, companion: Companion, stack: ExitStack
+    ) -> None:
         loaded = setup.config
         self._path = config_path
         self._exit_code = OK
@@ -127,8 +135,10 @@ class Daemon:
         _warn(setup)
         if (slower := built.complaint()) is not None:
             log.warning("%s", slower)
-        _claim(socket_path, stack)
-        gateway_before = default_gateway()
+        choice = choose(loaded.process.user)
+        if choice.says:
+            log.warning("the gateway %s", choice.says)
+        made = _claim(socket_path, stack)
         self._rng = rng = random.SystemRandom()
         self._table = open_table(rng, 2 * loaded.alias.max_links)
         self.gateway = Gateway(loaded, setup.routes, rng, table=self._table)
@@ -142,15 +152,34 @@ class Daemon:
         stack.callback(signals.close)
         self._cores: Cores | None = None
         self._lanes: Lanes | None = None
+        self._stamps: StampFile | None = None
+        self._resolver: Resolver | None = None
         self.uplink = self._open_uplink(setup, stack)
-        self.ports = open_ports(plans_from(loaded))
+        order = Order(
+            plans_from(loaded),
+            keeper_for(loaded, socket_path, made) if choice.user is not None else None,
+            loaded.process.confine,
+        )
+        self.ports, gateway_before = companion.make(order)
         for port in self.ports.values():
             stack.callback(port.close)
+        companion.watch(self.loop, is_to_stay=order.leaves_warden)
+        stack.callback(companion.unwatch)
         self._workers = self._attach_ports(loaded, stack)
         self._environment = _hook_environment(loaded, gateway_before)
         self._up, self._down = self._hooks(loaded, stack)
         self._serve_people(loaded, socket_path, stack)
-        drop_capabilities()
+        self._give_up_rights(choice.user, companion, stack)
+        if loaded.process.confine:
+            confine(loaded, socket_path, made)
+
+    def _give_up_rights(self, user: User | None, companion: Companion, stack: ExitStack) -> None:
+        if user is not None:
+            if self._stamps is not None:
+                self._stamps.hold(user.uid, user.gid)
+            files.ask(companion.open)
+            stack.callback(files.ask, None)
+        drop_capabilities(KEPT if user is None else 0, user)
 
     def _keep_links(self, loaded: Config, socket_path: Path, stack: ExitStack) -> None:
         """Take up the links that an earlier run left, and keep ours for the next."""
@@ -210,7 +239,7 @@ class Daemon:
         self._cores = open_cores(loaded.tunnel.threads)
         stack.callback(self._cores.close)
         self._lanes = open_lanes(self._cores)
-        kept = StampFile(loaded.tunnel.state_file)
+        self._stamps = kept = StampFile(loaded.tunnel.state_file)
         key = read_key(loaded.tunnel.private_key_file)
         try:
             tunnel = Tunnel(
@@ -229,7 +258,7 @@ class Daemon:
             raise Refused(f"the tunnel cannot be opened: {error}") from error
         finally:
             wipe(key)
-        resolver = Resolver(self.loop, with_ipv6=datagrams.has_ipv6)
+        self._resolver = resolver = Resolver(self.loop, with_ipv6=datagrams.has_ipv6)
         stack.callback(resolver.close)
         uplink = Uplink(
             self.loop,
@@ -284,6 +313,8 @@ class Daemon:
 
     def serve(self) -> int:
         """Forward until something stops us; the exit code."""
+        if self._resolver is not None:
+            self._resolver.begin()
         self.loop.carry_out(self.gateway.start(self.loop.clock()))
         if self._workers is not None:
             self._workers.start()  # from here on the gateway is used under the loop's lock
@@ -296,12 +327,18 @@ class Daemon:
             self._ready()
         if self._workers is None:
             Affinity(self.loop, first_choice(has_lan=self.gateway.config.tap0 is not None)).hold()
+        within_s = watchdog_s()
+        if within_s is not None:
+            Watchdog(self.loop, within_s, self._workers.stuck if self._workers is not None else lambda _within_s: "")
         self.loop.run()
         return self._exit_code
 
     def _ready(self) -> None:
         if not self._is_stopping:
-            notify("READY=1", f"MAINPID={os.getpid()}")
+            notify("READY=1", f"MAINPID={os.getpid()}", self._status())
+
+    def _status(self) -> str:
+        return f"STATUS=forwarding on {', '.join(self.ports) or 'no port'}"
 
     def _stop(self) -> None:
         """The first time: let `down` run while frames still pass. The second time: at once."""
@@ -310,7 +347,7 @@ class Daemon:
             return
         self._is_stopping = True
         log.info("stopping")
-        notify("STOPPING=1")
+        notify("STOPPING=1", "STATUS=stopping")
         if self._down is not None:
             self._down.go(self.loop.stop)
         else:
@@ -345,7 +382,7 @@ class Daemon:
         except Exception as error:  # whoever waits must hear of our bug, and the socket be open again
             log.error("a bug in taking a configuration over; restart the gateway", exc_info=error)
             refusal = ControlError(FAILED, "the gateway failed in taking the configuration over: restart it")
-        notify("READY=1")
+        notify("READY=1", self._status() if refusal is None else "STATUS=a reload was refused, forwarding as before")
         for client in clients:
             if refusal is None:
                 client.answer({"version": explain.VERSION, "warnings": self.gateway.config.warnings})
@@ -515,16 +552,19 @@ def _fixed_keys(running: Config, wanted: Config) -> ControlError | None:
     return ControlError(FAILED, f"{', '.join(keys)}: cannot change while the gateway runs; restart it instead")
 
 
-def _claim(socket_path: Path, stack: ExitStack) -> None:
-    """Make the socket's folder, where it is missing, and hold its lock."""
+def _claim(socket_path: Path, stack: ExitStack) -> list[Path]:
+    """Make the socket's folder, where it is missing, and hold its lock; the folders that were made."""
+    made: list[Path] = []
     try:
         for folder in reversed(socket_path.parents):
             if not folder.is_dir():
                 folder.mkdir(mode=0o755)
                 stack.callback(_remove_if_empty, folder)
+                made.append(folder)
         stack.callback(InstanceLock(socket_path).release)
     except OSError as error:
         raise Refused(f"the control socket cannot be made: {error.filename}: {error.strerror}") from error
+    return made
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bridge.config import Config
-from bridge.ports.link import DevicePlan
+from bridge.ports.plan import DevicePlan
 
 
 def plans_from(config: Config) -> list[DevicePlan]:
@@ -59,6 +59,7 @@ _FIXED = {
     "control": ("socket", "group", "metrics"),
     "fast_path": ("threads",),
     "hooks": ("up", "down"),
+    "process": ("user", "confine"),
 }
 
 

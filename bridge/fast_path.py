@@ -23,7 +23,7 @@ from bridge.interface import Interface
 from bridge.openings import Openings
 from bridge.outgoing import Outgoing
 from bridge.path import Arrival, Path
-from bridge.ports.bursts import Bursts, drops
+from bridge.ports.bursts import Bursts, refusals, unwalked
 from flow.plain import PlainTable
 from flow.table import (
     ALIASED,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -47,8 +48,10 @@ class InstanceLock:
         return os.path.samestat(there, os.fstat(fd))
 
     def release(self) -> None:
-        """Remove the file while the lock is still held, then let go; a second call does nothing."""
+        """Remove the file while the lock is still held, then let go; a second call does nothing. Where its folder is
+        not ours any more the file is the warden's to remove."""
         if self._fd >= 0:
-            self.path.unlink(missing_ok=True)
+            with suppress(PermissionError):
+                self.path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1

@@ -19,6 +19,7 @@ Answer = Callable[[Sequence[bytes]], None]
 class Resolver:
     """One look-up at a time for a host; the answer comes in the loop. Look-ups under way do not delay the end.
 
+    The first ones wait for `begin`: a thread would keep the rights of a process that has not given them up yet.
     `with_ipv6`: whether addresses of IPv6 are of any use.
     """
 
@@ -27,6 +28,7 @@ class Resolver:
         self._family = socket.AF_UNSPEC if with_ipv6 else socket.AF_INET
         self._asked: dict[str, list[Answer]] = {}
         self._answered: list[tuple[str, list[bytes]]] = []
+        self._has_begun = False
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         loop.add(self._event, self._tell)
 
@@ -34,8 +36,17 @@ class Resolver:
         """Call `answer` with what the system's resolver finds."""
         waiting = self._asked.setdefault(host, [])
         waiting.append(answer)
-        if len(waiting) == 1:
-            threading.Thread(target=partial(self._look_up, host), name=f"name {host}", daemon=True).start()
+        if len(waiting) == 1 and self._has_begun:
+            self._start(host)
+
+    def begin(self) -> None:
+        """Look up what was asked for until now, and from now on at once."""
+        self._has_begun = True
+        for host in self._asked:
+            self._start(host)
+
+    def _start(self, host: str) -> None:
+        threading.Thread(target=partial(self._look_up, host), name=f"name {host}", daemon=True).start()
 
     def _look_up(self, host: str) -> None:
         roam()

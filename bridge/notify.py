@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+_BEATS = 3
+"""How often within the time after which the manager takes us for dead."""
 
 
 def notify(*states: str) -> None:
@@ -22,3 +30,39 @@ def notify(*states: str) -> None:
 def reloading() -> None:
     """`RELOADING=1` with the clock reading that systemd 253 and later want beside it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+class Alarm(Protocol):
+    """What is needed of the loop."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> object:
+        """Call once, `seconds` from now."""
+
+
+def watchdog_s(environment: Mapping[str, str] = os.environ, pid: int | None = None) -> float | None:
+    """After how many seconds of silence the manager takes us for dead (sd_watchdog_enabled(3)); None: it does not."""
+    if environment.get("WATCHDOG_PID", "") not in ("", str(os.getpid() if pid is None else pid)):
+        return None
+    text = environment.get("WATCHDOG_USEC", "")
+    microseconds = int(text) if text.isascii() and text.isdigit() else 0
+    return microseconds / 1e6 if microseconds else None
+
+
+class Watchdog:
+    """Says `WATCHDOG=1` in time, from the loop's own timers: a loop that does not turn, or waits for its lock, is
+    silent, and so is one whose threads are stuck. `stuck`: names who has been at one burst for `within_s`, "" for
+    nobody."""
+
+    def __init__(self, loop: Alarm, within_s: float, stuck: Callable[[float], str] = lambda _within_s: "") -> None:
+        self._loop = loop
+        self._within_s = within_s
+        self._stuck = stuck
+        self._beat()
+
+    def _beat(self) -> None:
+        self._loop.call_later(self._within_s / _BEATS, self._beat)
+        stuck = self._stuck(self._within_s)
+        if stuck:
+            log.error("%s has not come back from a burst for %g s", stuck, self._within_s)
+        else:
+            notify("WATCHDOG=1")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from bridge.config_fields import may_be_a_peer, parse_endpoint
 from bridge.config_model import Config
 from bridge.faults import ConfigError
+from bridge.files import open_to_read
 from bridge.prefix_files import reason
 from bridge.routing import subnet_edges
 from route.lists import Prefix
@@ -141,7 +142,7 @@ def read_key(path: Path) -> bytearray:
     """
     text = bytearray(_LONGEST_FILE_BYTES)
     try:
-        with path.open("rb", buffering=0) as file:
+        with open(open_to_read(path), "rb", buffering=0) as file:
             size = file.readinto(text) or 0
         key = _decoded(memoryview(text)[:size])
     except OSError as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from bridge import files
 from route.lists import Prefix, PrefixList, parse_prefixes
 from route.table import private_range
 
@@ -22,7 +23,7 @@ class PrefixFiles(NamedTuple):
 
 def read_prefix_file(path: Path) -> PrefixList:
     """The prefixes of one file. Raises `OSError` where it cannot be read; bytes that are no UTF-8 are a fault of it."""
-    data = path.read_bytes()
+    data = files.read(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -34,16 +35,16 @@ def read_prefix_file(path: Path) -> PrefixList:
 def node_files(folder: Path) -> list[Path]:
     """The files of a route folder by name, each named as a node. Hidden files, backups of editors and folders are not
     among them. Raises `OSError` where the folder cannot be read."""
-    return sorted(entry for entry in folder.iterdir() if not _is_backup(entry.name) and not entry.is_dir())
+    return sorted(folder / name for name in files.names_of_files(folder) if not _is_backup(name))
 
 
 def _is_backup(name: str) -> bool:
     return name.startswith(_BACKUP_BEGINNINGS) or name.endswith(_BACKUP_ENDINGS)
 
 
-def warnings_of(files: PrefixFiles) -> Iterator[str]:
+def warnings_of(lists: PrefixFiles) -> Iterator[str]:
     """What the lists say to no effect: one sentence a list, with the first line that it is about."""
-    for prefixes in files.offload:
+    for prefixes in lists.offload:
         idle = [
             (line, prefix, around)
             for network, length, line in prefixes.entries
@@ -52,9 +53,9 @@ def warnings_of(files: PrefixFiles) -> Iterator[str]:
         if idle:
             line, prefix, around = idle[0]
             yield f"{prefixes.name}:{line}: {prefix} is never offloaded, it lies in {around}{_and_more(idle)}"
-    for index, (node, prefixes) in enumerate(files.nodes.items()):
+    for index, (node, prefixes) in enumerate(lists.nodes.items()):
         seen = {(network, length) for network, length, _ in prefixes.entries}
-        for earlier in list(files.nodes.values())[:index]:
+        for earlier in list(lists.nodes.values())[:index]:
             twice = [entry for entry in earlier.entries if entry[:2] in seen]
             if twice:
                 prefix = Prefix(*twice[0][:2])

@@ -1,22 +1,21 @@
-"""Giving up what a running gateway no longer needs, and small process attributes (capabilities(7), prctl(2),
-mallopt(3), Python's collector)."""
+"""Giving up what a running gateway no longer needs: user, groups, capabilities (capabilities(7), prctl(2)).
+
+What a process may still ask of the kernel afterwards is narrowed by `bridge.landlock` and `bridge.seccomp`. The warden
+uses this module too, so it imports little.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import resource
 import signal
 import struct
 from contextlib import suppress
-from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_M_TRIM_THRESHOLD = -1
-_KEPT_BYTES = 8 << 20
-_MIDDLE_BEFORE_FULL = 1000  # Python's own value is 10
 _PR_SET_PDEATHSIG = 1
+_PR_GET_PDEATHSIG = 2
 _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
@@ -25,23 +24,42 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_DAC_OVERRIDE = 1
 
+CAP_DAC_READ_SEARCH, CAP_NET_ADMIN = 2, 12
+
 KEPT = 1 << _CAP_DAC_OVERRIDE
-"""What stays: reading and removing files wherever that was possible at start (a reload, the control socket). The user
-stays the same, so root still owns root's files; everything else that makes root is gone."""
+"""What stays where the user stays: reading and removing files wherever that was possible at start (a reload, the
+control socket). Root still owns root's files; everything else that makes root is gone."""
 
 
-def drop_capabilities(kept: int = KEPT) -> None:
-    """Keep at most the capabilities of the bit mask `kept`, in this thread and whatever it starts, for good.
+class User:
+    """Whom a gateway becomes that was started as root."""
+
+    def __init__(self, name: str, uid: int, gid: int, groups: list[int]) -> None:
+        self.name, self.uid, self.gid, self.groups = name, uid, gid, groups
+
+
+def drop_capabilities(kept: int = KEPT, user: User | None = None) -> None:
+    """Become `user`, where there is one, and keep at most the capabilities of the bit mask `kept`, in this thread and
+    whatever it starts, for good.
 
     Descriptors stay open and usable: a gateway forwards, answers and reloads without any right to make devices,
     routes or raw sockets. `OSError` where the kernel refuses, which it does not for giving up.
     """
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        last = int(file.read())
     for capability in range(last + 1):
         if not kept >> capability & 1:
             with suppress(PermissionError):  # dropping from the bounding set takes CAP_SETPCAP; execve is closed below
                 _prctl(_PR_CAPBSET_DROP, capability)
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    if user is not None:
+        parent = ctypes.c_int()
+        _check(_LIBC.prctl(_PR_GET_PDEATHSIG, ctypes.byref(parent)))
+        os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)  # takes the capabilities of all three sets along, with root's uid
+        forbid_core_dumps()  # the kernel forgets both with the user (prctl(2))
+        _prctl(_PR_SET_PDEATHSIG, parent.value)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     held = (ctypes.c_uint32 * 6)()
@@ -67,30 +85,6 @@ def forbid_core_dumps() -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends, so that no descriptor outlives a killed gateway."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def keep_freed_memory() -> None:
-    """Do not give memory at the heap's end back to the kernel until it is 8 MiB.
-
-    A burst is some 100 KB to 2 MB that live for a moment. glibc gives back from 128 KiB on, and each burst would have
-    its pages made and zeroed anew, which costs as much as half of the sealing. Other C libraries are left as they are.
-    """
-    with suppress(AttributeError):
-        _LIBC.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
-def collect_rarely() -> None:
-    """Keep Python's full search for garbage from stopping the frames; to be called once everything is set up.
-
-    With 65,536 links it takes some 50 ms, and would come whenever a quarter more have been made. What exists now is
-    left out for good (a forked child shares it longer, too), and what lives long is looked through a hundred times more
-    rarely. Garbage that only this search finds are cycles: the walk, a reload and a fault make none, and others' are
-    found while they are young, as ever.
-    """
-    gc.collect()
-    gc.freeze()
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, _MIDDLE_BEFORE_FULL)
 
 
 def _prctl(option: int, value: int) -> None:

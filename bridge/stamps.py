@@ -2,6 +2,9 @@
 
 A JSON object by public key in base64, each with `received` and `sent` in hex; nothing in it is secret. It is replaced
 whole, so that a crash leaves the old or the new one. Where it cannot be written the gateway runs on, and says so once.
+
+A gateway that has become another user may not replace a file in a folder of root's. It has both files open then
+(`hold`) and writes first the new one, then the old one: one of them is whole at any time, and `read` takes that.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tunnel.effects import Stamps
@@ -24,18 +28,40 @@ class StampFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._new = path.with_name(path.name + ".new")
+        self._held: tuple[int, int] | None = None
         self._is_told = False
 
     def read(self) -> dict[bytes, Stamps]:
         """What an earlier run wrote; nothing where there is none, or none that can be read."""
         try:
-            found = json.loads(self._path.read_bytes())
-            return {base64.b64decode(key, validate=True): _stamps(one) for key, one in found.items()}
+            return _read(self._path)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+                return _read(self._new)  # it ended while it wrote the old one
+            with suppress(OSError):
+                if not self._path.stat().st_size:
+                    return {}  # made by `hold`, and nothing to write yet
             log.warning("%s: the tunnel's stamps cannot be read, they begin anew (%s)", self._path, error)
             return {}
+
+    def hold(self, uid: int, gid: int) -> None:
+        """Keep the file writable for a user that we are about to become, whoever owns its folder."""
+        try:
+            missing = [folder for folder in (self._path.parent, *self._path.parents[1:]) if not folder.is_dir()]
+            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if missing:
+                os.chown(missing[0], uid, gid)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            held = [os.open(path, flags, 0o600) for path in (self._new, self._path)]
+            for descriptor in held:
+                os.fchown(descriptor, uid, gid)
+        except OSError as error:
+            log.warning("%s cannot be kept for the user %d: %s", self._path, uid, error.strerror)
+        else:
+            self._held = held[0], held[1]
 
     def write(self, stamps: Mapping[bytes, Stamps]) -> None:
         """Replace the file."""
@@ -45,12 +71,17 @@ class StampFile:
                 for key, one in stamps.items()
             }
         )
-        new = self._path.with_name(self._path.name + ".new")
         try:
+            if self._held is not None:
+                for descriptor in self._held:
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, text.encode(), 0)
+                os.ftruncate(self._held[0], 0)
+                return
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            with open(os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
                 file.write(text)
-            new.replace(self._path)
+            self._new.replace(self._path)
         except OSError as error:
             if not self._is_told:
                 log.warning(
@@ -61,6 +92,11 @@ class StampFile:
             self._is_told = True
         else:
             self._is_told = False
+
+
+def _read(path: Path) -> dict[bytes, Stamps]:
+    found = json.loads(path.read_bytes())
+    return {base64.b64decode(key, validate=True): _stamps(one) for key, one in found.items()}
 
 
 def _stamps(one: Mapping[str, str]) -> Stamps:

@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from bridge.loop import Loop
@@ -29,9 +30,10 @@ class Workers:
         self._loop = loop
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         shares = [ports[first::count] for first in range(min(count, len(ports)))]
+        self._since_s: list[float] = [0.0] * len(shares)
         self._threads = [
-            threading.Thread(target=self._work, args=(share, bursts()), name=f"ports {number}", daemon=True)
-            for number, share in enumerate(shares, 1)
+            threading.Thread(target=self._work, args=(number, share, bursts()), name=f"ports {number + 1}", daemon=True)
+            for number, share in enumerate(shares)
         ]
 
     def start(self) -> None:
@@ -39,7 +41,16 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def _work(self, ports: Sequence[Port], bursts: Bursts) -> None:
+    def stuck(self, within_s: float) -> str:
+        """The name of a thread that has been at one burst for longer than `within_s`, "" where there is none."""
+        before = time.monotonic() - within_s
+        for thread, since in zip(self._threads, list(self._since_s), strict=True):
+            if 0 < since < before:
+                return thread.name
+        return ""
+
+    def _work(self, number: int, ports: Sequence[Port], bursts: Bursts) -> None:
+        since_s = self._since_s
         by_descriptor = {port.fileno(): port for port in ports}
         poll = select.poll()
         for descriptor in (self._stop, *by_descriptor):
@@ -48,8 +59,10 @@ class Workers:
             for descriptor, _ in poll.poll():
                 if descriptor == self._stop:
                     return
+                since_s[number] = time.monotonic()
                 if not self._loop.serve(by_descriptor[descriptor], bursts):
                     poll.unregister(descriptor)
+                since_s[number] = 0.0
 
     def close(self) -> None:
         """End all threads; a second call does nothing."""

@@ -16,6 +16,7 @@ None of them has a way out: there is no link to the namespace that the lab was s
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Generator, Iterator, Mapping
@@ -31,6 +32,7 @@ from lab.outside import BadWire, Cable, Outside, Router
 from lab.peers import PORT
 from lab.private import private_names
 from lab.process import COMMAND_S, Failed, Process, run
+from lab.readable import let_everyone_run_python
 
 HOSTS = {"lan3": "192.168.200.3", "lan4": "192.168.200.4"}
 TAP0, TAP1, TUN0, VPN_ALIAS = "192.168.200.2", "192.168.1.2", "192.168.192.211", "192.168.192.210"
@@ -81,6 +83,8 @@ class Lab:
         self._outside: Outside | None = None
         self._stack = stack
         self.namespaces: dict[str, Namespace] = {}
+        if "LAB_USER" in os.environ:
+            let_everyone_run_python()
         for name in (*HOSTS, "gw", "isp", "exit"):
             self.namespaces[name] = Namespace(name)
             stack.callback(self.namespaces[name].remove)
@@ -153,6 +157,9 @@ class Lab:
 
     def configure(self, configuration: str = CONFIGURATION, offload_list: str = OFFLOAD_LIST) -> None:
         """Write the gateway's files."""
+        user = os.environ.get("LAB_USER")  # whom every gateway of the lab becomes, where a test does not say it
+        if user and "[process]" not in configuration:
+            configuration += f'\n[process]\nuser = "{user}"\n'
         self.config_path.write_text(configuration)
         (self.folder / "offload.txt").write_text(offload_list)
 

@@ -5,7 +5,8 @@ there on its own, a device gets no IPv6 link-local address (RFC 4862 5.3; `addrg
 for a tap begins with fe: it differs from the gateway's, and a Linux bridge, which takes the lowest address of its
 ports for itself, never takes this one.
 
-All of it belongs to the device and goes when its descriptor is closed, also when the process was killed.
+All of it belongs to the device and goes when its descriptor is closed, also when the process was killed. The gateway
+does not import this: `bridge.maker` does it in a process of its own.
 """
 
 from __future__ import annotations
@@ -14,44 +15,22 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from bridge.ports.base import Kind, PortError
+from bridge.ports.base import PortError
 from bridge.ports.device import DevicePort, open_device
 from bridge.ports.namespace import entered
+from bridge.ports.plan import DevicePlan
+from bridge.ports.rtnetlink import HALVES
 
 QUEUE_FRAMES = 1000
 """Frames that the kernel keeps for us (txqueuelen). A tap drops when it is full: 100 loses, 5000 was slower."""
 
-HALVES = ("0.0.0.0/1", "128.0.0.0/1")
-"""Together a default route that beats the kernel's own and vanishes with the device."""
-
 _IN6_ADDR_GEN_MODE_NONE = 1
 _RT_SCOPE_LINK = 253
-
-
-@dataclass(frozen=True, slots=True)
-class DevicePlan:
-    """One device as the configuration wants it.
-
-    `port`: the walk's name of it; `interface`: the kernel's. `own_mac`: the gateway's address on a tap, which the
-    kernel must not have. `address`: `192.168.192.211/24` for a device whose address the kernel owns. `is_default`: it
-    gets the routes `HALVES`.
-    """
-
-    port: str
-    kind: Kind
-    interface: str
-    mtu_bytes: int
-    netns: str | None = None
-    bridge: str | None = None
-    own_mac: bytes | None = None
-    address: str | None = None
-    is_default: bool = False
 
 
 def open_ports(plans: Iterable[DevicePlan]) -> dict[str, DevicePort]:

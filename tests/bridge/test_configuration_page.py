@@ -31,6 +31,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "control": config_model.Control,
     "fast_path": config_model.FastPath,
     "hooks": config_model.Hooks,
+    "process": config_model.Process,
     "tunnel": config_model.Tunnel,
     "peer": config_model.Peer,
 }

@@ -152,7 +152,7 @@ def test_bursts_that_follow_each_other_use_the_same_memory_again() -> None:
     code = """
 import resource
 from bridge.cores import open_cores
-from bridge.privileges import keep_freed_memory
+from bridge.memory import keep_freed_memory
 from tunnel.primitives import TransportKey
 keep_freed_memory()
 found, key, packets = open_cores(1), TransportKey(bytearray(32)), [bytes(1420)] * 700

@@ -1,4 +1,4 @@
-"""What the daemon takes for granted where it searches for garbage only rarely (`bridge.privileges.collect_rarely`)."""
+"""What the daemon takes for granted where it searches for garbage only rarely (`bridge.memory.collect_rarely`)."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,10 +44,13 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
 def test_a_look_up_answers_everybody_who_asked_with_every_address(
     loop: Loop, host: str, with_ipv6: bool, found: list[bytes]
 ) -> None:
+    before = threading.active_count()
     resolver = Resolver(loop, with_ipv6=with_ipv6)
     answers: list[list[bytes]] = []
-    for _ in range(2):
-        resolver.resolve(host, lambda addresses: answers.append(list(addresses)))
+    resolver.resolve(host, lambda addresses: answers.append(list(addresses)))
+    assert threading.active_count() == before, "it waits until rights have been given up"
+    resolver.begin()
+    resolver.resolve(host, lambda addresses: answers.append(list(addresses)))
     while len(answers) < 2:
         loop.turn(DEADLINE_S)
     assert answers == [found, found]

@@ -241,6 +241,8 @@ def test_hooks_know_the_peer_s_address_and_the_kernel_s_own_next_hop(fresh_lab: 
 
 
 def test_what_makes_root_is_given_up_once_the_devices_stand(fresh_lab: Lab) -> None:
+    """Here it stays root; `test_privileges.py` has it become somebody."""
+    fresh_lab.configure(CONFIGURATION + '[process]\nuser = "root"\n')
     gateway = fresh_lab.start_gateway()
     status = Path(f"/proc/{gateway.pid}/status").read_text()
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -255,18 +257,34 @@ def test_the_control_socket_is_not_for_everyone(fresh_lab: Lab) -> None:
     assert stat.S_IMODE(fresh_lab.socket_path.stat().st_mode) == 0o660
 
 
+def told(manager: socket.socket, state: bytes) -> bytes:
+    """The next datagram with that state; others, which the watchdog sends at any time, are passed over."""
+    while True:
+        datagram = manager.recv(1024)
+        if state in datagram.split(b"\n"):
+            return datagram
+
+
 def test_the_service_manager_is_told_how_far_it_is(fresh_lab: Lab) -> None:
     path = fresh_lab.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
+        path.chmod(0o777)  # as systemd's is: whom the gateway becomes writes there
         manager.settimeout(DEADLINE_S)
-        fresh_lab.start_gateway({"NOTIFY_SOCKET": str(path)})
-        assert b"READY=1" in manager.recv(1024)
+        fresh_lab.start_gateway({"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "300000"})
+        ready = told(manager, b"READY=1")
+        assert b"STATUS=forwarding on tap0, tap1, tun0, vpn" in ready
+        told(manager, b"WATCHDOG=1")
+        told(manager, b"WATCHDOG=1")
         fresh_lab.ask("reload")
-        assert b"RELOADING=1" in manager.recv(1024)
-        assert b"READY=1" in manager.recv(1024)
+        told(manager, b"RELOADING=1")
+        told(manager, b"READY=1")
+        fresh_lab.configure(CONFIGURATION + "[dance]\n")
+        with pytest.raises(ControlError):
+            fresh_lab.ask("reload")
+        assert b"STATUS=a reload was refused" in told(manager, b"READY=1")
         fresh_lab.stop_gateway()
-        assert b"STOPPING=1" in manager.recv(1024)
+        told(manager, b"STOPPING=1")
     path.unlink()
 
 

@@ -1,0 +1,115 @@
+"""The process that makes the devices, from the gateway's side: what it is told, and what becomes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from bridge import files
+from bridge.companion import Companion
+from bridge.config import read
+from bridge.confinement import keeper_for
+from bridge.order import Keeper, Order
+from bridge.ports.base import PortError
+from bridge.ports.plan import DevicePlan
+from bridge.warden import Files
+
+KEEPER = Keeper("/run/tapbridge/control.sock", ["/run/tapbridge"], ["/etc/tapbridge"], ["/etc/tapbridge/gateway.toml"])
+
+
+def test_an_order_arrives_as_it_was_given() -> None:
+    plans = [
+        DevicePlan("tap0", "tap", "tap0", 1500, "lan", bridge="br0", own_mac=bytes(range(6))),
+        DevicePlan("tun0", "tun", "tun0", 1420, address="192.168.192.211/24", is_default=True),
+    ]
+    for order in (Order(plans, KEEPER, is_confined=True), Order(plans, None, is_confined=False)):
+        assert Order.unpacked(order.packed()) == order
+        assert order.leaves_warden
+
+
+def test_nothing_stays_where_nothing_is_to_be_kept() -> None:
+    assert not Order([DevicePlan("vpn", "tun", "vpn0", 1420)], None, is_confined=True).leaves_warden
+    assert Order([], KEEPER, is_confined=True).leaves_warden
+
+
+def test_one_that_is_killed_is_a_start_that_failed() -> None:
+    companion = Companion()
+    os.kill(companion.pid, signal.SIGKILL)
+    with pytest.raises(PortError, match="the process that makes the devices"):
+        companion.make(Order([], None, is_confined=False))
+    companion.close()
+
+
+def test_one_that_gets_no_order_ends() -> None:
+    companion = Companion()
+    companion.close()
+    assert not Path(f"/proc/{companion.pid}").exists()
+
+
+def test_obstacles_come_back_as_they_were_found() -> None:
+    companion = Companion()
+    plans = [DevicePlan("tap0", "tap", "tap0", 1500, "no-such-namespace")]
+    with pytest.raises(PortError, match="tap0: there is no network namespace 'no-such-namespace'"):
+        companion.make(Order(plans, None, is_confined=False))
+    companion.close()
+
+
+def test_a_keeper_opens_what_a_configuration_names_and_what_lies_in_its_folder(tmp_path: Path) -> None:
+    own, elsewhere = tmp_path / "own", tmp_path / "elsewhere"
+    for folder in (own, elsewhere, own / "route"):
+        folder.mkdir()
+    (elsewhere / "list.txt").write_text("192.0.2.0/24\n")
+    (elsewhere / "other.txt").write_text("")
+    text = f'[tap0]\naddress = "192.168.200.2/24"\n[offload]\nprefixes = ["{elsewhere}/list.txt"]\n'
+    keeper = keeper_for(read(text, own / "gateway.toml", "replay"), own / "control.sock", [])
+    kept = Files(keeper.folders, keeper.names)
+    (own / "new.txt").write_text("new")
+    (own / "way-out").symlink_to(elsewhere / "other.txt")
+    os.mkfifo(own / "pipe")
+    for path in (own / "new.txt", elsewhere / "list.txt", own / "route", own):
+        os.close(kept.open(str(path)))
+    for path in (elsewhere / "other.txt", own / "way-out", elsewhere, own / ".." / "elsewhere" / "other.txt"):
+        with pytest.raises(PermissionError):
+            kept.open(str(path))
+    with pytest.raises(OSError, match="Invalid argument"):
+        kept.open(str(own / "pipe"))
+    (elsewhere / "list.txt").unlink()
+    (elsewhere / "list.txt").write_text("made anew, as editors do")
+    os.close(kept.open(str(elsewhere / "list.txt")))
+
+
+def test_system_folders_are_never_opened_whole() -> None:
+    kept = Files(["/etc", "/"], ["/etc/hosts"])
+    os.close(kept.open("/etc/hosts"))
+    with pytest.raises(PermissionError):
+        kept.open("/etc/passwd")
+
+
+def test_whoever_was_told_is_asked_for_what_is_not_ours_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list").write_text("192.0.2.0/24")
+    asked: list[Path] = []
+
+    def refuse(path: Path, flags: int) -> int:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    def opened(path: Path) -> int:
+        asked.append(path)
+        return real(path, os.O_RDONLY)
+
+    real = os.open
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError):
+        files.read(Path("list"))
+    files.ask(opened)
+    try:
+        assert files.read(Path("list")) == b"192.0.2.0/24"
+        assert files.names_of_files(Path()) == ["list"]
+    finally:
+        files.ask(None)
+    assert asked == [tmp_path / "list", tmp_path]
