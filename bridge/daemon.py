@@ -33,6 +33,7 @@ from bridge.hooks import Hook
 from bridge.implementation import may_share, open_bursts, open_lanes, open_table
 from bridge.instance import AlreadyRunning, InstanceLock
 from bridge.lanes import PeerLanes
+from bridge.log import log_to_stderr
 from bridge.loop import Loop, Signals
 from bridge.names import Resolver
 from bridge.notify import notify, reloading
@@ -72,7 +73,7 @@ class Refused(Exception):
 
 def run(config_path: Path, socket_path: Path | None = None) -> int:
     """Be the gateway until a signal; the exit code. `socket_path` stands in for `control.socket`."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     forbid_core_dumps()  # before the first key is read
     try:
         setup = read_setup(config_path)

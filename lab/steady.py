@@ -5,6 +5,8 @@
     talk HOST STREAM RATE FILE  RATE numbered datagrams a second, and a TCP connection with a few bytes beside each of
                                 them, until a line comes on standard input; FILE gets a record of each thing that
                                 happens (`EVENT`); then prints what became of the connection
+    hold HOST PORT              a TCP connection from a source port; at first, and whenever a line comes on standard
+                                input, it sends a little and prints `whole` when that is back, else the error
 
 All clocks of one machine agree, so records of both sides can be laid beside each other. STREAM is a number that tells
 one talker's datagrams from another's. Files are written at once: who reads them knows how far the traffic is, and can
@@ -23,6 +25,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import IntEnum
 from io import FileIO
 from pathlib import Path
@@ -39,7 +42,7 @@ _CHUNK_BYTES = 1 << 16
 _HELD_BYTES = 1 << 18
 """Of a connection, on its way back: the server reads no more meanwhile."""
 _PIECE_BYTES = 1024
-_QUIET_NS = 700_000_000
+_QUIET_NS = 400_000_000
 _CONNECTION_END_S = 60.0
 _CONNECT_S = 20.0
 
@@ -298,10 +301,39 @@ class Talker:
             self._broke(error)
 
 
+def hold(host: str, port: int) -> None:
+    """See above."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        connection.bind(("", port))
+        connection.settimeout(_CONNECT_S)
+        while True:
+            print(_exchange_once(connection, (host, PORT)), flush=True)
+            if not sys.stdin.readline():
+                return
+
+
+def _exchange_once(connection: socket.socket, remote: tuple[str, int]) -> str:
+    try:
+        with suppress(OSError):  # it is connected already, or it says so once more
+            connection.connect(remote)
+        connection.sendall(_BLOCK[:_PIECE_BYTES])
+        data = b""
+        while len(data) < _PIECE_BYTES and (part := connection.recv(_PIECE_BYTES - len(data))):
+            data += part
+    except TimeoutError:
+        return "ETIMEDOUT"
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, str(error))
+    return "whole" if data == _BLOCK[:_PIECE_BYTES] else "cut off"
+
+
 def main(words: list[str]) -> int:
     """The command line."""
     if words[0] == "serve":
         serve(words[1], words[2])
+    elif words[0] == "hold":
+        hold(words[1], int(words[2]))
     else:
         host, stream, rate, path = words[1:]
         talker = Talker(host, int(stream), float(rate), Path(path))

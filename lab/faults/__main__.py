@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+from bridge.control_client import ControlError
 from lab.faults.all import CASES
 from lab.faults.case import Case, Report
 from lab.faults.page import page
@@ -58,7 +59,7 @@ def _play(chosen: Sequence[Case], *, is_short: bool, is_json: bool) -> tuple[lis
         for case in chosen:
             try:
                 report = stage.play(case, case.short_s if is_short else case.seconds)
-            except Failed as failure:
+            except (Failed, ControlError) as failure:
                 print(f"{case.name}: {failure}", file=sys.stderr, flush=True)
                 failures += 1
                 continue

@@ -44,7 +44,9 @@ class Account:
         return self.lost_there + self.lost_back
 
 
-def account(flow: str, happened: Sequence[Event], arrived: Sequence[Arrival], window: Window, margin_ns: int) -> Account:
+def account(
+    flow: str, happened: Sequence[Event], arrived: Sequence[Arrival], window: Window, margin_ns: int
+) -> Account:
     """`margin_ns`: what was sent so long before the cause began may still have been on its way then, and what was sent
     so long behind the first answer may still be overtaken by it."""
     sent = {one.number: one.at_ns for one in happened if one.kind is Kind.SENT and one.at_ns >= window.since_ns}

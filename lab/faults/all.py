@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from lab.faults import links
+from lab.faults import clocks, links, neighbours, processes, tunnels, wires
 from lab.faults.case import Case
 
-CASES: tuple[Case, ...] = (*links.CASES,)
+_EVERY = (*links.CASES, *neighbours.CASES, *processes.CASES, *clocks.CASES, *tunnels.CASES, *wires.CASES)
+
+CASES: tuple[Case, ...] = tuple(
+    sorted(_EVERY, key=lambda case: (case.setting.end, case.setting.outside, case.setting.isp))
+)

@@ -53,11 +53,16 @@ class Case:
     renews: bool = False
     restarts: bool = False
     """The daemon that is there at the end is another one."""
+    check: Callable[[Report, dict[str, int]], list[str]] | None = None
+    """What else must hold of the report, given what a wire has done."""
+    is_tested: bool = True
+    """False where even its short form takes longer than a test may."""
 
 
 @dataclass
 class Report:
-    """What a case cost. `connections`: by flow what became of its TCP connection (`lab.steady`)."""
+    """What a case cost. `connections`: by flow what became of its TCP connection (`lab.steady`). `drops`: in the gateway;
+    `drops_beyond`: at the tunnel's other end, where that is ours."""
 
     case: str
     what: str
@@ -65,6 +70,7 @@ class Report:
     accounts: list[Account]
     connections: Mapping[str, Mapping[str, object]]
     drops: dict[str, int]
+    drops_beyond: dict[str, int]
     memory_kb: tuple[int, int]
     descriptors: tuple[int | None, int | None]
     notes: list[str] = field(default_factory=list)
@@ -100,6 +106,6 @@ def judge(case: Case, report: Report) -> list[str]:
     if after_kb - before_kb > MOST_GROWTH_KB:
         found.append(f"the daemon's memory grew from {before_kb} to {after_kb} KB")
     before, after = report.descriptors
-    if before is not None and after is not None and after > before:
+    if before is not None and after is not None and after > before and not case.restarts:
         found.append(f"the daemon had {before} descriptors and has {after}")
     return found

@@ -6,13 +6,15 @@ from functools import partial
 
 from lab.faults.case import Case
 from lab.faults.stage import Stage
-from lab.flows import FLOWS, HOST_TO_OFFLOAD, HOST_TO_VPN, LAN_TO_OFFLOAD, LAN_TO_VPN
+from lab.flows import HOST_TO_OFFLOAD, HOST_TO_VPN, LAN_TO_OFFLOAD, LAN_TO_VPN
 
 LAN = (LAN_TO_VPN, LAN_TO_OFFLOAD)
 HOST = (HOST_TO_VPN, HOST_TO_OFFLOAD)
 OFFLOAD = (LAN_TO_OFFLOAD, HOST_TO_OFFLOAD)
 HALVES = ("0.0.0.0/1", "128.0.0.0/1")
-ITSELF_S = 1.0
+WAITING = frozenset({"arp.no_answer", "arp.superseded"})
+"""What waits for a next hop that does not answer, or not yet."""
+ITSELF_S = 0.5
 """What the gateway may take to put back what it can."""
 
 
@@ -79,37 +81,39 @@ CASES = (
         "the LAN host's cable out and in again",
         partial(_down_and_up, "lan3"),
         touches=LAN,
-        drops=frozenset({"arp.no_answer", "arp.superseded"}),
+        drops=WAITING,
     ),
     Case(
         "isp-cable",
         "the ISP router's cable out and in again",
         partial(_down_and_up, "isp"),
         touches=OFFLOAD,
-        drops=frozenset({"arp.no_answer", "arp.superseded"}),
+        drops=WAITING,
     ),
     Case("tap0-down", "tap0 down and up", partial(_down_and_up, "tap0"), touches=LAN, drops=frozenset({"port.down"})),
-    Case("tap1-down", "tap1 down and up", partial(_down_and_up, "tap1"), touches=OFFLOAD, drops=frozenset({"port.down"})),
+    Case(
+        "tap1-down", "tap1 down and up", partial(_down_and_up, "tap1"), touches=OFFLOAD, drops=frozenset({"port.down"})
+    ),
     Case("tun0-down", "tun0 down and up", _tun0_down_and_up, touches=HOST, drops=frozenset({"port.down"})),
     Case(
         "br0-again",
         "the LAN's bridge deleted and made again",
         partial(_bridge_made_again, "br0", "tap0", ("lan3", "lan4")),
         touches=LAN,
-        drops=frozenset({"arp.no_answer", "arp.superseded"}),
+        drops=WAITING,
     ),
     Case(
         "br1-again",
         "the ISP side's bridge deleted and made again",
         partial(_bridge_made_again, "br1", "tap1", ("isp",)),
         touches=OFFLOAD,
-        drops=frozenset({"arp.no_answer", "arp.superseded"}),
+        drops=WAITING,
     ),
     Case(
         "tap0-deleted",
         "tap0 deleted: the daemon ends and is started again",
         partial(_device_deleted, "tap0"),
-        touches=FLOWS,
+        drops=WAITING,
         restarts=True,
     ),
 )

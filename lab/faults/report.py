@@ -20,6 +20,7 @@ HEADINGS = (
     "passes again after",
     "TCP",
     "drops in the gateway",
+    "at the other end",
     "memory",
     "descriptors",
 )
@@ -32,7 +33,6 @@ def row(report: Report) -> tuple[str, ...]:
     known = [ms for ms in after if ms is not None]
     before_kb, after_kb = report.memory_kb
     broken = [flow for flow, end in report.connections.items() if not end["ok"]]
-    drops = ", ".join(f"{reason} {count}" for reason, count in sorted(report.drops.items()))
     before, behind = report.descriptors
     return (
         report.case,
@@ -47,10 +47,15 @@ def row(report: Report) -> tuple[str, ...]:
         _milliseconds(max(one.gap_ms for one in accounts)),
         _milliseconds(max(known)) if len(known) == len(after) else "never",
         f"{len(report.connections) - len(broken)} of {len(report.connections)} whole",
-        drops or "none",
+        _counted(report.drops),
+        _counted(report.drops_beyond),
         f"{before_kb / 1024:.1f} to {after_kb / 1024:.1f} MB",
         "?" if before is None or behind is None else f"{before} to {behind}",
     )
+
+
+def _counted(drops: dict[str, int]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(drops.items())) or "none"
 
 
 def _milliseconds(value: float) -> str:

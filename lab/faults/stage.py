@@ -13,18 +13,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bridge.control_client import NotRunning
+from bridge.control_client import request
 from lab.faults.account import MILLISECOND_NS, Account, Window, account
 from lab.faults.case import Case, Report, Setting, judge
 from lab.flows import Flow
 from lab.outside import BadCable, BadWire
-from lab.process import Failed, Process
+from lab.process import Failed, Process, run
 from lab.second import SecondInstance
 from lab.steady import Kind, arrivals, events
 from lab.topology import OFFLOADED, TUNNELLED, Lab
 from lab.wireguard import FarEnd
 
 FAR_ENDS = {"isp": OFFLOADED, "exit": TUNNELLED}
+DISK_BYTES = 1 << 18
 _POLL_S = 0.01
 _WAIT_S = 30.0
 _LEAD_S, _TRAIL_S = 0.3, 0.3
@@ -36,7 +37,7 @@ class Traffic:
     """A talker for one flow, and what it and its far end have recorded."""
 
     def __init__(self, lab: Lab, flow: Flow, stream: int, rate: float) -> None:
-        self.flow, self._stream, self._rate = flow, stream, rate
+        self.flow, self._stream, self.rate = flow, stream, rate
         self._path = lab.folder / f"talker-{stream}"
         self._path.touch()
         far = "isp" if flow.remote == OFFLOADED else "exit"
@@ -63,16 +64,17 @@ class Traffic:
         """Whether the TCP connection has failed."""
         return any(one.kind is Kind.BROKEN for one in events(self._path))
 
-    def finish(self) -> dict[str, Any]:
-        """End it; what became of its TCP connection."""
+    def end(self) -> None:
+        """Let it send no more, and wait for what is on its way."""
         self._process.say("")
+
+    def document(self) -> dict[str, Any]:
+        """Once it has ended: what became of its TCP connection."""
         return self._process.document(90.0)
 
     def account(self, window: Window) -> Account:
         """What it lost."""
-        return account(
-            self.flow.name, events(self._path), arrivals(self._arrivals, self._stream), window, _MARGIN_NS
-        )
+        return account(self.flow.name, events(self._path), arrivals(self._arrivals, self._stream), window, _MARGIN_NS)
 
     def stop(self) -> None:
         """Whatever state it is in."""
@@ -90,10 +92,14 @@ class Stage:
         self.end: SecondInstance | FarEnd
         self.wire: BadWire | None = None
         self.isp_wire: BadCable | None = None
+        self.wire_counts: dict[str, int] = {}
+        self.idle: dict[str, str] = {}
         self.traffic: dict[str, Traffic] = {}
         self._setting: Setting | None = None
         self._streams = 0
         self._began_ns = self._over_ns = 0
+        self.disk.mkdir()
+        run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "lab-disk", str(self.disk)])
         for name, address in FAR_ENDS.items():
             words = ("-m", "lab.steady", "serve", address, str(lab.folder / f"arrivals-{name}"))
             server = lab.namespaces[name].start_python(*words)
@@ -131,11 +137,25 @@ class Stage:
         if not is_so:
             self.faults.append(otherwise)
 
+    def attempts(self) -> int:
+        """Datagrams that the first flow has sent, or tried to send."""
+        return next(iter(self.traffic.values())).attempts()
+
+    @property
+    def rate(self) -> float:
+        """How many it does in a second."""
+        return next(iter(self.traffic.values())).rate
+
     def hold(self, seconds: float) -> None:
         """Wait until the traffic has sent, or tried to send, what it sends in so many seconds."""
-        first = next(iter(self.traffic.values()))
-        wanted = first.attempts() + round(seconds * first._rate)  # noqa: SLF001 - its own module's
-        self.until(lambda: first.attempts() >= wanted, "the traffic goes on", seconds + _WAIT_S)
+        wanted = self.attempts() + round(seconds * self.rate)
+        self.until(lambda: self.attempts() >= wanted, "the traffic goes on", seconds + _WAIT_S)
+
+    def timed(self, question: str) -> float:
+        """Seconds until the daemon has answered."""
+        began = time.monotonic()
+        self.lab.ask(question)
+        return time.monotonic() - began
 
     def until(self, condition: Callable[[], object], what: str, deadline_s: float = _WAIT_S) -> None:
         """Wait for something to become true; `Failed` where it does not."""
@@ -162,6 +182,21 @@ class Stage:
         """Start the daemon again, on the same files."""
         self.lab.start_gateway(more, program)
 
+    @property
+    def disk(self) -> Path:
+        """A small file system, the one with the tunnel's stamps."""
+        return self.lab.folder / "disk"
+
+    def fill_disk(self) -> None:
+        """Leave no room on it."""
+        with suppress(OSError), (self.disk / "ballast").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+
+    def free_disk(self) -> None:
+        """Make room again."""
+        (self.disk / "ballast").unlink()
+
     # A case
 
     def play(self, case: Case, seconds: float) -> Report:
@@ -187,6 +222,7 @@ class Stage:
             since_ns = time.monotonic_ns()
             self.hold(_LEAD_S)
             before, pid = self._measured(), self.gateway.pid
+            beyond, beyond_is = self._drops_beyond(), self._process_beyond()
             case.inject(self, seconds)
             assert self._began_ns and self._over_ns, f"{case.name} does not say when"
             surviving = {flow.name for flow in case.tcp}
@@ -195,7 +231,9 @@ class Stage:
                 if name in surviving:
                     self.becomes(lambda one=one: one.streams_since(self._over_ns) or one.is_broken, case.recovers_s)  # type: ignore[misc]
             self.hold(_TRAIL_S)
-            connections = {name: one.finish() for name, one in self.traffic.items()}
+            for one in self.traffic.values():
+                one.end()
+            connections = {name: one.document() for name, one in self.traffic.items()}
             if (self.gateway.pid == pid) == case.restarts:
                 self.faults.append("the daemon was started anew" if not case.restarts else "the daemon is the same")
             after = self._measured(before[2] if self.gateway.pid == pid else None)
@@ -208,13 +246,15 @@ class Stage:
             lasted_s=(self._over_ns - self._began_ns) / 1e9,
             accounts=accounts,
             connections=connections,
-            drops={reason: count - earlier.get(reason, 0) for reason, count in after[0].items()},
+            drops=_more(after[0], earlier),
+            drops_beyond=_more(self._drops_beyond(), beyond if self._process_beyond() == beyond_is else {}),
             memory_kb=(before[1], after[1]),
             descriptors=(before[2], after[2]),
             notes=self.notes,
         )
-        report.drops = {reason: count for reason, count in report.drops.items() if count}
         report.faults = [*self.faults, *judge(case, report)]
+        if case.check is not None:
+            report.faults += case.check(report, self.wire_counts)
         return report
 
     @contextmanager
@@ -240,6 +280,16 @@ class Stage:
             self.becomes(lambda first=self._descriptors(): self._descriptors() != first, 0.2)  # type: ignore[misc]
         return drops, memory_kb, self._descriptors()
 
+    def _drops_beyond(self) -> dict[str, int]:
+        """At the other end, where it tells them."""
+        if isinstance(self.end, FarEnd):
+            return {}
+        drops: dict[str, int] = request(self.end.socket_path, "stats", {})["drops"]
+        return drops
+
+    def _process_beyond(self) -> int | None:
+        return None if isinstance(self.end, FarEnd) else self.end.pid
+
     def _descriptors(self) -> int | None:
         """None where we may not look: a process that cannot be dumped shows them to the machine's root alone."""
         try:
@@ -260,7 +310,8 @@ class Stage:
             self.isp_wire = lab.spoil_isp_cable(seed=7)
         self.end = SecondInstance(lab) if setting.end == "ours" else FarEnd(lab)
         self.end.start()
-        lab.configure(self.end.configuration())
+        text = self.end.configuration().replace('"tunnel.json"', f'"{self.disk.name}/tunnel.json"')
+        lab.configure(text)
         self.start_gateway()
         self._setting = setting
 
@@ -274,13 +325,10 @@ class Stage:
         self.lab.part_outside()
         self.lab.mend_isp_cable()
         self.wire = self.isp_wire = None
-        for path in (self.lab.folder / "tunnel.json", self.lab.folder / "exit" / "tunnel.json"):
+        for path in (self.disk / "tunnel.json", self.lab.folder / "exit" / "tunnel.json"):
             path.unlink(missing_ok=True)
 
-    def answers(self) -> bool:
-        """Whether the daemon answers questions."""
-        try:
-            self.lab.ask("stats")
-        except NotRunning:
-            return False
-        return True
+
+def _more(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    """What was counted in between."""
+    return {reason: more for reason, count in after.items() if (more := count - before.get(reason, 0))}
