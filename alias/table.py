@@ -295,15 +295,19 @@ class Aliases:
         """The inside addresses that have links which are not static."""
         return list(self._hosts)
 
-    def flush(self, insides: Collection[int] | None = None, now: int | None = None) -> int:
-        """End all links that are not static (of these inside addresses); how many. `now`: since when their ports rest;
-        None for the latest time that the table has been told."""
+    def flush(
+        self, insides: Collection[int] | None = None, now: int | None = None, egress: Egress | None = None
+    ) -> int:
+        """End all links that are not static (of these inside addresses, on this egress); how many. `now`: since when
+        their ports rest; None for the latest time that the table has been told."""
         if now is None:
             now = self._latest_ns
         ended = [
             link
             for link in self.links(0)
-            if link.expires_ns != NEVER_NS and (insides is None or link.inside in insides)
+            if link.expires_ns != NEVER_NS
+            and (insides is None or link.inside in insides)
+            and (egress is None or link.egress is egress)
         ]
         for link in ended:
             self.events.append(self._end(link, now))

@@ -29,7 +29,7 @@ from contextlib import suppress
 from enum import IntEnum
 from io import FileIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 PORT = 7790
 ARRIVAL = struct.Struct("!IQQ")
@@ -223,10 +223,10 @@ class Talker:
             at = number % (len(_BLOCK) - _PIECE_BYTES)
             self._unsent += _BLOCK[at : at + _PIECE_BYTES]
 
-    def _wait(self, seconds: float, *others: object) -> bool:
+    def _wait(self, seconds: float, *others: TextIO) -> bool:
         """One look at what comes, after at most `seconds`; False where nothing came."""
-        reading = [self._datagrams, *others]
-        writing = []
+        reading: list[socket.socket | TextIO] = [self._datagrams, *others]
+        writing: list[socket.socket] = []
         if self._connection is not None:
             reading.append(self._connection)
             if self._unsent:

@@ -9,7 +9,7 @@ What happens to a frame depends on the seed, its direction and its number in tha
 frame draws the same numbers, whatever is done to it. Only IPv4 is touched: ARP always passes, so that a test sees what
 the wire does to packets and not how long a kernel waits until it asks again.
 
-Counts of what was lost, duplicated or displaced stand there once more for UDP packets of each length, as `lost udp 108`.
+Counts of what was lost, duplicated or displaced stand there once more for UDP packets of each length: `lost udp 108`.
 
 The devices must compute checksums and send no super-frames (`Namespace.switch_offloads_off` on both ends of each
 cable): frame sockets would see them unfinished.

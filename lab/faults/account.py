@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lab.steady import Arrival, Event, Kind
 
@@ -91,4 +92,4 @@ def _late(numbers: Iterable[int]) -> int:
 
 def _longest_gap_ns(times: Iterable[int]) -> int:
     ordered = sorted(times)
-    return max((later - earlier for earlier, later in zip(ordered, ordered[1:], strict=False)), default=0)
+    return max((later - earlier for earlier, later in pairwise(ordered)), default=0)

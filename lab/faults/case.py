@@ -61,8 +61,8 @@ class Case:
 
 @dataclass
 class Report:
-    """What a case cost. `connections`: by flow what became of its TCP connection (`lab.steady`). `drops`: in the gateway;
-    `drops_beyond`: at the tunnel's other end, where that is ours."""
+    """What a case cost. `connections`: by flow what became of its TCP connection (`lab.steady`). `drops`: in the
+    gateway; `drops_beyond`: at the tunnel's other end, where that is ours."""
 
     case: str
     what: str

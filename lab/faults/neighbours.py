@@ -9,8 +9,8 @@ from bridge.ports.namespace import entered
 from lab.faults.case import Case
 from lab.faults.links import OFFLOAD, WAITING
 from lab.faults.stage import Stage
-from lab.flows import LAN_TO_OFFLOAD, LAN_TO_VPN
-from lab.topology import OFFLOADED, ROUTER, TAP1
+from lab.flows import HOST_TO_VPN, LAN_TO_VPN
+from lab.topology import HOSTS, ROUTER, TAP1
 from wire.units import address_int
 
 NEW_MAC = "02:bb:00:00:00:{:02x}"
@@ -51,7 +51,37 @@ def _entries(stage: Stage) -> list[dict[str, object]]:
     return found
 
 
+def _address_changes(stage: Stage, _seconds: float) -> None:
+    """The ISP gives us another address; the configuration says so and is read again."""
+    path = stage.lab.config_path
+    before = path.read_text()
+    links = {link["outside"] for link in stage.lab.ask("alias.show")["links"] if link["on"] == "tap1"}
+    stage.expect(links, "there were no links of the old address")
+    stage.began()
+    path.write_text(before.replace(f'"{TAP1}/24"', f'"{NEW_TAP1}/24"'))
+    stage.lab.ask("reload")
+    stage.over()
+    stage.passes(*OFFLOAD)
+    outside = {
+        link["outside"].partition(":")[0] for link in stage.lab.ask("alias.show")["links"] if link["on"] == "tap1"
+    }
+    stage.expect(outside == {NEW_TAP1}, f"there are links of {outside}")
+    for name in HOSTS:
+        seen = stage.lab.client(name, "ping", ROUTER)
+        stage.expect(seen["ok"], f"{name} does not reach the router")
+    path.write_text(before)
+
+
 CASES = (
+    Case(
+        "isp-address",
+        "tap1's address changes by a reload",
+        _address_changes,
+        touches=OFFLOAD,
+        drops=WAITING | {"alias.no_link", "route.not_from_outside"},
+        tcp=(LAN_TO_VPN, HOST_TO_VPN),
+        renews=True,
+    ),
     Case(
         "isp-mac-announced",
         "the ISP router's MAC address changes, announced",

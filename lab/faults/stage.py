@@ -224,7 +224,7 @@ class Stage:
             before, pid = self._measured(), self.gateway.pid
             beyond, beyond_is = self._drops_beyond(), self._process_beyond()
             case.inject(self, seconds)
-            assert self._began_ns and self._over_ns, f"{case.name} does not say when"
+            assert 0 < self._began_ns < self._over_ns, f"{case.name} does not say when"
             surviving = {flow.name for flow in case.tcp}
             for name, one in self.traffic.items():
                 self.becomes(lambda one=one: one.answers_since(self._over_ns), case.recovers_s)  # type: ignore[misc]
@@ -276,8 +276,6 @@ class Stage:
         memory_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
         if descriptors is not None:
             self.becomes(lambda: (self._descriptors() or 0) <= descriptors, _SETTLED_S)
-        elif self._descriptors() is not None:
-            self.becomes(lambda first=self._descriptors(): self._descriptors() != first, 0.2)  # type: ignore[misc]
         return drops, memory_kb, self._descriptors()
 
     def _drops_beyond(self) -> dict[str, int]:

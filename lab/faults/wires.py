@@ -29,8 +29,7 @@ WHAT = {
 
 
 PACKET_BYTES = {"tap1": 20 + 8 + 12, "tunnel": 20 + 8 + 16 + 48 + 16}
-"""An IPv4 packet with a datagram of the traffic: as it is, or padded to 48 bytes and sealed. Nothing else of the traffic
-is so long."""
+"""An IPv4 packet with a datagram of the traffic: as it is, or padded to 48 bytes and sealed. No other is as long."""
 
 
 def _bad(which: str, faults: dict[str, object], stage: Stage, seconds: float) -> None:

@@ -34,7 +34,7 @@ def test_losses_are_told_by_the_way_that_they_were_lost_on() -> None:
 
 
 def test_what_came_twice_or_late_is_told_once_each() -> None:
-    found = seen({number: 1 for number in range(4)}, [0, 2, 1, 1, 3], [(0, 1), (1, 1), (2, 1), (3, 1), (3, 1)])
+    found = seen(dict.fromkeys(range(4), 1), [0, 2, 1, 1, 3], [(0, 1), (1, 1), (2, 1), (3, 1), (3, 1)])
     assert (found.duplicated, found.late, found.lost) == (2, 1, 0)
 
 
