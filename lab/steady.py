@@ -45,6 +45,8 @@ _PIECE_BYTES = 1024
 _QUIET_NS = 400_000_000
 _CONNECTION_END_S = 60.0
 _CONNECT_S = 20.0
+_BUFFER_BYTES = 4 << 20
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
 
 class Kind(IntEnum):
@@ -113,6 +115,7 @@ def serve(address: str, path: str) -> None:
     listener = socket.create_server((address, PORT), backlog=64)
     listener.setblocking(False)
     echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    _widen(echo)
     echo.bind((address, PORT))
     echo.setblocking(False)
     held: dict[socket.socket, _Held] = {}
@@ -134,6 +137,14 @@ def serve(address: str, path: str) -> None:
             for ready in writable:
                 if ready in held:
                     _exchange(ready, held, is_read=False)
+
+
+def _widen(datagrams: socket.socket) -> None:
+    """Room for what comes while this process has to wait for a processor."""
+    try:
+        datagrams.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+    except PermissionError:  # in a user namespace
+        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
 
 
 def _echo(echo: socket.socket, records: FileIO) -> None:
@@ -173,6 +184,7 @@ class Talker:
         self._stream, self._pause_ns = stream, round(1e9 / rate)
         self._records = path.open("wb", buffering=0)
         self._datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        _widen(self._datagrams)
         self._datagrams.connect((host, PORT))
         self._datagrams.setblocking(False)
         self._sent = self._got = 0  # bytes by TCP

@@ -14,7 +14,7 @@ from lab.faults.case import Case
 from lab.faults.links import WAITING
 from lab.faults.processes import RUN
 from lab.faults.stage import Stage
-from lab.faults.tunnels import HANDSHAKE, STRANGE
+from lab.faults.tunnels import HANDSHAKE
 from lab.flows import FLOWS
 
 HOUR_S = 3600
@@ -92,7 +92,7 @@ CASES = (
         _wall_clock_steps,
         seconds=130.0,
         short_s=0.3,
-        drops=HANDSHAKE | WAITING | STRANGE,
+        drops=HANDSHAKE | WAITING,
         restarts=True,
         renews=True,
     ),
@@ -102,7 +102,7 @@ CASES = (
         _forty_nine_days,
         seconds=20.0,
         short_s=0.5,
-        drops=HANDSHAKE | WAITING | STRANGE,
+        drops=HANDSHAKE | WAITING,
         restarts=True,
         renews=True,
     ),

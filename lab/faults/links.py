@@ -12,8 +12,8 @@ LAN = (LAN_TO_VPN, LAN_TO_OFFLOAD)
 HOST = (HOST_TO_VPN, HOST_TO_OFFLOAD)
 OFFLOAD = (LAN_TO_OFFLOAD, HOST_TO_OFFLOAD)
 HALVES = ("0.0.0.0/1", "128.0.0.0/1")
-WAITING = frozenset({"arp.no_answer", "arp.superseded", "arp.not_for_us"})
-"""What waits for a next hop that does not answer, or not yet; and what kernels ask each other meanwhile."""
+WAITING = frozenset({"arp.no_answer", "arp.superseded"})
+"""What waits for a next hop that does not answer, or not yet."""
 ITSELF_S = 0.5
 """What the gateway may take to put back what it can."""
 

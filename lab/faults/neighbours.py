@@ -78,7 +78,7 @@ CASES = (
         "tap1's address changes by a reload",
         _address_changes,
         touches=OFFLOAD,
-        drops=WAITING | {"alias.no_link", "route.not_from_outside"},
+        drops=WAITING | {"route.not_from_outside"},
         tcp=(LAN_TO_VPN, HOST_TO_VPN),
         renews=True,
     ),

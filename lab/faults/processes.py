@@ -13,7 +13,7 @@ from bridge.control_client import ControlError
 from lab.faults.case import Case
 from lab.faults.links import WAITING
 from lab.faults.stage import Stage
-from lab.faults.tunnels import HANDSHAKE, STRANGE, TUNNELLED_FLOWS
+from lab.faults.tunnels import HANDSHAKE, TUNNELLED_FLOWS
 from lab.flows import FLOWS
 from lab.process import Process
 from lab.topology import HOSTS, OFFLOADED
@@ -192,10 +192,10 @@ CASES = (
         _stopped,
         seconds=10.0,
         short_s=2.0,
-        drops=HANDSHAKE | WAITING | STRANGE,
+        drops=HANDSHAKE | WAITING,
         recovers_s=30,
     ),
-    Case("killed", "kill -9 and started again", _killed, drops=HANDSHAKE | WAITING | STRANGE, restarts=True),
+    Case("killed", "kill -9 and started again", _killed, drops=HANDSHAKE | WAITING, restarts=True),
     Case("clients-hang", f"{CLIENTS - 4} control clients hang", _clients_hang, seconds=10.0, short_s=1.0, touches=()),
     Case(
         "log-full",
@@ -203,7 +203,7 @@ CASES = (
         partial(_log_breaks, FULL_LOG),
         restarts=True,
         renews=True,
-        drops=HANDSHAKE | WAITING | STRANGE,
+        drops=HANDSHAKE | WAITING,
     ),
     Case(
         "log-closed",
@@ -211,7 +211,7 @@ CASES = (
         partial(_log_breaks, CLOSED_LOG),
         restarts=True,
         renews=True,
-        drops=HANDSHAKE | WAITING | STRANGE,
+        drops=HANDSHAKE | WAITING,
     ),
     Case(
         "log-stuck",
@@ -219,7 +219,7 @@ CASES = (
         partial(_log_breaks, STUCK_LOG),
         restarts=True,
         renews=True,
-        drops=HANDSHAKE | WAITING | STRANGE,
+        drops=HANDSHAKE | WAITING,
     ),
     Case(
         "log-disk",
@@ -227,7 +227,7 @@ CASES = (
         _log_disk_fills,
         restarts=True,
         renews=True,
-        drops=HANDSHAKE | WAITING | STRANGE,
+        drops=HANDSHAKE | WAITING,
     ),
     Case("state-full", "the disk of the tunnel's stamps is full", _state_disk_full, drops=HANDSHAKE, recovers_s=60.0),
     Case("capture-full", "the disk that a capture goes to is full", _capture_disk_full, touches=()),

@@ -20,7 +20,7 @@ from lab.flows import Flow
 from lab.outside import BadCable, BadWire
 from lab.process import Failed, Process, run
 from lab.second import SecondInstance
-from lab.steady import Kind, arrivals, events
+from lab.steady import Event, Kind, arrivals, events
 from lab.topology import OFFLOADED, TUNNELLED, Lab
 from lab.wireguard import FarEnd
 
@@ -40,29 +40,50 @@ class Traffic:
         self.flow, self._stream, self.rate = flow, stream, rate
         self._path = lab.folder / f"talker-{stream}"
         self._path.touch()
+        self._happened: list[Event] = []
+        self._sent_ns: dict[int, int] = {}
+        self._attempts = 0
+        self._answered_ns = self._streamed_ns = 0
+        self._is_broken = False
         far = "isp" if flow.remote == OFFLOADED else "exit"
         self._arrivals = lab.folder / f"arrivals-{far}"
         words = ("-m", "lab.steady", "talk", flow.remote, str(stream), str(rate), str(self._path))
         self._process = lab.namespaces[flow.client].start_python(*words, listens=True)
 
+    def _follow(self) -> None:
+        """Take in what has happened since the last look."""
+        for one in events(self._path, len(self._happened)):
+            self._happened.append(one)
+            if one.kind in (Kind.SENT, Kind.REFUSED):
+                self._attempts += 1
+                self._sent_ns[one.number] = one.at_ns
+            elif one.kind is Kind.ANSWERED:
+                self._answered_ns = max(self._answered_ns, self._sent_ns[one.number])
+            elif one.kind is Kind.STREAMED:
+                self._streamed_ns = one.at_ns
+            elif one.kind is Kind.BROKEN:
+                self._is_broken = True
+
     def attempts(self) -> int:
         """Datagrams that were sent or refused so far."""
-        return sum(one.kind in (Kind.SENT, Kind.REFUSED) for one in events(self._path))
+        self._follow()
+        return self._attempts
 
     def answers_since(self, at_ns: int) -> bool:
         """Whether a datagram was answered that was sent since then."""
-        happened = events(self._path)
-        sent = {one.number for one in happened if one.kind is Kind.SENT and one.at_ns >= at_ns}
-        return any(one.kind is Kind.ANSWERED and one.number in sent for one in happened)
+        self._follow()
+        return self._answered_ns > at_ns
 
     def streams_since(self, at_ns: int) -> bool:
         """Whether TCP brought anything back since then."""
-        return any(one.kind is Kind.STREAMED and one.at_ns >= at_ns for one in events(self._path))
+        self._follow()
+        return self._streamed_ns > at_ns
 
     @property
     def is_broken(self) -> bool:
         """Whether the TCP connection has failed."""
-        return any(one.kind is Kind.BROKEN for one in events(self._path))
+        self._follow()
+        return self._is_broken
 
     def end(self) -> None:
         """Let it send no more, and wait for what is on its way."""
@@ -74,7 +95,8 @@ class Traffic:
 
     def account(self, window: Window) -> Account:
         """What it lost."""
-        return account(self.flow.name, events(self._path), arrivals(self._arrivals, self._stream), window, _MARGIN_NS)
+        self._follow()
+        return account(self.flow.name, self._happened, arrivals(self._arrivals, self._stream), window, _MARGIN_NS)
 
     def stop(self) -> None:
         """Whatever state it is in."""

@@ -14,8 +14,6 @@ from lab.other_end import FAR_PORT, OUR_PORT
 TUNNELLED_FLOWS = (LAN_TO_VPN, HOST_TO_VPN)
 HANDSHAKE = frozenset({"tunnel.queue_superseded", "tunnel.unknown_index", "tunnel.expired", "tunnel.outer_icmp"})
 """While there is no session, or no program behind the other end's port."""
-STRANGE = frozenset({"alias.no_link"})
-"""What came for links of a daemon that is no more."""
 
 
 def _peer_restarts(stage: Stage, seconds: float) -> None:
@@ -81,7 +79,7 @@ CASES = (
         "both ends of the tunnel killed and started again",
         _both_restart,
         touches=FLOWS,
-        drops=HANDSHAKE | WAITING | STRANGE,
+        drops=HANDSHAKE | WAITING,
         restarts=True,
         recovers_s=60.0,
     ),
