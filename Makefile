@@ -7,7 +7,7 @@ PEERS ?=
 ROUNDS ?= 3
 SECONDS ?= 2
 
-.PHONY: install check test demo bench fuzz conformance wheel clean
+.PHONY: install check test demo bench faults fuzz conformance wheel clean
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,9 @@ demo: install
 
 bench: install
 	$(BIN)/python -m bench --peers "$(PEERS)" --rounds $(ROUNDS) --seconds $(SECONDS)
+
+faults: install
+	$(BIN)/python -m lab.faults
 
 fuzz: install
 	$(BIN)/python -m bench.fuzz --minutes $(MINUTES)

@@ -261,6 +261,8 @@ class Daemon:
     def serve(self) -> int:
         """Forward until something stops us; the exit code."""
         self.loop.carry_out(self.gateway.start(self.loop.clock()))
+        if self.uplink is not None:
+            self.uplink.begin()
         if self._workers is not None:
             self._workers.start()  # from here on the gateway is used under the loop's lock
         log.info("forwarding on %s", ", ".join(self.ports) or "no port")

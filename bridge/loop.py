@@ -195,6 +195,8 @@ class Loop:
         if self._bursts is not None and not self._watchers:
             try:
                 return self._bursts.wait(self._epoll, timeout_s, BURST_FRAMES)
+            except PortGone:
+                pass  # its port is ready still
             except Exception as error:  # noqa: BLE001 - the next one may be better
                 with self.lock:
                     self._fault(error, "in a burst while it waited", b"")

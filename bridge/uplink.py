@@ -115,6 +115,12 @@ class Uplink:
         self._take_over(peers, unserved)
         self._arm()
 
+    def begin(self) -> None:
+        """Forwarding begins: peers of an earlier run are called."""
+        now = self._loop.clock()
+        self._settle(self.tunnel.call_known(now), now)
+        self._arm()
+
     # Packets leave
 
     def _write(self, peer: str, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:

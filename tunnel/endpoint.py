@@ -148,6 +148,15 @@ class Tunnel:
         self._by_name[peer].initiate(now, out)
         return self._wrapped(out, now)
 
+    def call_known(self, now: int) -> Effects:
+        """Ask those peers for a session that an earlier run has had to do with (`stamps`): they may still seal for that
+        one, and would notice only after 15 s of silence that nobody opens it."""
+        out = Effects()
+        for peer in self._peers.values():
+            if peer.stamps != _NO_STAMPS:
+                peer.initiate(now, out)
+        return self._wrapped(out, now)
+
     def _wrapped(self, out: Effects, now: int) -> Effects:
         """What is for a peer behind a relay leaves in an envelope, the last thing of every call."""
         if self._relaying.is_used:

@@ -17,13 +17,16 @@ HEADINGS = (
     "twice",
     "late",
     "longest gap",
-    "passes again after",
+    "again after",
     "TCP",
     "drops in the gateway",
     "at the other end",
     "memory",
     "descriptors",
 )
+
+COSTS = ("fault", "lasted", "sent", "lost there", "lost back", "refused", "longest gap", "again after", "TCP")
+FINDINGS = ("case", "drops in the gateway", "at the other end", "twice", "late", "memory", "descriptors")
 
 
 def row(report: Report) -> tuple[str, ...]:
@@ -78,12 +81,12 @@ def text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def markdown(reports: Sequence[Report]) -> str:
-    """The table of a page."""
-    notes = [f"- `{report.case}`: {note}." for report in reports for note in report.notes]
-    return "\n".join(
-        [_line(HEADINGS), _line("---" for _ in HEADINGS), *(_line(row(report)) for report in reports), "", *notes]
-    )
+def table(reports: Sequence[Report], headings: Sequence[str]) -> str:
+    """Some of the columns in Markdown."""
+    chosen = [HEADINGS.index(heading) for heading in headings]
+    lines = [_line(headings), _line("---" for _ in headings)]
+    lines += [_line(row(report)[at] for at in chosen) for report in reports]
+    return "\n".join(lines) + "\n"
 
 
 def _line(cells: Iterable[str]) -> str:
