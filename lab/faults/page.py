@@ -24,9 +24,9 @@ cases, shorter.
 
 ## What each cost
 
-*Lost* counts datagrams of all flows: on the way there, and echoes on the way back. *Refused* are those that the sender's
-own kernel did not take, as when its route was gone. *Again after*: from the end of the fault to the first echo of a
-datagram sent behind it, of the slowest flow.
+*Lost* counts datagrams of all flows: on the way there, and echoes on the way back. *Refused* are those that the
+sender's own kernel did not take, as when its route was gone. *Again after*: from the end of the fault to the first
+echo of a datagram sent behind it, of the slowest flow.
 
 """
 _FOUND = """
@@ -39,23 +39,25 @@ at a cable that is out, before a device that is not there, or by the wire.
 _TAIL = """
 ## What the figures rest on
 
-- **The tun0 routes and a bridge that is made again.** The notes say who put them back. The kernel takes the half routes of
-  `tun0.default_route` when tun0 goes down, and a tap knows nothing of a bridge that is made again under its old name.
-- **The ISP router's MAC address, without a word.** A neighbour that stops answering is believed for 30 s after its last
-  answer (RFC 4861 6.3.2), 5 s more once the entry is stale and in use, and is asked three times, a second apart: 38 s. A
-  router that announces itself twice, as RFC 5227 2.3 has it, is followed after 2 s at most: an address that was set less
-  than a second ago keeps its MAC address.
-- **Peers.** A gateway of ours calls the peers of an earlier run as soon as it forwards, so its restart is noticed at once.
-  WireGuard calls nobody whom it has nothing to say to: we find its restart when 15 s of ours stay unanswered
-  (`KEEPALIVE_TIMEOUT + REKEY_TIMEOUT`). TCP goes on when its own retransmission timer fires, which has doubled with
-  each try.
-- **tap1's address.** Links of the old address end with it, as a kernel that masquerades has it: UDP opens new ones with
-  its next datagram, TCP connections through tap1 are lost.
-- **The wall clock.** It is stepped in the daemon alone (a `time.time_ns` that adds what stands in a file): the machine's
-  clock is not ours to step. Timers rest on the monotonic clock; only the stamps of handshakes use the wall clock, and they
-  never step back, a restart included. The monotonic clock is moved by a time namespace.
-- **Loss, copies, order.** `lab/wire.py` carries the frames and decides by a seed. It counts our datagrams by their length:
-  what is missing at the ends is what it lost, datagram for datagram. Around sealed packets nothing comes twice.
+- **The tun0 routes and a bridge that is made again.** The notes say who put them back. The kernel takes the half
+  routes of `tun0.default_route` when tun0 goes down, and a tap knows nothing of a bridge that is made again under
+  its old name.
+- **The ISP router's MAC address, without a word.** A neighbour that stops answering is believed for 30 s after its
+  last answer (RFC 4861 6.3.2), 5 s more once the entry is stale and in use, and is asked three times, a second
+  apart: 38 s. A router that announces itself twice, as RFC 5227 2.3 has it, is followed after 2 s at most: an
+  address that was set less than a second ago keeps its MAC address.
+- **Peers.** A gateway of ours calls the peers of an earlier run as soon as it forwards, so its restart is noticed
+  at once. WireGuard calls nobody whom it has nothing to say to: we find its restart when 15 s of ours stay
+  unanswered (`KEEPALIVE_TIMEOUT + REKEY_TIMEOUT`). TCP goes on when its own retransmission timer fires, which has
+  doubled with each try.
+- **tap1's address.** Links of the old address end with it, as a kernel that masquerades has it: UDP opens new ones
+  with its next datagram, TCP connections through tap1 are lost.
+- **The wall clock.** It is stepped in the daemon alone (a `time.time_ns` that adds what stands in a file): the
+  machine's clock is not ours to step. Timers rest on the monotonic clock; only the stamps of handshakes use the
+  wall clock, and they never step back, a restart included. The monotonic clock is moved by a time namespace.
+- **Loss, copies, order.** `lab/wire.py` carries the frames and decides by a seed. It counts our datagrams by their
+  length: what is missing at the ends is what it lost, datagram for datagram. Around sealed packets nothing comes
+  twice.
 """
 
 

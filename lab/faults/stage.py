@@ -31,6 +31,7 @@ _WAIT_S = 30.0
 _LEAD_S, _TRAIL_S = 0.3, 0.3
 _MARGIN_NS = 300 * MILLISECOND_NS
 _SETTLED_S = 5.0
+_LOOKS_S = 0.1
 
 
 class Traffic:
@@ -291,14 +292,17 @@ class Stage:
             yield
 
     def _measured(self, descriptors: int | None = None) -> tuple[dict[str, int], int, int | None]:
-        """Drops, resident memory in KB, descriptors: these once there are no more than `descriptors`, for a connection
-        that has just ended is closed a moment later."""
+        """Drops, resident memory in KB, descriptors: once there are no more than `descriptors`, or the fewest of some
+        looks, for a connection that has just ended is closed a moment later."""
         drops: dict[str, int] = self.lab.ask("stats")["drops"]
         status = Path(f"/proc/{self.gateway.pid}/status").read_text()
         memory_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
         if descriptors is not None:
             self.becomes(lambda: (self._descriptors() or 0) <= descriptors, _SETTLED_S)
-        return drops, memory_kb, self._descriptors()
+            return drops, memory_kb, self._descriptors()
+        looks: list[int | None] = []
+        self.becomes(lambda: looks.append(self._descriptors()), _LOOKS_S)
+        return drops, memory_kb, min((look for look in looks if look is not None), default=None)
 
     def _drops_beyond(self) -> dict[str, int]:
         """At the other end, where it tells them."""
