@@ -59,7 +59,7 @@ def _play(chosen: Sequence[Case], *, is_short: bool, is_json: bool) -> tuple[lis
         for case in chosen:
             try:
                 report = stage.play(case, case.short_s if is_short else case.seconds)
-            except (Failed, ControlError) as failure:
+            except (Failed, ControlError, Impossible) as failure:
                 print(f"{case.name}: {failure}", file=sys.stderr, flush=True)
                 failures += 1
                 continue

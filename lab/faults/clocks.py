@@ -16,6 +16,8 @@ from lab.faults.processes import RUN
 from lab.faults.stage import Stage
 from lab.faults.tunnels import HANDSHAKE
 from lab.flows import FLOWS
+from lab.private import Impossible
+from lab.process import Failed, run
 
 HOUR_S = 3600
 STEPPED = """
@@ -74,6 +76,10 @@ def _restart(stage: Stage, program: str) -> None:
 
 def _forty_nine_days(stage: Stage, seconds: float) -> None:
     """The daemon begins shortly before its clock shows 2^32 ms, and forwards through that moment."""
+    try:
+        run(["unshare", "--time", "true"])
+    except Failed as refused:
+        raise Impossible(f"there are no time namespaces here: {refused}") from refused
     stage.began()
     offset_s = int(WRAP_S - time.monotonic() - BEFORE_WRAP_S)
     _restart(stage, RUN.format(before=OLD.format(seconds=offset_s)))

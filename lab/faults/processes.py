@@ -52,6 +52,7 @@ def _killed(stage: Stage, _seconds: float) -> None:
     """Two idle connections from one source port beside the busy traffic: the second has another port outside."""
     with ExitStack() as stack:
         idle = {}
+        idle_ends: list[str] = []
         for name in HOSTS:
             words = ("-m", "lab.steady", "hold", OFFLOADED, str(IDLE_PORT))
             idle[name] = stage.lab.namespaces[name].start_python(*words, listens=True)
@@ -65,10 +66,11 @@ def _killed(stage: Stage, _seconds: float) -> None:
         stage.gateway.wait()
         stage.start_gateway()
         stage.over()
-        for name, process in idle.items():
+        for process in idle.values():
             process.say("")
-            stage.idle[name] = process.line()
-    first, second = stage.idle.values()
+            idle_ends.append(process.line())
+    first, second = idle_ends
+    stage.expect(first == "whole", f"an idle connection whose port was kept: {first}")
     stage.note(f"an idle TCP connection whose port was kept: {first}; one whose port had to be changed: {second}")
 
 

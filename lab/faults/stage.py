@@ -116,7 +116,6 @@ class Stage:
         self.wire: BadWire | None = None
         self.isp_wire: BadCable | None = None
         self.wire_counts: dict[str, int] = {}
-        self.idle: dict[str, str] = {}
         self.traffic: dict[str, Traffic] = {}
         self._setting: Setting | None = None
         self._streams = 0
