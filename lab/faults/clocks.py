@@ -37,7 +37,8 @@ with open("/proc/self/timens_offsets", "w") as offsets:
     offsets.write("monotonic {seconds} 0\\nboottime {seconds} 0\\n")
 os.execv(sys.executable, [sys.executable, "-m", "bridgectl", "run", "-c", sys.argv[1]])
 """
-BEFORE_WRAP_S = 3.0
+BEFORE_WRAP_S = (3.0, 8.0, 20.0)
+"""What the start may take: at first as on a quiet machine."""
 
 
 def _wall_clock_steps(stage: Stage, seconds: float) -> None:
@@ -81,12 +82,17 @@ def _forty_nine_days(stage: Stage, seconds: float) -> None:
     except Failed as refused:
         raise Impossible(f"there are no time namespaces here: {refused}") from refused
     stage.began()
-    offset_s = int(WRAP_S - time.monotonic() - BEFORE_WRAP_S)
-    _restart(stage, RUN.format(before=OLD.format(seconds=offset_s)))
-    stage.over()
-    stage.passes(*FLOWS)
-    at_s = WRAP_S - offset_s
-    stage.note(f"it forwarded {at_s - time.monotonic():.1f} s before its clock showed 2^32 ms")
+    for before_s in BEFORE_WRAP_S:
+        offset_s = int(WRAP_S - time.monotonic() - before_s)
+        at_s = WRAP_S - offset_s
+        _restart(stage, RUN.format(before=OLD.format(seconds=offset_s)))
+        stage.over()
+        stage.passes(*FLOWS)
+        if time.monotonic() < at_s:
+            break
+    left_s = at_s - time.monotonic()
+    stage.expect(left_s > 0, "it did not start soon enough to see its clock pass 2^32 ms")
+    stage.note(f"it forwarded {left_s:.1f} s before its clock showed 2^32 ms")
     stage.until(lambda: time.monotonic() > at_s + seconds, "its clock shows more")
     stage.passes(*FLOWS)
 

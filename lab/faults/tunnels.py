@@ -83,7 +83,7 @@ CASES = (
         restarts=True,
         recovers_s=60.0,
     ),
-    _block("both-ways", "both ways", {"blocked_ports": [OUR_PORT, FAR_PORT]}, 8.0),
+    _block("both-ways", "both ways", {"blocked_ports": [OUR_PORT, FAR_PORT]}, 6.0),
     _block("there", "from us to the other end", {"blocked": ["there"]}, 2.0),
     _block("back", "from the other end to us", {"blocked": ["back"]}, 2.0),
     _restart("wireguard-go", "wireguard-go"),
