@@ -53,7 +53,7 @@ def test_the_child_of_a_killed_holder_is_waited_for(tmp_path: Path) -> None:
     hold = (
         "import os, sys, pathlib; from bridge.instance import InstanceLock;"
         "lock = InstanceLock(pathlib.Path(sys.argv[1]));"
-        "child = os.fork() == 0; print('child' if child else 'held', flush=True); sys.stdin.read()"
+        "child = os.fork() == 0; os.write(1, b'child\\n' if child else b'held\\n'); sys.stdin.read()"
     )
     path = tmp_path / "control.sock"
     with subprocess.Popen(
