@@ -9,7 +9,7 @@ SECONDS ?= 2
 SOAK_MINUTES ?= 30
 DAYS ?= 20
 
-.PHONY: install check test demo bench floods fuzz soak conformance audit wheel clean
+.PHONY: install check test demo bench faults floods fuzz soak conformance audit wheel clean
 
 install: $(VENV)/.installed
 
@@ -40,6 +40,9 @@ bench: install
 
 floods: install
 	$(BIN)/python -m lab.floods --write-docs
+
+faults: install
+	$(BIN)/python -m lab.faults
 
 fuzz: install
 	$(BIN)/python -m bench.fuzz --minutes $(MINUTES)

@@ -303,15 +303,19 @@ class Aliases:
         """The inside addresses that have links which are not static."""
         return list(self._hosts)
 
-    def flush(self, insides: Collection[int] | None = None, now: int | None = None) -> int:
-        """End all links that are not static (of these inside addresses); how many. `now`: since when their ports rest;
-        None for the latest time that the table has been told."""
+    def flush(
+        self, insides: Collection[int] | None = None, now: int | None = None, egress: Egress | None = None
+    ) -> int:
+        """End all links that are not static (of these inside addresses, on this egress); how many. `now`: since when
+        their ports rest; None for the latest time that the table has been told."""
         if now is None:
             now = self._latest_ns
         ended = [
             link
             for link in self.links(0)
-            if link.expires_ns != NEVER_NS and (insides is None or link.inside in insides)
+            if link.expires_ns != NEVER_NS
+            and (insides is None or link.inside in insides)
+            and (egress is None or link.egress is egress)
         ]
         for link in ended:
             self.events.append(self._end(link, now))
@@ -353,12 +357,12 @@ class Aliases:
         self.changed.clear()
 
     def restore(self, kept: Saved, now: int) -> Link | None:
-        """Take up a link of an earlier run; None where it has expired, where anything that holds for new links stands
-        against it, or where its names are somebody's. It lives until it would have expired, with the timers of today at
+        """Take up a link of an earlier run; None where it has expired, where the bounds stand against it (what is
+        kept for hosts with few does not: it is no new link), or where its names are somebody's. It lives until it would have expired, with the timers of today at
         most. The caller knows that the inside may have links on that egress."""
         link = Link(kept.egress, kept.protocol, kept.inside, kept.inside_port, kept.outside_port, 0, now)
         space = self._spaces[link.egress].get(link.protocol)
-        if kept.expires_ns <= now or self._refusal(link.inside) is not None:
+        if kept.expires_ns <= now or self._exceeded(link.inside) is not None:
             return None
         if space is None:
             link.remote = kept.remote
@@ -439,21 +443,27 @@ class Aliases:
         than an even part of it. So whoever takes all that he can get leaves that much for everybody else, and no live
         link ends for it (REQ-11). Where one host may have all links, nothing is kept for others.
         """
-        host = self._hosts.get(inside)
-        held = 0 if host is None else host.links
+        refusal = self._exceeded(inside)
         settings = self.settings
-        if held >= settings.max_links_per_host:
-            return Drop.ALIAS_HOST_LIMIT
-        left = settings.max_links - self._count
-        if left <= 0:
-            return Drop.ALIAS_TABLE_FULL
         kept = settings.max_links // KEPT
-        if settings.max_links_per_host < settings.max_links and held >= max(kept // settings.hosts, 1):
-            if left <= kept:
+        if refusal is not None or settings.max_links_per_host >= settings.max_links:
+            return refusal
+        if self._held(inside) >= max(kept // settings.hosts, 1):
+            if settings.max_links - self._count <= kept:
                 return Drop.ALIAS_TABLE_FULL
             if space is not None and space.left <= PORTS // KEPT:
                 return Drop.ALIAS_NO_PORT
         return None
+
+    def _exceeded(self, inside: int) -> Drop | None:
+        """The bound that holds for every link, old or new."""
+        if self._held(inside) >= self.settings.max_links_per_host:
+            return Drop.ALIAS_HOST_LIMIT
+        return Drop.ALIAS_TABLE_FULL if self._count >= self.settings.max_links else None
+
+    def _held(self, inside: int) -> int:
+        host = self._hosts.get(inside)
+        return 0 if host is None else host.links
 
     def _refresh(self, link: Link, now: int) -> None:
         """Restart the timer of a link that is not TCP."""

@@ -91,6 +91,10 @@ class ArpPort:
         """When the earliest timer fires, in ns, exactly; None where none runs."""
         return earliest(self._resolver.next_deadline(), self._announcer.next_deadline())
 
+    def give_up(self) -> list[ArpEffect]:
+        """The port gets another address: whatever waits here waits in vain."""
+        return self._resolver.give_up()
+
     # The operator
 
     def entries(self, now: int) -> Iterator[Entry]:

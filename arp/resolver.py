@@ -226,6 +226,10 @@ class Resolver:
         table.free(index)
         return [Changed(address, None, "expired", "expired")] if state is State.STALE else []
 
+    def give_up(self) -> list[ArpEffect]:
+        """Nothing will be answered any more."""
+        return [GaveUp(Drop.ARP_NO_ANSWER, waiting) for waiting in self._waiting.take_all()]
+
     # The operator
 
     def add(self, address: int, mac: bytes) -> list[ArpEffect]:

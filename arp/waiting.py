@@ -74,3 +74,7 @@ class WaitingFrames:
         self.frames -= len(queue)
         self.size_bytes -= sum(size for _, size in queue)
         return [waiting for waiting, _ in queue]
+
+    def take_all(self) -> list[object]:
+        """All that waits for anybody; afterwards nothing does."""
+        return [waiting for index in list(self._queues) for waiting in self.take(index)]

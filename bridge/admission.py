@@ -25,9 +25,14 @@ class Admission:
         self._tap0 = interfaces.get("tap0")
         self._tun0 = interfaces.get("tun0")
         self._vpn = interfaces.get("vpn")
-        self._own = {itf.address for itf in interfaces.values() if itf.address}
         self._host = self._tun0.address if self._tun0 is not None else 0
-        self._edges = {edge for itf in interfaces.values() for edge in itf.edges}
+        self._interfaces = interfaces
+        self.readdressed()
+
+    def readdressed(self) -> None:
+        """The interfaces have their addresses."""
+        self._own = {itf.address for itf in self._interfaces.values() if itf.address}
+        self._edges = {edge for itf in self._interfaces.values() for edge in itf.edges}
 
     def source_fault(self, arrival: Arrival) -> Drop | None:
         """RFC 1812 5.3.7 and RFC 2827: sources that no host may have, and those that do not live behind the port or the

@@ -44,6 +44,8 @@ MOST_UNSENT_BYTES = 4 * 1024 * 1024
 """Records of a stream beyond this are lost and counted. An answer is sent whole, however long it is."""
 IDLE_S = 60
 CHILD_S = 10
+STALLED_MS = 1000
+"""A client that has a child for its answer and takes nothing for so long is hung up on: others wait for the child."""
 _SWEEP_S = 5.0
 _RECEIVE_BYTES = 64 * 1024
 _LONGEST_PATH_BYTES = 107
@@ -391,9 +393,8 @@ def _work_in_child(work: Callable[[], Document], connection: socket.socket, unse
         left = memoryview(unsent + answer)
         poll = select.poll()
         poll.register(connection, select.POLLOUT)
-        while left:
-            poll.poll()
+        while left and poll.poll(STALLED_MS):
             left = left[connection.send(left) :]
-        status = 0
+        status = 1 if left else 0
     finally:
         os._exit(status)

@@ -36,6 +36,7 @@ from bridge.implementation import may_share, open_bursts, open_lanes, open_polic
 from bridge.instance import AlreadyRunning, InstanceLock
 from bridge.lanes import PeerLanes
 from bridge.ledger import open_ledger
+from bridge.log import log_to_stderr
 from bridge.loop import Loop, Signals
 from bridge.memory import collect_rarely, keep_freed_memory
 from bridge.names import Resolver
@@ -78,7 +79,7 @@ class Refused(Exception):
 
 def run(config_path: Path, socket_path: Path | None = None) -> int:
     """Be the gateway until a signal; the exit code. `socket_path` stands in for `control.socket`."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     forbid_core_dumps()  # before the first key is read
     try:
         with ExitStack() as stack:
@@ -316,11 +317,11 @@ class Daemon:
         if self._resolver is not None:
             self._resolver.begin()
         self.loop.carry_out(self.gateway.start(self.loop.clock()))
+        if self.uplink is not None:
+            self.uplink.begin()
         if self._workers is not None:
             self._workers.start()  # from here on the gateway is used under the loop's lock
         log.info("forwarding on %s", ", ".join(self.ports) or "no port")
-        if self.uplink is not None and self.gateway.ledger is not None and self.gateway.ledger.is_resumed:
-            self.uplink.call_all()  # they would send into sessions that ended with the run before
         if self._up is not None:
             self._up.go(self._ready)
         else:

@@ -56,9 +56,14 @@ class Decision:
         self._tap1 = interfaces.get("tap1")
         self._tun0 = interfaces.get("tun0")
         self._vpn = interfaces.get("vpn")
-        self._own = {itf.address for itf in interfaces.values() if itf.address}
         self._host = self._tun0.address if self._tun0 is not None else 0
+        self.readdressed()
         self._apply(config)
+
+    def readdressed(self) -> None:
+        """The interfaces have their addresses."""
+        self._own = {itf.address for itf in self._interfaces.values() if itf.address}
+        self.openings.readdressed()
 
     def _apply(self, config: Config) -> None:
         self._config = config

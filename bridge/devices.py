@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bridge.config import Config
+from bridge.config_model import Table
 from bridge.ports.plan import DevicePlan
 
 
@@ -51,7 +52,7 @@ def plans_from(config: Config) -> list[DevicePlan]:
 
 _FIXED = {
     "tap0": ("address", "mac", "mtu", "bridge", "netns", "interface", "arp_timeout"),
-    "tap1": ("kind", "address", "gateway", "mac", "mtu", "bridge", "netns", "interface", "arp_timeout"),
+    "tap1": ("kind", "mac", "mtu", "bridge", "netns", "interface", "arp_timeout"),
     "tun0": ("address", "default_route", "netns", "interface"),
     "vpn": ("address", "mtu", "interface", "netns"),
     "tunnel": ("private_key_file", "listen_port", "state_file", "threads"),
@@ -71,4 +72,11 @@ def changed_for_good(running: Config, wanted: Config) -> Iterator[str]:
         if (now is None) != (then is None):
             yield table
         elif now is not None:
-            yield from (f"{table}.{key}" for key in keys if getattr(now, key) != getattr(then, key))
+            yield from (f"{table}.{key}" for key in keys if _differs(now, then, key))
+
+
+def _differs(now: Table, then: Table, key: str) -> bool:
+    """A MAC address that nobody wrote down is made from the port's address; one that is in use stays as it is."""
+    if key == "mac" and not {"mac"} & (now.model_fields_set | then.model_fields_set):
+        return False
+    return bool(getattr(now, key) != getattr(then, key))

@@ -24,16 +24,17 @@ from alias import rewrite
 from alias.fragments import FragmentStore
 from alias.reassembly import Expired, Reassembly
 from alias.table import Aliases
-from alias.types import Unanswered
+from alias.types import Egress, Unanswered
 from arp.effects import ArpEffect, Transmit
 from bridge.admission import Admission, claims_hold
 from bridge.alias_settings import alias_settings, forwards_from, reserved_ports
 from bridge.balance import missing
 from bridge.config import Config
+from bridge.config_model import Tap1
 from bridge.decision import Decision
 from bridge.effects import Effect, Send
 from bridge.fast_path import FastPath, ends_of
-from bridge.interface import Interface, interfaces_from
+from bridge.interface import Interface, interfaces_from, take_address
 from bridge.ledger import Ledger
 from bridge.outgoing import Outgoing, Trace, pieces
 from bridge.path import Answer, Arrival, Path
@@ -63,6 +64,7 @@ class Gateway:
         table: Table | None = None,
     ) -> None:
         self.config = config
+        self._rng = rng
         self.interfaces = interfaces_from(config, rng)
         self.arp = {name: itf.arp for name, itf in self.interfaces.items() if itf.arp is not None}
         self._late_s = HARVEST_S if table is not None else 0
@@ -149,12 +151,17 @@ class Gateway:
         return due if self.ledger is None else earliest(due, self.ledger.next_deadline())
 
     def reconfigure(self, config: Config, routes: RouteTable, now: int) -> list[Effect]:
-        """Take a new configuration whose ports are the same: lists, routes, alias, forwards, ICMP, static ARP.
+        """Take a new configuration whose ports are the same: lists, routes, alias, forwards, ICMP, static ARP, and
+        tap1's address and next hop.
 
-        Links live on; a packet whose destination is decided differently now takes the new way at once, under the new
-        egress' own link.
+        Links live on, but for those of an address that tap1 no longer has; a packet whose destination is decided
+        differently now takes the new way at once, under the new egress' own link.
         """
         effects = self.out.effects = []
+        if config.tap1 is not None and self.config.tap1 is not None:
+            if config.tap1.address != self.config.tap1.address:
+                self._readdress(config.tap1, now)
+            self.interfaces["tap1"].gateway = int(config.tap1.gateway) if config.tap1.gateway is not None else 0
         for name, table in self.arp.items():
             old, new = (getattr(settings, name).arp for settings in (self.config, config))
             for address in old.keys() - new.keys():
@@ -176,6 +183,24 @@ class Gateway:
         self.fast.outdate()
         self._tell_links()
         return effects
+
+    def _readdress(self, tap1: Tap1, now: int) -> None:
+        """The ISP gave us another address. What was aliased to the old one ends, as a kernel that masquerades has it:
+        nobody answers there any more. Neighbours are asked anew, the MAC address stays, and the new address is probed
+        and announced as at the start (RFC 5227), beside traffic."""
+        interface = self.interfaces["tap1"]
+        self.fast.harvest(self.fast.table.limit, now)  # what has passed counts for the links of before
+        if interface.arp is not None:
+            self.out.arp_effects(interface, interface.arp.give_up(), now)
+        self.aliases.flush(now=now, egress=Egress.TAP1)
+        take_address(interface, tap1, self._rng)
+        self.decision.readdressed()
+        self.admission.readdressed()
+        self.out.readdressed()
+        self.fast.set_ports()
+        if interface.arp is not None:
+            self.arp["tap1"] = interface.arp
+            self.out.arp_effects(interface, interface.arp.start(now), now)
 
     def announce(self, announced: Announced) -> None:
         """Peers announced these prefixes, put them in the place of what they did before. Packets find them and may come

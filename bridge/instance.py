@@ -1,15 +1,21 @@
 """One gateway per control socket: whoever holds the lock beside the socket is it.
 
 The lock is the kernel's (flock), so it ends with the process however that ended, and a socket file that a killed
-gateway left behind is simply taken over by the next holder.
+gateway left behind is simply taken over by the next holder. A child that was answering a question when its gateway was
+killed has the lock for the moment that its own end takes, and the devices too: that is waited for.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
+
+DYING_S = 5.0
+"""What the children of a killed gateway may take to end; the kernel kills them with it."""
+_POLL_S = 0.01
 
 
 class AlreadyRunning(Exception):
@@ -25,6 +31,7 @@ class InstanceLock:
 
     def __init__(self, socket_path: Path) -> None:
         self.path = socket_path.with_name(socket_path.name + ".lock")
+        deadline = time.monotonic() + DYING_S
         while True:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
@@ -32,7 +39,11 @@ class InstanceLock:
             except BlockingIOError as error:
                 holder = os.pread(fd, 32, 0).strip()
                 os.close(fd)
-                raise AlreadyRunning(socket_path, int(holder) if holder.isdigit() else None) from error
+                pid = int(holder) if holder.isdigit() else None
+                if pid is not None and not _is_alive(pid) and time.monotonic() < deadline:
+                    time.sleep(_POLL_S)
+                    continue
+                raise AlreadyRunning(socket_path, pid) from error
             if self._is_current(fd):
                 break
             os.close(fd)  # the holder before us removed the file between our open and our lock
@@ -55,3 +66,13 @@ class InstanceLock:
                 self.path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -47,28 +47,34 @@ def is_ethernet(config: Config, port: str) -> bool:
     return port == "tap0" or (port == "tap1" and (config.tap1 is None or config.tap1.kind == "tap"))
 
 
+def take_address(interface: Interface, port: Tap0 | Tap1, rng: random.Random) -> None:
+    """Give a port its address, subnet and next hop, and where it has a MAC address an ARP table that knows nothing but
+    the static entries."""
+    address, length = int(port.address.ip), port.address.network.prefixlen
+    interface.address = address
+    interface.network = int(port.address.network.network_address)
+    interface.mask = prefix_mask(length)
+    interface.edges = subnet_edges(port.address)
+    if interface.mac:
+        interface.arp = ArpPort(
+            address, length, interface.mac, port.arp, rng, reachable_ns=seconds_ns(port.arp_timeout)
+        )
+    if isinstance(port, Tap1):
+        interface.gateway = int(port.gateway) if port.gateway is not None else 0
+
+
 def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:
     """The interfaces that the configuration names, in the order tap0, tap1, tun0, vpn."""
     found: dict[str, Interface] = {}
     for name, port in (("tap0", config.tap0), ("tap1", config.tap1)):
         if port is None:
             continue
-        address, length = int(port.address.ip), port.address.network.prefixlen
-        interface = Interface(
-            name,
-            is_inside=name == "tap0",
-            address=address,
-            mtu_bytes=port.mtu,
-            network=int(port.address.network.network_address),
-            mask=prefix_mask(length),
-            edges=subnet_edges(port.address),
-        )
+        interface = Interface(name, is_inside=name == "tap0", address=0, mtu_bytes=port.mtu)
         if isinstance(port, Tap0) or port.kind == "tap":
             interface.mac = port.mac
-            interface.arp = ArpPort(address, length, port.mac, port.arp, rng, reachable_ns=seconds_ns(port.arp_timeout))
         if isinstance(port, Tap1):
             interface.egress = Egress.TAP1
-            interface.gateway = int(port.gateway) if port.gateway is not None else 0
+        take_address(interface, port, rng)
         found[name] = interface
     if config.tun0 is not None:
         address = int(config.tun0.address.ip)

@@ -73,7 +73,7 @@ class _Found(NamedTuple):
 class Ledger:
     """Keeps a file in step with the links. `OSError` where it cannot be made.
 
-    `restored`: links that were taken up. `is_resumed`: there was a ledger of this boot, so the gateway was restarted.
+    `restored`: links that were taken up.
     """
 
     def __init__(
@@ -97,7 +97,6 @@ class Ledger:
         self._is_told = False
         boot = UUID(_BOOT_ID.read_text().strip()).bytes
         found = _read(path, boot, 4 * self._slots)
-        self.is_resumed = found is not None
         beside = path.with_name(path.name + ".new")
         fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:

@@ -49,8 +49,13 @@ class Openings:
         self._tun0 = interfaces.get("tun0")
         self._vpn = interfaces.get("vpn")
         self._at_tap0, self._at_tun0 = _side(self._tap0), _side(self._tun0)
-        self._own = {itf.address for itf in interfaces.values() if itf.address}
+        self._interfaces = interfaces
+        self.readdressed()
         self._host = self._tun0.address if self._tun0 is not None else 0
+
+    def readdressed(self) -> None:
+        """The interfaces have their addresses."""
+        self._own = {itf.address for itf in self._interfaces.values() if itf.address}
 
     # From inside
 

@@ -70,14 +70,19 @@ class Outgoing:
         self.on_path_mtus: Callable[[], None] = lambda: None
         self._path_mtus: Mapping[str, int] = {}
         self.segments: dict[str, int] = {}
+        self._host = interfaces["tun0"].address if "tun0" in interfaces else 0
+        self._identification = identification
+        self._events = events
+        self.readdressed()
+
+    def readdressed(self) -> None:
+        """The interfaces have their addresses."""
+        interfaces = self.interfaces
         own = (interfaces[name].address for name in ("tap0", "tun0", "tap1") if name in interfaces)
         self.own_address = next(own, 0)
-        self._host = interfaces["tun0"].address if "tun0" in interfaces else 0
         # The host would refuse a packet that claims to come from its own address, and so never hear of its mistakes.
         named = (interfaces[name].address for name in ("tap0", "tap1", "vpn", "tun0") if name in interfaces)
         self.address_for_host = next((address for address in named if address), 0)
-        self._identification = identification
-        self._events = events
 
     # Our own messages
 

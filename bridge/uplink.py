@@ -120,6 +120,16 @@ class Uplink:
         self._take_over(peers, unserved)
         self._arm()
 
+    def begin(self) -> None:
+        """Forwarding begins: peers of an earlier run are called, now or once their names are found. They may still seal
+        for that one, and would notice only after 15 s of silence that nobody opens it."""
+        now = self._loop.clock()
+        known = self.tunnel.known()
+        for peer in known:
+            self._settle(self.tunnel.call(peer, now), now)
+        self._sought = self._looking.intersection(known)
+        self._arm()
+
     # Packets leave
 
     def _write(self, peer: str, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
@@ -411,14 +421,6 @@ class Uplink:
                 self._look_up(peer)
         self._unserved = unserved
         self._judge(self._loop.clock())
-
-    def call_all(self) -> None:
-        """Call every peer that is known to be somewhere, now or once its name is found."""
-        now = self._loop.clock()
-        for peer in self._ports:
-            self._settle(self.tunnel.call(peer, now), now)
-        self._sought = set(self._looking)
-        self._arm()
 
     def fault_of(self, peers: Peers) -> str | None:
         """What the tunnel would refuse of peers, beyond what reading the configuration finds; nothing changes."""

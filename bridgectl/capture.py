@@ -6,7 +6,7 @@ import base64
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -89,8 +89,16 @@ def _writer(target: str, port: str, stack: ExitStack, *, is_tap: bool) -> Take:
     file.flush()
 
     def take(record: Record, data: bytes) -> None:
-        writer.write(0, record["t_ns"], INBOUND if record["direction"] == "in" else OUTBOUND, data)
-        file.flush()
+        try:
+            writer.write(0, record["t_ns"], INBOUND if record["direction"] == "in" else OUTBOUND, data)
+            file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as fault:  # a full disk does not say whose
+            with suppress(OSError):
+                file.close()  # what it still holds has no room either
+            fault.filename = target
+            raise
 
     return take
 

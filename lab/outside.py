@@ -35,7 +35,7 @@ from typing import Any
 
 from bridge.ports.namespace import entered
 from lab.namespace import Namespace
-from lab.process import Failed
+from lab.process import Failed, Process
 
 DEVICE = "outer"
 OUTER_GATEWAY, OUTER_EXIT = "198.51.100.1", "198.51.100.2"
@@ -102,19 +102,24 @@ class Router:
         self.namespace.remove()
 
 
-class BadWire:
-    """A process that carries frames between both ends, as badly as it is told to (`lab.wire.Faults`)."""
+class _Carrier:
+    """A process in a namespace of its own that carries frames between its devices `near` and `far`, as badly as it is
+    told to (`lab.wire.Faults`)."""
 
-    def __init__(self, gw: Namespace, exit_: Namespace, seed: int) -> None:
-        self.namespace = Namespace("wire")
-        for end, link, address in ((gw, "near", OUTER_GATEWAY), (exit_, "far", OUTER_EXIT)):
-            self.namespace.ip(f"link add {link} type veth peer name {DEVICE} netns {end.name}")
-            self.namespace.ip(f"link set {link} up")
-            end.ip(f"addr add {address}/24 dev {DEVICE}")
-            end.ip(f"link set {DEVICE} up")
-            # A frame socket would get frames without checksums, and many datagrams in one piece.
-            end.switch_offloads_off(DEVICE)
-            self.namespace.switch_offloads_off(link)
+    def __init__(self, name: str) -> None:
+        self.namespace = Namespace(name)
+        self._process: Process | None = None
+
+    def _lay(self, link: str, end: Namespace, device: str) -> None:
+        """A cable from `link` here to `device` at an end."""
+        self.namespace.ip(f"link add {link} type veth peer name {device} netns {end.name}")
+        self.namespace.ip(f"link set {link} up")
+        end.ip(f"link set {device} up")
+        # A frame socket would get frames without checksums, and many datagrams in one piece.
+        end.switch_offloads_off(device)
+        self.namespace.switch_offloads_off(link)
+
+    def _carry(self, seed: int) -> None:
         words = ("-m", "lab.wire", "near", "far", "--seed", str(seed))
         self._process = self.namespace.start_python(*words, listens=True)
         if self._process.line() != "ready":
@@ -126,20 +131,44 @@ class BadWire:
         return self._say(faults)
 
     def counts(self) -> dict[str, Any]:
-        """What happened to frames so far, by direction: `there` is from the gateway to the exit."""
+        """What happened to frames so far, by direction: `there` is from the gateway away."""
         return self._say(None)
 
     def _say(self, document: object) -> dict[str, Any]:
+        assert self._process is not None, "it does not carry yet"
         self._process.say(json.dumps(document))
         counts: dict[str, Any] = json.loads(self._process.line())
         return counts
 
     def remove(self) -> None:
         """Take it away, with both links."""
-        self._process.stop()
+        if self._process is not None:
+            self._process.stop()
         for link in ("near", "far"):
             self.namespace.ip(f"link del {link}")
         self.namespace.remove()
+
+
+class BadWire(_Carrier):
+    """What carries frames between both ends of the tunnel."""
+
+    def __init__(self, gw: Namespace, exit_: Namespace, seed: int) -> None:
+        super().__init__("wire")
+        for end, link, address in ((gw, "near", OUTER_GATEWAY), (exit_, "far", OUTER_EXIT)):
+            self._lay(link, end, DEVICE)
+            end.ip(f"addr add {address}/24 dev {DEVICE}")
+        self._carry(seed)
+
+
+class BadCable(_Carrier):
+    """What carries frames between the port `port` of a bridge at the gateway's machine and `eth0` of somebody."""
+
+    def __init__(self, gw: Namespace, port: str, bridge: str, end: Namespace, seed: int) -> None:
+        super().__init__(f"{port}-cable")
+        self._lay("near", gw, port)
+        gw.ip(f"link set {port} master {bridge}")
+        self._lay("far", end, "eth0")
+        self._carry(seed)
 
 
 Outside = Cable | Router | BadWire

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 
 from lab.daemon import await_answer, start_daemon
@@ -47,6 +48,17 @@ class SecondInstance(OtherEnd):
         self._process = start_daemon(self._exit, self.config_path, more)
         await_answer(self._process, self.socket_path, "the other end")
         return self._process
+
+    @property
+    def pid(self) -> int | None:
+        """The daemon's."""
+        return self._process.pid if self._process is not None else None
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        if self._process is not None:
+            self._process.signal(signal.SIGKILL)
+            self.stop()
 
     def stop(self) -> None:
         """Ask it to end; a second call does nothing."""

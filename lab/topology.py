@@ -28,7 +28,7 @@ from bridge.control_client import request
 from lab import outside
 from lab.daemon import await_answer, watch
 from lab.namespace import Namespace
-from lab.outside import BadWire, Cable, Outside, Router
+from lab.outside import BadCable, BadWire, Cable, Outside, Router
 from lab.peers import PORT
 from lab.private import private_names
 from lab.process import COMMAND_S, Failed, Process, run
@@ -81,6 +81,7 @@ class Lab:
         self.folder = folder
         self.gateway: Process | None = None
         self._outside: Outside | None = None
+        self._isp_cable: BadCable | None = None
         self._stack = stack
         self.namespaces: dict[str, Namespace] = {}
         if "LAB_USER" in os.environ:
@@ -89,6 +90,7 @@ class Lab:
             self.namespaces[name] = Namespace(name)
             stack.callback(self.namespaces[name].remove)
         stack.callback(self.part_outside)
+        stack.callback(self.mend_isp_cable)
         gw, isp = self.namespaces["gw"], self.namespaces["isp"]
         for bridge in ("br0", "br1"):
             gw.ip(f"link add {bridge} type bridge")
@@ -125,6 +127,28 @@ class Lab:
         if self._outside is not None:
             between, self._outside = self._outside, None
             between.remove()
+
+    def spoil_isp_cable(self, seed: int = 1) -> BadCable:
+        """A wire in place of the ISP router's cable; it is good until it is told otherwise."""
+        self._cut_isp_cable()
+        gw, isp = self.namespaces["gw"], self.namespaces["isp"]
+        self._isp_cable = cable = BadCable(gw, "isp", "br1", isp, seed)
+        isp.ip(f"addr add {ROUTER}/24 dev eth0")
+        return cable
+
+    def mend_isp_cable(self) -> None:
+        """An ordinary cable again, where it is none."""
+        if self._isp_cable is not None:
+            self._cut_isp_cable()
+            self._cable("isp", "br1")
+            self.namespaces["isp"].ip(f"addr add {ROUTER}/24 dev eth0")
+
+    def _cut_isp_cable(self) -> None:
+        if self._isp_cable is None:
+            self.namespaces["gw"].ip("link del isp")
+        else:
+            cable, self._isp_cable = self._isp_cable, None
+            cable.remove()
 
     def name_hosts(self, addresses: Mapping[str, str]) -> None:
         """Addresses by name, for every program of the lab that asks for one from now on, in place of the machine's own

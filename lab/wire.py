@@ -9,6 +9,8 @@ What happens to a frame depends on the seed, its direction and its number in tha
 frame draws the same numbers, whatever is done to it. Only IPv4 is touched: ARP always passes, so that a test sees what
 the wire does to packets and not how long a kernel waits until it asks again.
 
+Counts of what was lost, duplicated or displaced stand there once more for UDP packets of each length: `lost udp 108`.
+
 The devices must compute checksums and send no super-frames (`Namespace.switch_offloads_off` on both ends of each
 cable): frame sockets would see them unfinished.
 """
@@ -89,20 +91,28 @@ class Direction:
         elif (why := self._reason(frame)) is not None:
             self.counts[why] += 1
         elif fates[0] < faults.loss:
-            self.counts["lost"] += 1
+            self._count("lost", frame)
         else:
             copies = 1
             if fates[1] < faults.duplicate:
-                self.counts["duplicated"] += 1
+                self._count("duplicated", frame)
                 copies = 2
             for _ in range(copies):
                 if fates[2] < faults.reorder:
-                    self.counts["displaced"] += 1
+                    self._count("displaced", frame)
                     self._hold(frame, self._number + 1 + displacement % faults.displacement, now)
                     fates[2] = 1.0  # a copy is not held as well
                 else:
                     self._pass(frame, now)
         self._release(now)
+
+    def _count(self, fate: str, frame: bytes) -> None:
+        """In all, and UDP packets by their length: who sends datagrams of one size knows how many of his it were."""
+        self.counts[fate] += 1
+        if frame[ethernet.HEADER_BYTES + 9] == ipv4.UDP:
+            self.counts[
+                f"{fate} udp {int.from_bytes(frame[ethernet.HEADER_BYTES + 2 : ethernet.HEADER_BYTES + 4])}"
+            ] += 1
 
     def _reason(self, frame: bytes) -> str | None:
         """Why it cannot pass at all."""

@@ -6,6 +6,7 @@ The kernel's where it has one, else wireguard-go of Debian's packages; `wg` sets
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -113,6 +114,12 @@ class FarEnd(OtherEnd):
     def shown(self, what: str) -> str:
         """A value of `wg show` for its one peer, behind the peer's key."""
         return self._exit.run("wg", "show", self.device, what).split("\t", 1)[1].strip()
+
+    def kill(self) -> None:
+        """End it as a crash does, where it is a program."""
+        if self._process is not None:
+            self._process.signal(signal.SIGKILL)
+        self.stop()
 
     def stop(self) -> None:
         """End it; the device goes with it."""

@@ -148,6 +148,10 @@ class Tunnel:
         self._by_name[peer].initiate(now, out)
         return self._wrapped(out, now)
 
+    def known(self) -> list[str]:
+        """The peers that an earlier run has had to do with (`stamps`)."""
+        return [name for name, peer in self._by_name.items() if peer.stamps != _NO_STAMPS]
+
     def _wrapped(self, out: Effects, now: int) -> Effects:
         """What is for a peer behind a relay leaves in an envelope, the last thing of every call."""
         if self._relaying.is_used:

@@ -231,6 +231,21 @@ def test_no_child_begins_while_another_thread_is_at_work(server: Server) -> None
         assert server.turn_until_line(connection)["ok"]
 
 
+def test_clients_that_take_nothing_of_their_answer_do_not_keep_others_from_theirs(server: Server) -> None:
+    """Each has a child, of which there are few."""
+    long = {"command": "fork", "arguments": {"padding": 4_000_000}}
+    hanging = [server.connect() for _ in range(2 * MOST_CHILDREN)]
+    for connection in hanging:
+        connection.send(json.dumps(long).encode() + b"\n")
+    for _ in range(len(hanging)):
+        server.loop.turn(0)
+    asking = server.connect()
+    asking.send(b'{"command": "fork"}\n')
+    assert server.turn_until_line(asking)["ok"]
+    for connection in (*hanging, asking):
+        connection.close()
+
+
 def test_a_child_refuses_as_its_parent_would(server: Server) -> None:
     with server.connect() as connection:
         answer = server.ask(connection, {"command": "fork.refuse"})

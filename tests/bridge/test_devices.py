@@ -63,6 +63,8 @@ def test_a_raw_ip_tap1_is_called_tun1_and_has_neither_mac_nor_bridge(tmp_path: P
         ('mac = "02:00:00:00:c8:02"', 'mac = "02:00:00:00:c8:03"', ["tap0.mac"]),
         ("[tap1]", "arp_timeout = 60\n[tap1]", ["tap0.arp_timeout"]),
         ("mtu = 1400", "mtu = 1300", ["vpn.mtu"]),
+        ('mac = "02:00:00:00:01:02"', 'mac = "02:00:00:00:01:03"', ["tap1.mac"]),
+        ('"192.168.1.2/24"', '"192.168.1.3/24"', []),
         ('bridge = "br0"\nnetns = "lan"', 'bridge = "br9"', ["tap0.bridge", "tap0.netns"]),
         ('[tun0]\naddress = "192.168.192.211/24"\ndefault_route = true\n', "", ["tun0"]),
         ("[alias]", '[control]\nsocket = "/run/x.sock"\n[alias]', ["control.socket"]),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,36 @@ def test_the_lock_of_a_killed_holder_is_taken_over(tmp_path: Path) -> None:
         holder.kill()
         holder.wait()
     assert InstanceLock(path).path.exists()
+
+
+def test_the_child_of_a_killed_holder_is_waited_for(tmp_path: Path) -> None:
+    """A child answers questions, and has the lock until the kernel has ended it too."""
+    hold = (
+        "import os, sys, pathlib; from bridge.instance import InstanceLock;"
+        "lock = InstanceLock(pathlib.Path(sys.argv[1]));"
+        "child = os.fork() == 0; os.write(1, b'child\\n' if child else b'held\\n'); sys.stdin.read()"
+    )
+    path = tmp_path / "control.sock"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert {holder.stdout.readline(), holder.stdout.readline()} == {"held\n", "child\n"}
+        holder.kill()
+        holder.wait()
+        tries: list[int] = []
+        with ThreadPoolExecutor(1) as pool, pytest.MonkeyPatch.context() as patch:
+            flock = fcntl.flock
+
+            def counted(fd: int, operation: int) -> None:
+                tries.append(fd)
+                flock(fd, operation)
+
+            patch.setattr("bridge.instance.fcntl.flock", counted)
+            next_holder = pool.submit(InstanceLock, path)
+            while len(tries) < 3 and not next_holder.done():
+                os.sched_yield()
+            holder.stdin.close()  # the child ends
+            lock = next_holder.result()
+        lock.release()

@@ -285,16 +285,9 @@ def test_a_file_that_is_not_ours_is_told_in_one_line_and_begun_anew(
     after = world.killed()
     assert [record.message for record in caplog.records] == [f"{after.file}: {says}; links begin anew"]
     assert after.names == set()
-    assert not after.ledger.is_resumed
     after.udp()
     after.advance(1)
     assert after.killed().names == after.names
-
-
-def test_it_knows_that_it_was_restarted_also_without_links(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    assert not world.ledger.is_resumed
-    assert world.killed().ledger.is_resumed
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ import pytest
 from bench.fuzz_flow import packet
 from bridge.effects import Effect, Event, Send
 from bridge.loop import BURST_FRAMES, CLAIM_INTERVAL_NS, FAULT_INTERVAL_NS, FAULT_PAUSE_NS, Loop, Signals
-from bridge.ports.base import Port, PortGone
-from bridge.ports.bursts import PlainBursts
+from bridge.ports.base import Arrival, Port, PortGone
+from bridge.ports.bursts import PlainBursts, Queued
 from bridge.ports.memory import MemoryPort
 from flow.plain import PlainTable
 from flow.table import NO_SLOT, REPEAT
@@ -240,6 +241,54 @@ def test_a_device_that_vanishes_is_told_and_waited_for_no_more(bench: Bench) -> 
     bench.turn()
     bench.turn()
     assert bench.gone == ["tap9"]
+    port.close()
+
+
+class Failing(PlainBursts):
+    """Fails while it waits, as bursts do that are served there."""
+
+    error: Exception = MemoryError("no room for a burst")
+
+    def wait(
+        self, epoll: select.epoll, timeout_s: float | None, limit: int
+    ) -> tuple[tuple[int, list[Arrival], list[Queued]] | None, list[tuple[int, int]]]:
+        raise self.error
+
+
+class OneNumber:
+    def number(self, port: str) -> int:
+        return ("left", "right").index(port)
+
+    def name(self, number: int) -> str:
+        return ("left", "right")[number]
+
+
+def test_bursts_that_fail_while_they_wait_end_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bursts = Failing(PlainTable(4))
+    for number, port in enumerate((bench.left, bench.right)):
+        bursts.attach(number, port)
+    bench.loop.repeat_with(bursts, OneNumber())
+    bench.left.deliver(b"1")
+    bench.turn()
+    assert [frame for frame, _ in bench.right.sent] == [b"1"]
+    assert "a bug in the gateway in a burst while it waited" in caplog.text
+    assert bench.gone == []
+
+
+def test_a_device_that_vanishes_while_bursts_wait_is_told(bench: Bench) -> None:
+    class Vanishing(MemoryPort):
+        def read_burst(self, limit: int) -> list[tuple[bytes, Offload | None]]:
+            raise PortGone("gone")
+
+    bursts = Failing(PlainTable(4))
+    bursts.error = PortGone("port 0 is gone")
+    port = Vanishing("left", "tap")
+    bursts.attach(0, port)
+    bench.loop.repeat_with(bursts, OneNumber())
+    bench.loop.attach(port)
+    port.deliver(b"1")
+    bench.turn()
+    assert bench.gone == ["left"]
     port.close()
 
 

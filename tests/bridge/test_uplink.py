@@ -41,6 +41,7 @@ from tunnel.endpoint import Tunnel
 from tunnel.envelope import node_id
 from tunnel.messages import Kind, kind_of
 from tunnel.primitives import public_key
+from tunnel.tai64n import NEVER
 from wire.drop import Drop
 from wire.offload import GSO_TCPV4, Offload
 from wire.units import SECOND_NS
@@ -104,7 +105,7 @@ class Wire:
 
 
 class World:
-    def __init__(self, peers: Peers, unserved: set[str]) -> None:
+    def __init__(self, peers: Peers, unserved: set[str], stamps: Mapping[bytes, Stamps] | None = None) -> None:
         self.now = 1000 * SECOND_NS
         self.asked: list[tuple[str, Answer]] = []
         self.kept: list[Mapping[bytes, Stamps]] = []
@@ -118,7 +119,7 @@ class World:
         self.uplink = Uplink(
             self.loop,
             self.gateway,
-            self.tunnel(OUR_KEY, peers.configs, peers.role),
+            self.tunnel(OUR_KEY, peers.configs, peers.role, stamps),
             self.wire,
             peers,
             keep=self.kept.append,
@@ -126,9 +127,22 @@ class World:
             unserved=unserved,
         )
 
-    def tunnel(self, key: bytes, peers: Sequence[PeerConfig], role: Role = NO_ROLE) -> Tunnel:
-        random_bytes = random.Random(key).randbytes
-        return Tunnel(key, peers, self.now, wall_ns=lambda: WALL_NS + self.now, random_bytes=random_bytes, role=role)
+    def tunnel(
+        self,
+        key: bytes,
+        peers: Sequence[PeerConfig],
+        role: Role = NO_ROLE,
+        stamps: Mapping[bytes, Stamps] | None = None,
+    ) -> Tunnel:
+        return Tunnel(
+            key,
+            peers,
+            self.now,
+            wall_ns=lambda: WALL_NS + self.now,
+            random_bytes=random.Random(key).randbytes,
+            role=role,
+            stamps=stamps,
+        )
 
     def send(self, *packets: IP, offload: Offload | None = None) -> None:
         """The host sends; one turn of the loop."""
@@ -178,8 +192,13 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     monkeypatch.chdir(tmp_path)  # no `route` folder lies beside the configuration
     made: list[World] = []
 
-    def build(*configs: PeerConfig, names: dict[str, tuple[str, int]] | None = None, unserved: str = "") -> World:
-        made.append(World(Peers(configs or (HK,), names or {}), set(unserved.split())))
+    def build(
+        *configs: PeerConfig,
+        names: dict[str, tuple[str, int]] | None = None,
+        unserved: str = "",
+        stamps: Mapping[bytes, Stamps] | None = None,
+    ) -> World:
+        made.append(World(Peers(configs or (HK,), names or {}), set(unserved.split()), stamps))
         return made[-1]
 
     yield build
@@ -197,6 +216,20 @@ def test_the_first_packet_calls_waits_and_leaves_with_the_session(make: Callable
     assert [(endpoint, len(datagram)) for endpoint, datagram, _ in world.wire.sent] == [(FAR, 148)]
     [packet] = world.meet()
     assert (IP(packet).src, IP(packet).dst, IP(packet).ttl) == (HOST, REMOTE, 63)
+
+
+def test_a_peer_of_an_earlier_run_is_called_before_anybody_sends(make: Callable[..., World]) -> None:
+    """It may still seal for that run, and would wait 15 s for an answer. Strangers are not called."""
+    known = {public_key(FAR_KEY): Stamps(NEVER, b"\x40" + bytes(11)), public_key(OTHER_KEY): Stamps(NEVER, NEVER)}
+    other = replace(SG, endpoint=Endpoint(FAR.address, 51821))
+    world = make(HK, other, stamps=known)
+    world.uplink.begin()
+    assert [(endpoint, len(datagram)) for endpoint, datagram, _ in world.wire.sent] == [(FAR, 148)]
+    world.meet()
+    assert world.uplink.status()[0].latest_handshake is not None
+    stranger = make()
+    stranger.uplink.begin()
+    assert stranger.wire.sent == []
 
 
 def test_stamps_are_kept_before_their_datagram_leaves(make: Callable[..., World]) -> None:
@@ -594,11 +627,11 @@ def test_while_a_node_is_silent_its_fallback_takes_new_flows_and_it_is_called_st
     assert len(world.gateway.nodes) == 1, "the first one stays"
 
 
-def test_after_a_restart_every_peer_is_called_at_once_or_when_its_name_is_found(make: Callable[..., World]) -> None:
-    """The far ends would send into sessions that are gone, and notice after 15 s (W12)."""
+def test_a_peer_of_an_earlier_run_is_called_when_its_name_is_found(make: Callable[..., World]) -> None:
+    known = {public_key(key): Stamps(NEVER, b"\x40" + bytes(11)) for key in (FAR_KEY, OTHER_KEY)}
     named = replace(SG, endpoint=None)
-    world = make(HK, named, names={"sg": ("node.example", 51820)})
-    world.uplink.call_all()
+    world = make(HK, named, names={"sg": ("node.example", 51820)}, stamps=known)
+    world.uplink.begin()
     assert [(endpoint, len(datagram)) for endpoint, datagram, _ in world.take()] == [(FAR, 148)]
     [(_, answer)] = world.asked
     there = Endpoint(bytes((192, 0, 2, 3)), 51820)

@@ -6,7 +6,25 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.conftest import MakeScenario
-from tests.conformance.harness import ADDRESS_L, ADDRESS_O, ADDRESS_V, HOST, IP, A, B, E, F, Scenario
+from tests.conformance.harness import (
+    ADDRESS_L,
+    ADDRESS_O,
+    ADDRESS_V,
+    ARP,
+    HOST,
+    ICMP,
+    IP,
+    MAC_ISP,
+    MAC_O,
+    NO_STATIC,
+    A,
+    B,
+    E,
+    Ether,
+    F,
+    Out,
+    Scenario,
+)
 from tests.conformance.packets import Endpoint, ends, error, only, raw_ip, tcp, udp, way
 from wire.drop import Drop
 
@@ -237,3 +255,53 @@ def test_the_tunnels_port_is_reserved_from_the_reload_on(make: MakeScenario) -> 
     assert name_of(s, (A, 40_000)) != (s.X, 40_000)
     s.reload()
     assert name_of(s, (B, 40_000)) == (s.X, 40_000)
+
+
+NEW_O, NEW_ROUTER = "192.168.7.9", "192.168.7.1"
+NEW_ISP = (("192.168.1.2/24", f"{NEW_O}/24"), ('"192.168.1.1"\n', f'"{NEW_ROUTER}"\n'), NO_STATIC[1])
+
+
+def asked(found: list[Out]) -> tuple[str, str, str]:
+    """The one ARP request towards the ISP: sender, MAC address, wanted."""
+    arp = only([out for out in found if out.port == "O"]).arp
+    assert arp is not None
+    return arp.psrc, arp.hwsrc, arp.pdst
+
+
+def test_a_new_address_of_tap1_is_used_at_once_and_links_of_the_old_one_end(make: MakeScenario) -> None:
+    """As a kernel that masquerades ends its connections when its address goes; the MAC address stays, the new router is
+    asked for, the tunnel's links live on."""
+    s = make("O")
+    before = name_of(s, (A, 5000))
+    s.inject("L", udp((A, 6000), ("8.8.8.8", 53)))
+    s.reload(replace=NEW_ISP)
+    assert asked(s.inside(udp((A, 5000), (E, 1)))) == (NEW_O, MAC_O, NEW_ROUTER)
+    answer = Ether(src=MAC_ISP, dst=MAC_O) / ARP(op=2, hwsrc=MAC_ISP, psrc=NEW_ROUTER, hwdst=MAC_O, pdst=NEW_O)
+    assert way(only(s.inject("O", answer))) == ("O", (NEW_O, 5000), (E, 1))
+    assert way(only(s.inject("O", udp((E, 1), (NEW_O, 5000))))) == ("L", (E, 1), (A, 5000))
+    assert s.inject("O", udp((E, 1), before)) == []
+    assert way(only(s.inject("V", udp(("8.8.8.8", 53), (ADDRESS_V, 6000))))) == ("L", ("8.8.8.8", 53), (A, 6000))
+    echo = only(s.inject("O", IP(src=E, dst=NEW_O) / ICMP(id=1) / b"hello"))
+    assert (echo.port, echo.ip.src, echo.ip[ICMP].type) == ("O", NEW_O, 0)
+
+
+def test_a_new_address_of_tap1_is_probed_and_announced(make: MakeScenario) -> None:
+    s = make("O")
+    s.reload(replace=NEW_ISP)
+    said = [out.arp for out in s.advance(12) if out.port == "O"]
+    assert [(one.psrc, one.pdst) for one in said if one] == [("0.0.0.0", NEW_O)] * 3 + [(NEW_O, NEW_O)] * 2
+
+
+def test_what_waits_for_the_old_router_is_told_and_counted(make: MakeScenario) -> None:
+    s = make("O", replace=NO_STATIC[1:])
+    s.inside(udp((A, 5000), (E, 1)))
+    s.reload(replace=NEW_ISP)
+    assert s.gateway.counters.drops[Drop.ARP_NO_ANSWER] == 1
+
+
+def test_a_new_next_hop_alone_leaves_links_alone(make: MakeScenario) -> None:
+    s = make("O")
+    before = name_of(s, (A, 5000))
+    s.reload(replace=(('"192.168.1.1"\n', '"192.168.1.9"\n'),))
+    assert asked(s.inside(udp((A, 5000), (E, 1)))) == (ADDRESS_O, MAC_O, "192.168.1.9")
+    assert way(only(s.outside(udp((E, 1), before)))) == ("L", (E, 1), (A, 5000))

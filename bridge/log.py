@@ -1,0 +1,59 @@
+"""The gateway's log on standard error, which may be full, closed or read by nobody: no line of it holds up a frame.
+
+A line that cannot be written now is lost and counted, and the next one that can says how many were. Nothing is kept
+for later: a log that was full for a day would come out in a heap, and what went wrong with it as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+
+_ATOMIC_BYTES = 4096  # PIPE_BUF: a pipe that is said to have room takes so much without waiting (pipe(7))
+_STDERR = 2
+
+
+class LogHandler(logging.Handler):
+    """Writes to the descriptor `fd`, which stays whoever's it is and blocking: other programs may share it."""
+
+    def __init__(self, fd: int = _STDERR) -> None:
+        super().__init__()
+        self._fd = fd
+        self._lost = 0
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See above."""
+        try:
+            text = self.format(record) + "\n"
+        except Exception as error:  # noqa: BLE001 - a bug in a message: told, and no end of the gateway
+            text = f"ERROR: a bug in a message of {record.pathname}:{record.lineno}: {error!r}\n"
+        if self._lost:
+            text = f"WARNING: {self._lost} messages before this one could not be written\n{text}"
+        if self._write(text.encode(errors="backslashreplace")):
+            self._lost = 0
+        else:
+            self._lost += 1
+
+    def _write(self, data: bytes) -> bool:
+        """False where not all of it was taken at once."""
+        left = memoryview(data)
+        try:
+            while left:
+                if not any(events & select.POLLOUT for _, events in self._poll.poll(0)):
+                    return False
+                left = left[os.write(self._fd, left[:_ATOMIC_BYTES]) :]
+        except OSError:  # full, or closed: there is nobody to tell
+            return False
+        return True
+
+
+def log_to_stderr() -> None:
+    """For the whole process, INFO and above. Call it once."""
+    sys.stderr.flush()
+    handler = LogHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
