@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.choices import is_spent
 from bench.claims import as_partial, claims_of
 from bench.fuzz_frames import ADDRESSES, CONFIGURATION, LAN, MACS, repaired
-from bench.choices import is_spent
 from bench.hostile import Broken, Failure, Target, mutated
 from bench.rules import Rules
 from bridge.config import load

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -23,13 +24,15 @@ class Target(NamedTuple):
 
     `episode` makes a fresh state, feeds it inputs drawn from the generator until that is spent, at most `most`, and
     says how many there were; `Broken` where one broke something. `is_raw`: an episode is one file or one stream, given
-    as it is. `samples`: inputs to begin from where it is; `compiled`: whether compiled code gets its bytes.
+    as it is. `samples`: inputs to begin from where it is; `words`: what may stand in them; `compiled`: whether compiled
+    code gets its bytes.
     """
 
     name: str
     episode: Callable[[random.Random, int], int]
     is_raw: bool = False
     samples: Callable[[], Sequence[bytes]] = lambda: ()
+    words: Sequence[bytes] = ()
     compiled: bool = False
 
 
@@ -43,7 +46,9 @@ def run(target: Target, seconds: float, seed: int, most: int = 1 << 62, at_once:
         turn = rng.getrandbits(32)
         try:
             if target.is_raw:
-                data = mutated(rng.choice(samples), rng) if samples else rng.randbytes(rng.randrange(200))
+                data = (
+                    reworded(rng.choice(samples), target.words, rng) if samples else rng.randbytes(rng.randrange(200))
+                )
                 number += replay(target, data)
             else:
                 number += target.episode(random.Random(turn), min(at_once, most - number))
@@ -66,9 +71,9 @@ def replay(target: Target, data: bytes, most: int = 10_000) -> int:
         raise Broken(data.hex()) from error
 
 
-def given(rng: random.Random, samples: Sequence[bytes]) -> bytes:
-    """The input of a raw target: what is left of the bytes, or a spoiled sample."""
-    return rng.rest() if isinstance(rng, Choices) else mutated(rng.choice(samples), rng)
+def raw(rng: random.Random) -> bytes:
+    """The input of a raw target."""
+    return rng.rest() if isinstance(rng, Choices) else rng.randbytes(rng.randrange(200))
 
 
 def goes_on(rng: random.Random, number: int, most: int) -> bool:
@@ -93,3 +98,29 @@ def mutated(frame: bytes, rng: random.Random) -> bytes:
         else:
             data += data[at : at + 16]
     return bytes(data)
+
+
+_WORD = re.compile(rb"[\w./:-]+|\"[^\"\n]*\"|[^\w\s]")
+
+
+def reworded(text: bytes, words: Sequence[bytes], rng: random.Random) -> bytes:
+    """Words, lines and bytes changed for others: what a text that is nearly right looks like."""
+    for _ in range(rng.choice((0, 1, 1, 2, 4))):
+        kind = rng.randrange(4)
+        if kind == 0 and words:
+            found = list(_WORD.finditer(text))
+            if found:
+                at = rng.choice(found)
+                text = text[: at.start()] + rng.choice(words) + text[at.end() :]
+        elif kind < 3:
+            lines = text.split(b"\n")
+            at_line = rng.randrange(len(lines))
+            if kind == 1:
+                lines.insert(rng.randrange(len(lines) + 1), lines[at_line])
+            else:
+                del lines[at_line]
+            text = b"\n".join(lines)
+        elif words:
+            at_byte = rng.randrange(len(text) + 1)
+            text = text[:at_byte] + rng.choice(words) + text[at_byte:]
+    return mutated(text, rng) if rng.random() < 0.3 else text

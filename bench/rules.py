@@ -45,7 +45,7 @@ class Headers(NamedTuple):
 def word_sum(data: bytes) -> int:
     """RFC 1071: 16-bit words added in ones' complement, the plain way."""
     data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return total
