@@ -41,6 +41,7 @@ class Side:
         self.bursts = bursts
         self.table = table
         self.cables: dict[int, socket.socket] = {}
+        self.ports: dict[int, DevicePort] = {}
         self.epoll = select.epoll()
         stack.callback(self.epoll.close)
         for number, kind in _KINDS.items():
@@ -54,6 +55,7 @@ class Side:
             bursts.attach(number, port)
             self.epoll.register(port.fileno(), select.EPOLLIN)
             self.cables[number] = far
+            self.ports[number] = port
         for number in range(4):
             table.set_port(*_port_facts(number, 1500 if _OUR_MACS[number] else 1420, words))
 
@@ -100,7 +102,9 @@ def episode(rng: random.Random, most: int) -> int:
             in_port, ends = rng.randrange(3), _ends(protocol, rng)
             if rng.random() < 0.3:
                 after = (*_ends(protocol, rng)[:3], ends[3]) if protocol == ipv4.ICMP else _ends(protocol, rng)
-                fact = in_port, rng.randrange(4), protocol, ends, after, 65535, rng.choice((NO_SLOT, 0, 1)), 1, now
+                out_port = rng.randrange(4)
+                slot = rng.choice((0, 1)) if _OUR_MACS[out_port] else NO_SLOT
+                fact = in_port, out_port, protocol, ends, after, 65535, slot, 1, now
                 for table in tables:
                     table.learn(*fact)
                 known.append((in_port, protocol, ends))
@@ -108,7 +112,7 @@ def episode(rng: random.Random, most: int) -> int:
             if known and rng.random() < 0.9:
                 in_port, protocol, ends = rng.choice(known)
             _compare(sides, in_port, _whole(in_port, protocol, ends, bare, rng), now, waiting=rng.random() < 0.5)
-        accounts = [{one.port: one for one in side.bursts.counted()} for side in sides]
+        accounts = [{one.port: one[:5] for one in side.bursts.counted()} for side in sides]
         if accounts[0] != accounts[1]:
             raise Failure(f"counted {accounts[0]}, the twin {accounts[1]}")
     return number
@@ -119,11 +123,13 @@ def _whole(in_port: int, protocol: int, ends: Ends, bare: frozenset[int], rng: r
     frame, claims = _frame(in_port, protocol, ends, rng)
     if in_port in bare:
         return frame or b"\0"
+    if claims is not None and (max(claims[2:]) + 14 > 0xFFFF or claims.checksum_start < 0):
+        claims = None  # no header can say that
     whole = pack(claims, 14 if _OUR_MACS[in_port] else 0) + frame
     if rng.random() < 0.1:
         whole = mutated(whole, rng)
     if rng.random() < 0.02:
-        whole += bytes(65_535 + 14 + 10 - len(whole))
+        whole += bytes(65_535 + (14 if _OUR_MACS[in_port] else 0) + 10 - len(whole))
     return whole if len(whole) >= 10 else whole + bytes(10 - len(whole))
 
 
@@ -138,7 +144,11 @@ def _compare(sides: list[Side], in_port: int, whole: bytes, now: int, *, waiting
             walked, queued = ([], []) if burst is None else burst[1:]
         else:
             walked, queued = side.bursts.take(in_port, 64, now)
-        found.append((_plain(walked), _plain(queued), side.written()))
+        for out_port, frame, offload in queued:
+            if out_port in side.ports:  # without a virtio header: its writer cuts what the device cannot take
+                side.ports[out_port].write(frame, offload)
+        for_peers = [one for one in queued if one[0] not in side.ports]
+        found.append((_plain(walked), _plain(for_peers), side.written()))
     if found[0] != found[1]:
         raise Failure(f"port {in_port} < {whole.hex()}: {found[0]}, the twin: {found[1]}")
 

@@ -55,7 +55,8 @@ class Stage:
         self.path = folder / "control.sock"
         daemon = Daemon.__new__(Daemon)  # its handlers alone: a whole one opens devices and gives up rights
         daemon.gateway, daemon.loop, daemon.uplink, daemon._cores = self.gateway, self.loop, None, None
-        daemon.ports = {"tap0": MemoryPort("tap0", "tap"), "tun0": MemoryPort("tun0", "tun")}  # type: ignore[dict-item]
+        self._ports = [MemoryPort("tap0", "tap"), MemoryPort("tun0", "tun")]
+        daemon.ports = {port.name: port for port in self._ports}  # type: ignore[misc]  # they have all that is asked
         handlers = {name: found for name, found in daemon._handlers().items() if name not in NOT_ASKED}
         self.commands = frozenset(handlers)
         self.control = ControlServer(self.loop, self.path, "", handlers)
@@ -68,6 +69,14 @@ class Stage:
         for number in range(3):
             data = packet(ipv4.UDP, (inside, 5000 + number, remote, 53), flags=0x4000)
             self.gateway.receive("tap0", MACS["tap0"] + IPV4_TYPE + data, self.now_ns)
+
+    def close(self) -> None:
+        """Nothing is left of it."""
+        self.control.close()
+        self.metrics.close()
+        for port in self._ports:
+            port.close()
+        self.loop.close()
 
     def state(self) -> Any:
         """What a question must not change."""

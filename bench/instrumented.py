@@ -23,7 +23,9 @@ FLAGS = {
     "quick": "-O0 -g0 -fsanitize=address " + _COVERAGE,  # a third of the time to build
 }
 # A leak of one input cannot be told from what the interpreter keeps; memory is bounded by -rss_limit_mb.
-ASAN_OPTIONS = "detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=0"
+ASAN_OPTIONS = (
+    "detect_leaks=0:detect_odr_violation=0:quarantine_size_mb=16:malloc_context_size=2:allocator_may_return_null=1"
+)
 UBSAN_OPTIONS = "halt_on_error=1:print_stacktrace=1"
 
 

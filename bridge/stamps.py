@@ -33,7 +33,7 @@ class StampFile:
             return {base64.b64decode(key, validate=True): _stamps(one) for key, one in found.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             log.warning("%s: the tunnel's stamps cannot be read, they begin anew (%s)", self._path, error)
             return {}
 

@@ -43,7 +43,8 @@ class Filter:
         handle = pcap.pcap_open_dead(link, _SNAP_BYTES)
         self._program = _Program()
         try:
-            failed = pcap.pcap_compile(handle, ctypes.byref(self._program), os.fsencode(expression), 1, _NETMASK_UNKNOWN)
+            text = os.fsencode(expression)  # as the shell gave it, UTF-8 or not
+            failed = pcap.pcap_compile(handle, ctypes.byref(self._program), text, 1, _NETMASK_UNKNOWN)
             if failed:
                 says = pcap.pcap_geterr(handle).decode(errors="replace")
                 raise BadFilter(f"the filter {expression!r}: {says}")
