@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from bench.fuzz_frames import WORLDS
-from bench.hostile import Failure, Target, raw
+from bench.hostile import Failure, Target, raw, workplace
 from bridge.config import Config, load
 from bridge.config_model import Purpose
 from bridge.faults import ConfigError
@@ -143,7 +143,7 @@ def _words() -> list[bytes]:
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
     """Where the files stand, with keys and a hook that nobody changes; it goes with the process."""
-    made = tempfile.TemporaryDirectory()
+    made = workplace()
     place = Path(made.name)
     for name in ("private.key", "hk.psk"):
         (place / name).write_text(_KEY + "\n")

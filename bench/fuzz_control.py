@@ -23,7 +23,7 @@ from typing import Any
 
 from bench.fuzz_flow import STATIC_ARP, packet
 from bench.fuzz_frames import MACS, configuration
-from bench.hostile import Failure, Target, raw
+from bench.hostile import Failure, Target, raw, workplace
 from bridge import explain
 from bridge.control import LONGEST_REQUEST_BYTES, MOST_UNSENT_BYTES, ControlServer
 from bridge.daemon import Daemon
@@ -104,7 +104,7 @@ _LINK = ("protocol", "inside", "inside_port", "outside_port", "remote", "state",
 def _stage() -> tuple[tempfile.TemporaryDirectory[str], Stage]:
     """One for the whole process: what a client leaves behind would be met by the next."""
     logging.getLogger("bridge").setLevel(logging.CRITICAL)
-    folder = tempfile.TemporaryDirectory()
+    folder = workplace()
     return folder, Stage(Path(folder.name))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import struct
-import tempfile
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 from bench.choices import is_spent
 from bench.claims import as_partial, claims_of
 from bench.fuzz_frames import ADDRESSES, CONFIGURATION, LAN, MACS, repaired
-from bench.hostile import Broken, Failure, Target, mutated
+from bench.hostile import Broken, Failure, Target, mutated, workplace
 from bench.rules import Rules
 from bridge.config import load
 from bridge.effects import Effect, Send
@@ -404,7 +403,7 @@ TARGET = Target("flow", episode, compiled=True)
 
 
 def _twins_for(kind: Callable[[int], Table], rng: random.Random, steps: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with workplace() as folder:
         limit = rng.choice((8, 1000))
         twins = Twins(Path(folder), STATIC_ARP, rng.getrandbits(16), lambda: kind(limit))
         for _ in range(steps):

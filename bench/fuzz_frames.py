@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 import struct
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.claims import claims_of
-from bench.hostile import Broken, Target, goes_on, mutated
+from bench.hostile import Broken, Target, goes_on, mutated, workplace
 from bench.rules import Hidden, Rules
 from bridge.config import Config, read
 from bridge.effects import Send
@@ -143,7 +142,7 @@ WORLDS = (
 @cache
 def configuration(text: str) -> Config:
     """A configuration with its list read; made once."""
-    with tempfile.TemporaryDirectory() as folder:
+    with workplace() as folder:
         (Path(folder) / "offload.txt").write_text("203.0.113.0/24\n")
         return read(text, Path(folder) / "gateway.toml", "replay")
 

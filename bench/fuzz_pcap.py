@@ -19,7 +19,7 @@ from pathlib import Path
 import dpkt
 
 from bench.fuzz_frames import CONFIGURATION, MACS, configuration, packet
-from bench.hostile import Failure, Target, raw
+from bench.hostile import Failure, Target, raw, workplace
 from bridge.replay import Input, run
 from bridge.routing import routes_from
 from wire import nextgen, pcap
@@ -33,7 +33,7 @@ LONGEST_REPLAY = 64
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory()
+    return workplace()
 
 
 def records_of(data: bytes) -> list[Record]:

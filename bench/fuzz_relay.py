@@ -53,6 +53,7 @@ class Round:
         self.marks = 0
         self.under_way: set[bytes] = set()
         everything = (Network(0, 0),)
+        secret = random.Random(rng.getrandbits(32)).randbytes  # no choice of who makes the inputs
         self.nodes: dict[str, Tunnel] = {}
         for name in NAMES:
             peers = [
@@ -68,7 +69,7 @@ class Round:
                 peers,
                 self.now,
                 wall_ns=lambda: WALL_NS + self.now,
-                random_bytes=rng.randbytes,
+                random_bytes=secret,
                 role=Role(name),
             )
         for name in ("alice", "bob", "mallory"):

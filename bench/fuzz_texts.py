@@ -22,7 +22,7 @@ from pathlib import Path
 
 from bench import rules
 from bench.fuzz_config import _KEY
-from bench.hostile import Failure, Target, raw
+from bench.hostile import Failure, Target, raw, workplace
 from bridge import wgquick
 from bridge.config import read
 from bridge.faults import ConfigError
@@ -40,7 +40,7 @@ _LAN = IPv4Interface("192.168.200.2/24")
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
     logging.getLogger("bridge.stamps").setLevel(logging.ERROR)  # it warns of each damaged file
-    return tempfile.TemporaryDirectory()
+    return workplace()
 
 
 def trace_words(data: bytes) -> None:

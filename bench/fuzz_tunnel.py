@@ -85,7 +85,9 @@ class Round:
         self.history = history
         self.held: list[bytes] = []
         self.mark = 0
-        ours, theirs = rng.randbytes(32), rng.randbytes(32)
+        # Secrets are no choices: who makes the inputs must not make both ends draw the same.
+        self.secret = random.Random(rng.getrandbits(32)).randbytes
+        ours, theirs = self.secret(32), self.secret(32)
         self.ours = self._tunnel(ours, theirs, THEIR_HOME, cipher)
         self.theirs = self._tunnel(theirs, ours, OUR_HOME, None)
         self.jar = CookieJar(self.ours.public_key)  # the attacker's, for its own address
@@ -97,7 +99,7 @@ class Round:
             [peer],
             self.now,
             wall_ns=lambda: WALL_NS + self.now,
-            random_bytes=self.rng.randbytes,
+            random_bytes=self.secret,
             cipher=cipher,
         )
 
@@ -237,9 +239,9 @@ class Round:
 
     def _strangers(self) -> bytes:
         """A perfect initiation of somebody whom we do not know."""
-        local = LocalKeys(self.rng.randbytes(32))
+        local = LocalKeys(self.secret(32))
         remote = RemoteKeys(local, self.ours.public_key)
-        body, _ = initiate(local, remote, self.rng.randbytes(32), stamp(WALL_NS + self.now), self.rng.getrandbits(32))
+        body, _ = initiate(local, remote, self.secret(32), stamp(WALL_NS + self.now), self.rng.getrandbits(32))
         return self.jar.finish(body, self.now)
 
 

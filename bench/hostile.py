@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from bench.choices import Choices, is_spent
+
+_MEMORY = "/dev/shm"
 
 
 class Failure(AssertionError):
@@ -74,6 +78,11 @@ def replay(target: Target, data: bytes, most: int = 10_000) -> int:
 def raw(rng: random.Random) -> bytes:
     """The input of a raw target."""
     return rng.rest() if isinstance(rng, Choices) else rng.randbytes(rng.randrange(200))
+
+
+def workplace() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the files of an input, in memory where that can be had: they are many."""
+    return tempfile.TemporaryDirectory(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
 
 
 def goes_on(rng: random.Random, number: int, most: int) -> bool:
