@@ -43,7 +43,7 @@ from bench.targets import targets
 TURN_S = 10.0
 SHORTEST_GUIDED_S = 20.0
 """Below this a target shares a process with the others: each start takes seconds."""
-SPARE_S = 120.0
+SPARE_S = 600.0
 """How much longer than it was told a guided process may take before it is ended: to load, to replay its corpus."""
 
 Turn = Callable[[float, int], int]

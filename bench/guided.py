@@ -75,14 +75,16 @@ def main() -> None:
             return reworded(rng.choice(samples), target.words, rng)[:size]
         return rng.randbytes(rng.randrange(min(size, longest)))
 
+    # libFuzzer's merge starts itself again through a shell, by its first argument.
+    again = f"--target={options.target} --corpus={options.corpus} --found={options.found} --seconds={options.seconds}"
     arguments = [
-        sys.argv[0],
+        f"{sys.executable} -P -m bench.guided {again}",
         str(options.corpus),
         f"-max_total_time={options.seconds}",
         f"-artifact_prefix={options.found}/",
         f"-max_len={max([longest, *map(len, samples)])}",
         "-len_control=0",
-        "-timeout=30",
+        "-timeout=120",
         "-rss_limit_mb=3000",
         "-print_final_stats=1",
         "-reload=0",

@@ -45,6 +45,7 @@ def test_blind_turns_break_nothing(name: str) -> None:
     assert hostile.run(ALL[name], BLIND_S / len(ALL), seed=random.randrange(1 << 32)) > 0
 
 
+@pytest.mark.timeout(900)  # a build, and a machine that does other things
 def test_a_guided_run_on_instrumented_modules_breaks_nothing(tmp_path: Path) -> None:
     if instrumented.runtime() is None:
         is_published = platform.machine() == "x86_64" and sys.maxsize > 1 << 32 and sys.version_info < (3, 14)
@@ -70,6 +71,12 @@ def test_hypothesis_chooses_as_well_as_chance_does(name: str, rng: random.Random
     if name == "pieces":
         compiled("wire.segments", "segment")
     ALL[name].episode(rng, 8)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(name=st.sampled_from(["config", "pcap", "texts"]), data=st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(name: str, data: bytes) -> None:
+    hostile.replay(ALL[name], data)
 
 
 def test_the_same_bytes_are_the_same_choices_and_a_spent_generator_says_so() -> None:
