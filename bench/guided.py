@@ -93,7 +93,7 @@ def main() -> None:
     if target.words:
         arguments.append(_dictionary(list(target.words), options.found))
     if options.blind:
-        atheris.Setup(arguments, one, custom_mutator=anew, internal_libfuzzer=None)
+        atheris.Setup(arguments, one, custom_mutator=anew)
     else:
         atheris.Setup(arguments, one)
     atheris.Fuzz()
