@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import random
 import struct
-import tempfile
-import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.fuzz_frames import ADDRESSES, CONFIGURATION, MACS, repaired
-from bench.hostile import Broken, Failure, mutated
+from bench.choices import is_spent
+from bench.claims import as_partial, claims_of
+from bench.fuzz_frames import ADDRESSES, CONFIGURATION, LAN, MACS, repaired
+from bench.hostile import Broken, Failure, Target, mutated, workplace
+from bench.rules import Rules
 from bridge import balance
 from bridge.config import load
 from bridge.effects import Effect, Send
@@ -26,7 +27,7 @@ from bridge.gateway import Gateway
 from bridge.routing import routes_from
 from flow.plain import PlainTable
 from flow.table import HARVEST_S, NO_SLOT, Forwarded, Hits, Punt, Table
-from wire import ipv4, offload
+from wire import ipv4
 from wire.checksum import checksum, pseudo_header_sum
 from wire.ethernet import ARP_TYPE, IPV4_TYPE
 from wire.offload import Offload
@@ -68,33 +69,11 @@ def packet(
     return ipv4.header(source, destination, protocol, len(body), **ip) + body
 
 
-def as_partial(data: bytes, gso_bytes: int = 0) -> tuple[bytes, Offload]:
-    """A TCP or UDP packet as a kernel hands it over: with the sum of its pseudo-header alone."""
-    is_tcp = data[9] == ipv4.TCP
-    source, destination = struct.unpack_from("!II", data, 12)
-    pseudo = pseudo_header_sum(source, destination, data[9], len(data) - 20)
-    field = 36 if is_tcp else 26
-    kind = 0 if not gso_bytes else offload.GSO_TCPV4 if is_tcp else offload.GSO_UDP_L4
-    claims = Offload(True, kind, 40 if is_tcp else 28, gso_bytes, 20, field - 20)
-    return data[:field] + pseudo.to_bytes(2, "big") + data[field + 2 :], claims
-
-
 def _spoiled(data: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.7:
         return data
     data = mutated(data, rng)
     return repaired(data) if rng.random() < 0.8 else data
-
-
-def _claims(data: bytes, rng: random.Random) -> tuple[bytes, Offload | None]:
-    """What the port says of a packet: mostly nothing, sometimes the truth, sometimes anything."""
-    if rng.random() < 0.6 or len(data) < 40:
-        return data, None
-    if rng.random() < 0.7 and data[9] in (ipv4.TCP, ipv4.UDP):
-        return as_partial(data, rng.choice((0, 0, 8, 100, 1400)))
-    fields = rng.randrange(256), rng.choice((0, 1, 3, 5, 0x81, rng.randrange(256)))
-    numbers = [rng.choice((0, 6, 8, 16, 20, 34, 54, rng.randrange(65536))) for _ in range(4)]
-    return data, offload.unpack(offload.HEADER.pack(*fields, *numbers), rng.choice((0, 14)))
 
 
 # Tables
@@ -136,6 +115,8 @@ def table_steps(tables: Sequence[Table], rng: random.Random, steps: int, now: in
     for number in range(len(_OUR_MACS)):
         _same(tables, "set_port", *_port_facts(number, 1500, words))
     for _ in range(steps):
+        if is_spent(rng):
+            break
         now += rng.choice((0, 1, 1000, MS_NS, MS_NS * 999, SECOND_NS, 7 * SECOND_NS)) if rng.random() < 0.3 else 0
         kind = rng.random()
         protocol = rng.choice((ipv4.TCP, ipv4.UDP, ipv4.ICMP))
@@ -188,7 +169,7 @@ def _frame(in_port: int, protocol: int, ends: Ends, rng: random.Random) -> tuple
     field = {ipv4.TCP: 36, ipv4.UDP: 26}.get(protocol, 22)
     if rng.random() < 0.2:  # the sums that are spelled in two ways
         data = data[:field] + rng.choice((b"\0\0", b"\xff\xff")) + data[field + 2 :]
-    data, claims = _claims(_spoiled(data, rng), rng)
+    data, claims = claims_of(_spoiled(data, rng), rng)
     if rng.random() < 0.2:
         data += rng.randbytes(rng.randrange(20))
     if _OUR_MACS[in_port]:
@@ -218,6 +199,7 @@ class Twins:
             Gateway(config, routes_from(config), random.Random(seed), table=table)
             for table in (self.table, PlainTable())
         )
+        self.rules = Rules(self.walk, [LAN] if "exempt" not in configuration else [])
         self.now = 1000 * SECOND_NS
         self.repeated = 0
         self.punts = dict.fromkeys(Punt, 0)
@@ -236,6 +218,7 @@ class Twins:
         if sent != walked:
             told = "repeated" if isinstance(found, Forwarded) else str(found)
             raise Failure(f"{port} < {frame.hex()} {claims}: {told}: {sent}, walked: {walked}")
+        self.rules.sends(port, frame, claims, sent)
         return sent, isinstance(found, Forwarded)
 
     def advance(self, seconds: float) -> list[Send]:
@@ -250,6 +233,7 @@ class Twins:
         self.now = end
         if sent[0] != sent[1]:
             raise Failure(f"timers of the walk: {sent[0]}, beside a fast path: {sent[1]}")
+        self.rules.sends(None, b"", None, sent[0])
         return sent[0]
 
     def both(self, change: Callable[[Gateway], object]) -> None:
@@ -263,6 +247,8 @@ class Twins:
             self.path.write_text(configuration)
         if prefixes is not None:
             (self.path.parent / "offload.txt").write_text(prefixes)
+        # An exempt destination sees LAN addresses, and links of before may go on for a while.
+        self.rules.hidden = () if "exempt" in self.path.read_text() else self.rules.hidden
         config = load(self.path, "replay")
         self.both(lambda gateway: gateway.reconfigure(config, routes_from(config), self.now))
 
@@ -401,33 +387,31 @@ def _outside(twins: Twins, rng: random.Random) -> tuple[str, int, Ends]:
 # Running
 
 
-def run(seconds: float, seed: int, most: int = 1 << 62) -> int:
-    """Tables and gateways in turns until the time is over, at most `most` steps; how many there were."""
-    rng = random.Random(seed)
-    end = time.monotonic() + seconds
-    number = 0
+def episode(rng: random.Random, most: int) -> int:
+    """Two tables, or two gateways, that get the same until the generator is spent; how many steps there were."""
     found = implementations()
-    while number < most:
-        turn = rng.getrandbits(32)
-        try:
-            if rng.random() < 0.5:
-                limit = rng.choice((3, 40))
-                table_steps([kind(limit) for kind in found], random.Random(turn), 500, rng.randrange(1 << 44))
-            else:
-                _twins_for(rng.choice(found), turn, 500)
-        except Exception as error:  # whatever it is, the turn that did it is told
-            raise Broken(f"step {number} and following, turn {turn}") from error
-        number += 500
-        if time.monotonic() > end:
-            break
-    return number
+    steps = min(most, 500)
+    try:
+        if rng.random() < 0.5:
+            limit = rng.choice((3, 40))
+            table_steps([kind(limit) for kind in found], rng, steps, rng.randrange(1 << 44))
+        else:
+            _twins_for(rng.choice(found), rng, steps)
+    except Exception as error:  # whatever it is, the hit that did it is told
+        raise Broken("within the steps of this episode") from error
+    return steps
 
 
-def _twins_for(kind: Callable[[int], Table], seed: int, steps: int) -> None:
-    rng = random.Random(seed)
-    with tempfile.TemporaryDirectory() as folder:
+TARGET = Target("flow", episode, compiled=True)
+
+
+def _twins_for(kind: Callable[[int], Table], rng: random.Random, steps: int) -> None:
+    with workplace() as folder:
         limit = rng.choice((8, 1000))
-        twins = Twins(Path(folder), STATIC_ARP, seed, lambda: kind(limit))
+        twins = Twins(Path(folder), STATIC_ARP, rng.getrandbits(16), lambda: kind(limit))
         for _ in range(steps):
+            if is_spent(rng):
+                break
             gateway_step(twins, rng)
         twins.compare_links()
+        twins.rules.stores(twins.now)

@@ -1,31 +1,34 @@
 """Mutated frames into every port of a gateway, with what must hold checked after each.
 
-Seeds are packets that this file makes, and captures where a folder is given.
+Seeds are packets that this file makes, and captures where a folder is given. The gateways are those of `WORLDS`: a LAN
+gateway whose tap1 is a tap, one whose tap1 is a tun, one that filters by address, and an exit node. Frames come with
+and without virtio claims, super-frames among them.
 
-What must hold: no exception leaves the walk; every frame out parses, carries right checksums and no padding; nothing
-leaves by the port it came in by but LAN traffic; nothing of the LAN is seen un-aliased on tap1; the stores stay within
-their bounds; the clock of timers never runs backwards.
+What must hold: no exception leaves the walk, and the rules of `bench.rules`.
 """
 
 from __future__ import annotations
 
 import random
 import struct
-import tempfile
-import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-from bench.hostile import Broken, Failure, mutated
+from bench.claims import claims_of
+from bench.hostile import Broken, Target, goes_on, mutated, workplace
+from bench.rules import Hidden, Rules
 from bridge import balance
-from bridge.config import load
+from bridge.config import Config, read
 from bridge.effects import Send
 from bridge.gateway import Gateway
 from bridge.routing import routes_from
 from wire import ipv4, pcap
-from wire.checksum import checksum, ones_sum, pseudo_header_sum
-from wire.drop import Drop
-from wire.ipv4 import Packet
+from wire.checksum import checksum, pseudo_header_sum
+from wire.ethernet import ARP_TYPE, IPV4_TYPE
+from wire.offload import Offload
 from wire.units import SECOND_NS, address_int
 
 CONFIGURATION = """
@@ -57,7 +60,6 @@ protocol = "tcp"
 outside_port = 8080
 inside = "192.168.200.10:80"
 """
-PORTS = ("tap0", "tap1", "tun0", "vpn")
 MACS = {"tap0": bytes.fromhex("02000000c80202aa0000000a"), "tap1": bytes.fromhex("02000000010202aa00000001")}
 ADDRESSES = [
     address_int(text)
@@ -78,15 +80,77 @@ ADDRESSES = [
         "255.255.255.255",
     )
 ]
-LAN = address_int("192.168.200.0")
+EXIT_NODE = """
+[tap1]
+address = "192.168.1.2/24"
+mac = "02:00:00:00:01:02"
+gateway = "192.168.1.1"
+[tap1.arp]
+"192.168.1.1" = "02:aa:00:00:00:01"
+[tun0]
+address = "192.168.192.211/24"
+[tunnel]
+[peer.alice]
+allowed_ips = ["192.168.200.0/24", "10.1.2.0/24"]
+exit = true
+[peer.bob]
+allowed_ips = ["10.8.0.3/32", "192.168.200.11/32"]
+[offload]
+prefixes = ["offload.txt"]
+[alias]
+max_links = 300
+max_links_per_host = 100
+[[alias.forward]]
+on = "tap1"
+protocol = "udp"
+outside_port = 8080
+inside = "10.1.2.3:53"
+"""
+LAN = Hidden(address_int("192.168.200.0"), 0xFFFFFF00, frozenset({"tap1", "vpn"}))
+NODES = '[peer.hk]\nallowed_ips = ["0.0.0.0/0"]\n[peer.de]\nallowed_ips = ["10.1.0.0/16", "198.51.100.0/24"]\n'
 
 
-def gateway_of(folder: Path, seed: int) -> Gateway:
-    """A gateway with every port, small bounds and a static forward."""
-    (folder / "offload.txt").write_text("203.0.113.0/24\n")
-    path = folder / "gateway.toml"
-    path.write_text(CONFIGURATION)
-    config = load(path, "replay")
+class World(NamedTuple):
+    """A configuration, the ports that frames come in by, and what nobody may see where."""
+
+    name: str
+    configuration: str
+    ports: tuple[str, ...]
+    hidden: tuple[Hidden, ...]
+
+
+WORLDS = (
+    World("gateway", CONFIGURATION, ("tap0", "tap1", "tun0", "vpn"), (LAN,)),
+    World(
+        "nodes",
+        CONFIGURATION.replace('gateway = "192.168.1.1"', 'gateway = "192.168.1.1"\nkind = "tun"')
+        .replace('[tap1.arp]\n"192.168.1.1" = "02:aa:00:00:00:01"\n', "")
+        .replace('mac = "02:00:00:00:01:02"\n', "")
+        + NODES,
+        ("tap0", "tap1", "tun0", "vpn", "vpn:de"),
+        (LAN,),
+    ),
+    World(
+        "strict",
+        CONFIGURATION.replace("[alias]", '[alias]\nfiltering = "address-dependent"\nrefresh_inbound = true') + NODES,
+        ("tap0", "tap1", "tun0", "vpn", "vpn:de"),
+        (LAN,),
+    ),
+    World("exit", EXIT_NODE, ("tap1", "tun0", "vpn:alice", "vpn:bob"), (LAN._replace(ports=frozenset({"tap1"})),)),
+)
+
+
+@cache
+def configuration(text: str) -> Config:
+    """A configuration with its list read; made once."""
+    with workplace() as folder:
+        (Path(folder) / "offload.txt").write_text("203.0.113.0/24\n")
+        return read(text, Path(folder) / "gateway.toml", "replay")
+
+
+def gateway_of(text: str, seed: int) -> Gateway:
+    """A gateway with small bounds."""
+    config = configuration(text)
     return Gateway(config, routes_from(config), random.Random(seed))
 
 
@@ -136,109 +200,123 @@ def repaired(data: bytes) -> bytes:
     return data[:10] + checksum(head).to_bytes(2, "big") + data[12:]
 
 
-def inputs(rng: random.Random, seeds: list[bytes]) -> Iterator[tuple[str, bytes]]:
-    """(port, frame) without end."""
-    while True:
-        raw = rng.choice(seeds) if seeds and rng.random() < 0.2 else packet(rng)
-        raw = mutated(raw, rng)
-        if rng.random() < 0.7:
-            raw = repaired(raw)
-        port = rng.choice(PORTS)
-        if port in MACS:
+def arp_frame(rng: random.Random) -> bytes:
+    """What ARP carries, mostly well-formed (RFC 826)."""
+    hosts = rng.choice(ADDRESSES).to_bytes(4, "big"), rng.choice(ADDRESSES).to_bytes(4, "big")
+    sender = rng.choice((b"\x02\xaa\0\0\0\x0a", b"\x02\xaa\0\0\0\x01", bytes(6), b"\xff" * 6, rng.randbytes(6)))
+    kind = rng.choice((1, 1, 2, 2, 0, 3))
+    return b"\0\1\x08\0\6\4" + kind.to_bytes(2, "big") + sender + hosts[0] + bytes(6) + hosts[1] + bytes(18)
+
+
+class Feed:
+    """Frames for the ports of a world, without end; `answer` makes some of them fit what has left."""
+
+    def __init__(self, world: World, rng: random.Random, seeds: Sequence[bytes]) -> None:
+        self.world = world
+        self.rng = rng
+        self.seeds = seeds
+        self.left: deque[tuple[str, bytes]] = deque(maxlen=32)
+
+    def __next__(self) -> tuple[str, bytes, Offload | None]:
+        rng = self.rng
+        port = rng.choice(self.world.ports)
+        is_tap = port in MACS and not (port == "tap1" and self.world.name == "nodes")
+        choice = rng.random()
+        if choice < 0.25 and self.left:
+            port, raw = rng.choice(self.left)
+            raw = answer(raw, rng)
+            is_tap = port in MACS and not (port == "tap1" and self.world.name == "nodes")
+        elif choice < 0.4 and self.seeds:
+            raw = rng.choice(self.seeds)
+        else:
+            raw = packet(rng)
+        if rng.random() < 0.6:
+            raw = mutated(raw, rng)
+            if rng.random() < 0.7:
+                raw = repaired(raw)
+        claims = None
+        if not port.startswith("vpn"):
+            raw, claims = claims_of(raw, rng)
+        if is_tap:
             macs = MACS[port] if rng.random() < 0.95 else rng.randbytes(12)
-            ethertype = b"\x08\x00" if rng.random() < 0.97 else rng.choice((b"\x08\x06", b"\x86\xdd", rng.randbytes(2)))
-            raw = macs + ethertype + raw
+            kind = IPV4_TYPE
+            if rng.random() < 0.05:
+                kind = rng.choice((ARP_TYPE, ARP_TYPE, ARP_TYPE, b"\x86\xdd", rng.randbytes(2)))
+            if kind == ARP_TYPE:
+                raw, claims = arp_frame(rng), None
+            raw = macs + kind + raw
             if rng.random() < 0.03:
                 raw = mutated(raw, rng)
-        yield port, raw
+        return port, raw, claims
+
+    def __iter__(self) -> Iterator[tuple[str, bytes, Offload | None]]:
+        return self
 
 
-def check(gateway: Gateway, came_by: str | None, send: Send) -> None:
-    """Every rule about one frame out; `Failure` names the broken one."""
-    is_tap = send.port in MACS
-    raw = bytes(send.frame[14:] if is_tap else send.frame)
-    if is_tap and send.frame[12:14] == b"\x08\x06":
-        return
-    read = ipv4.parse(raw)
-    if isinstance(read, Drop):
-        raise Failure(f"out on {send.port}: {read}")
-    if len(read.data) != len(raw):
-        raise Failure("padding left with the packet")
-    if read.ttl == 0:
-        raise Failure("TTL zero left")
-    if send.port in ("tap1", "vpn") and read.source & 0xFFFFFF00 == LAN:
-        raise Failure(f"a LAN address is seen on {send.port}")
-    ours = {itf.address for itf in gateway.interfaces.values()}
-    if came_by == send.port and came_by != "tap0" and read.source not in ours:
-        raise Failure(f"reflected on {came_by}")
+def answer(raw: bytes, rng: random.Random) -> bytes:
+    """What the far end might say to a packet that left: the reply, or an error that quotes it."""
+    if len(raw) < 28 or raw[9] not in (ipv4.TCP, ipv4.UDP, ipv4.ICMP):
+        return raw
+    if rng.random() < 0.3:
+        kind, code = rng.choice(((3, 0), (3, 4), (3, 13), (11, 0), (11, 1), (12, 0), (4, 0), (5, 1)))
+        body = (
+            struct.pack("!BBHHH", kind, code, 0, 0, rng.choice((0, 68, 576, 1400, 1500)))
+            + raw[: rng.choice((28, 40, 120))]
+        )
+        body = body[:2] + checksum(body).to_bytes(2, "big") + body[4:]
+        source = rng.choice((int.from_bytes(raw[16:20], "big"), rng.choice(ADDRESSES)))
+        return ipv4.header(source, int.from_bytes(raw[12:16], "big"), ipv4.ICMP, len(body)) + body
+    data = bytearray(raw)
+    data[12:16], data[16:20] = raw[16:20], raw[12:16]
+    size = (raw[0] & 15) * 4
+    if raw[9] == ipv4.ICMP:
+        data[size] = {8: 0, 13: 14, 0: 8}.get(raw[size], raw[size])
+        data[size + 2 : size + 4] = bytes(2)
+        data[size + 2 : size + 4] = checksum(data[size:]).to_bytes(2, "big")
+    else:
+        data[size : size + 2], data[size + 2 : size + 4] = raw[size + 2 : size + 4], raw[size : size + 2]
+    data[8] = 64
+    return repaired(bytes(data))
 
 
-def check_transport(read: Packet) -> bool:
-    """True where the transport checksum of a whole packet is right (or absent)."""
-    body = bytes(read.data[read.header_bytes :])
-    if read.protocol == ipv4.ICMP:
-        return ones_sum(body) == 0xFFFF
-    if read.protocol == ipv4.UDP:
-        if body[6:8] == b"\0\0":
-            return True
-        body = body[: int.from_bytes(body[4:6], "big")]
-    pseudo = pseudo_header_sum(read.source, read.destination, read.protocol, len(body))
-    return ones_sum(body, pseudo) == 0xFFFF
-
-
-def check_checksum_kept(came: bytes, sends: list[Send]) -> None:
-    """A packet with a right transport checksum leaves with a right one (a wrong one stays wrong: RFC 1624)."""
-    received = ipv4.parse(came)
-    if isinstance(received, Drop) or received.is_fragment or received.protocol not in (1, 6, 17):
-        return
-    if ipv4.read_transport(received) is not None or not check_transport(received):
-        return
-    for send in sends:
-        raw = bytes(send.frame[14:] if send.port in MACS else send.frame)
-        if send.port in MACS and send.frame[12:14] == b"\x08\x06":
-            continue
-        read = ipv4.parse(raw)
-        if (
-            isinstance(read, Packet)
-            and not read.is_fragment
-            and read.protocol in (1, 6, 17)
-            and not check_transport(read)
-        ):
-            raise Failure(f"out on {send.port}: a wrong transport checksum")
-
-
-def run(seconds: float, seed: int, seeds: list[bytes], most: int = 1 << 62) -> int:
-    """Feed inputs until the time is over, at most `most`; the number of inputs. `Broken` where something did."""
-    rng = random.Random(seed)
-    end = time.monotonic() + seconds
-    now = 0
+def episode(rng: random.Random, most: int, seeds: Sequence[bytes] = ()) -> int:
+    """One gateway, and hostile frames until the generator is spent."""
+    world = rng.choice(WORLDS)
+    gateway = gateway_of(world.configuration, rng.getrandbits(16))
+    rules = Rules(gateway, world.hidden)
+    feed = Feed(world, rng, seeds)
+    now = SECOND_NS
     number = 0
-    with tempfile.TemporaryDirectory() as folder:
-        gateway = gateway_of(Path(folder), seed)
-        for port, frame in inputs(rng, seeds):
+    port, frame, claims = "", b"", None
+    try:
+        for send in gateway.start(now):
+            if isinstance(send, Send):
+                rules.send(None, send)
+        while goes_on(rng, number, most):
             number += 1
             now += rng.choice((1000, 1_000_000, SECOND_NS, SECOND_NS * 30)) if rng.random() < 0.05 else 1000
-            try:
-                while (due := gateway.next_deadline()) is not None and due <= now:
-                    for effect in gateway.tick(due):
-                        if isinstance(effect, Send):
-                            check(gateway, None, effect)
-                    following = gateway.next_deadline()
-                    if following is not None and following <= due:
-                        raise Failure("a timer does not move on")
-                sends = [effect for effect in gateway.receive(port, frame, now) if isinstance(effect, Send)]
-                for send in sends:
-                    check(gateway, port, send)
-                check_checksum_kept(frame[14:] if port in MACS else frame, sends)
-                if number % 8 == 0:
-                    balance.check(gateway)
-                if number % 5000 == 0 and sum(1 for _ in gateway.aliases.links(now)) > 2001:
-                    raise Failure("more links than max_links and the static forward")
-            except Exception as error:  # whatever it is, the frame that did it is told
-                raise Broken(f"input {number}, port {port}: {frame.hex()}") from error
-            if number >= most or (number % 500 == 0 and time.monotonic() > end):
-                return number
+            rules.tick_until(now)
+            port, frame, claims = next(feed)
+            sends = [effect for effect in gateway.receive(port, frame, now, claims) if isinstance(effect, Send)]
+            rules.sends(port, frame, claims, sends)
+            rules.clock(now)
+            for send in sends:
+                feed.left.append((send.port, rules.packet(send.port, send.frame)))
+            if number % 8 == 0:
+                balance.check(gateway)
+            if number % 64 == 0:
+                rules.idle_tick(now)
+            if number % 1000 == 0:
+                rules.stores(now)
+        rules.stores(now)
+    except Exception as error:  # whatever it is, the frame that did it is told
+        raise Broken(f"world {world.name}, input {number}, port {port}: {frame.hex()} {claims}") from error
     return number
+
+
+def target(seeds: Sequence[bytes] = ()) -> Target:
+    """The target; `seeds`: IP packets of captures."""
+    return Target("frames", lambda rng, most: episode(rng, most, seeds))
 
 
 def captured(folder: Path) -> list[bytes]:

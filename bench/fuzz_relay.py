@@ -16,11 +16,11 @@ other packets. What must hold after each input:
 from __future__ import annotations
 
 import random
-import time
 from collections import deque
 from typing import Final
 
-from bench.hostile import Broken, Failure, mutated
+from bench import hostile
+from bench.hostile import Broken, Failure, Target, goes_on, mutated
 from tunnel.effects import Datagram, Effects, Endpoint, Network, PeerConfig, Received, Role
 from tunnel.endpoint import Tunnel
 from tunnel.envelope import HOPS, Envelope, address_in, named, node_id, read
@@ -53,6 +53,7 @@ class Round:
         self.marks = 0
         self.under_way: set[bytes] = set()
         everything = (Network(0, 0),)
+        secret = random.Random(rng.getrandbits(32)).randbytes  # no choice of who makes the inputs
         self.nodes: dict[str, Tunnel] = {}
         for name in NAMES:
             peers = [
@@ -68,7 +69,7 @@ class Round:
                 peers,
                 self.now,
                 wall_ns=lambda: WALL_NS + self.now,
-                random_bytes=rng.randbytes,
+                random_bytes=secret,
                 role=Role(name),
             )
         for name in ("alice", "bob", "mallory"):
@@ -196,31 +197,44 @@ def _only(endpoint: Endpoint, data: bytes) -> Effects:
     return out
 
 
+def one_round(rng: random.Random, most: int) -> int:
+    """Four nodes and what comes at them until the generator is spent; the number of inputs."""
+    round_ = Round(rng)
+    to, datagram = "relay", b""
+    number = 0
+    try:
+        while goes_on(rng, number, most):
+            number += 1
+            to, datagram, source = round_.attack()
+            round_.fire(to, datagram, source)
+            if rng.random() < 0.1:
+                round_.wait(rng.choice((0.02, 1, 6, 30, 130, 200)))
+            if rng.random() < 0.2:
+                round_.talk(rng.choice(sorted(OTHER)))
+        round_.wait(30)
+        round_.wait(30)
+        for name in OTHER:
+            round_.under_way.clear()
+            round_.talk(name)
+            round_.wait(6)
+            if round_.under_way:
+                raise Failure(f"what {name} sends does not arrive any more")
+    except Exception as error:  # whatever it is, the input that did it is told
+        raise Broken(f"input {number}, to {to}: {datagram.hex()}") from error
+    return number
+
+
 def run(seconds: float, seed: int, most: int = 1 << 62) -> int:
     """Rounds until the time is over, at most `most` inputs; their number. `Broken` where something did."""
-    rng = random.Random(seed)
-    end = time.monotonic() + seconds
+    return hostile.run(TARGET, seconds, seed, most)
+
+
+def episode(rng: random.Random, most: int) -> int:
+    """Rounds, each with nodes of its own."""
     number = 0
-    while number < most and (number == 0 or time.monotonic() < end):
-        round_ = Round(rng)
-        to, datagram = "relay", b""
-        try:
-            for _ in range(min(INPUTS_A_ROUND, most - number)):
-                number += 1
-                to, datagram, source = round_.attack()
-                round_.fire(to, datagram, source)
-                if rng.random() < 0.1:
-                    round_.wait(rng.choice((0.02, 1, 6, 30, 130, 200)))
-                if rng.random() < 0.2:
-                    round_.talk(rng.choice(sorted(OTHER)))
-            round_.wait(30)
-            round_.wait(30)
-            for name in OTHER:
-                round_.under_way.clear()
-                round_.talk(name)
-                round_.wait(6)
-                if round_.under_way:
-                    raise Failure(f"what {name} sends does not arrive any more")
-        except Exception as error:  # whatever it is, the input that did it is told
-            raise Broken(f"input {number}, to {to}: {datagram.hex()}") from error
+    while goes_on(rng, number, most):
+        number += one_round(rng, min(INPUTS_A_ROUND, most - number))
     return number
+
+
+TARGET = Target("relay", episode)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench.hostile import Broken, Failure, mutated
+from bench.hostile import Broken, Failure, Target, goes_on, mutated
 from tunnel.control import Control, ControlKind
 from tunnel.cookies import CookieJar
 from tunnel.effects import Effects, Endpoint, Network, PeerConfig, Received
@@ -85,7 +85,9 @@ class Round:
         self.history = history
         self.held: list[bytes] = []
         self.mark = 0
-        ours, theirs = rng.randbytes(32), rng.randbytes(32)
+        # Secrets are no choices: who makes the inputs must not make both ends draw the same.
+        self.secret = random.Random(rng.getrandbits(32)).randbytes
+        ours, theirs = self.secret(32), self.secret(32)
         self.ours = self._tunnel(ours, theirs, THEIR_HOME, cipher)
         self.theirs = self._tunnel(theirs, ours, OUR_HOME, None)
         self.jar = CookieJar(self.ours.public_key)  # the attacker's, for its own address
@@ -97,7 +99,7 @@ class Round:
             [peer],
             self.now,
             wall_ns=lambda: WALL_NS + self.now,
-            random_bytes=self.rng.randbytes,
+            random_bytes=self.secret,
             cipher=cipher,
         )
 
@@ -237,9 +239,9 @@ class Round:
 
     def _strangers(self) -> bytes:
         """A perfect initiation of somebody whom we do not know."""
-        local = LocalKeys(self.rng.randbytes(32))
+        local = LocalKeys(self.secret(32))
         remote = RemoteKeys(local, self.ours.public_key)
-        body, _ = initiate(local, remote, self.rng.randbytes(32), stamp(WALL_NS + self.now), self.rng.getrandbits(32))
+        body, _ = initiate(local, remote, self.secret(32), stamp(WALL_NS + self.now), self.rng.getrandbits(32))
         return self.jar.finish(body, self.now)
 
 
@@ -378,6 +380,31 @@ def load(round_: Round) -> Iterator[list[bytes]]:
 STAGES: tuple[Stage, ...] = (idle, pending, unconfirmed, up, renewed, betrayed, expired, erased, cookie, load)
 
 
+def one_round(rng: random.Random, history: list[bytes], cipher: BurstCipher | None, most: int) -> int:
+    """One stage and what is fired at it until the generator is spent; the number of inputs."""
+    stage = rng.choice(STAGES)
+    message = b""
+    number = 0
+    try:
+        round_ = Round(rng, history, cipher)
+        honest = stage(round_)
+        round_.held = next(honest)
+        while goes_on(rng, number, most):
+            number += 1
+            round_.now += rng.choice((0, 1000, 1_000_000))
+            message = round_.hostile()
+            round_.fire(message, rng.choice((STRANGERS_HOME, THEIR_HOME, Endpoint(rng.randbytes(4), 1))))
+        round_.check_bounds()
+        round_.calm()
+        message = b""
+        for _ in honest:
+            raise AssertionError("a stage yields once")
+        round_.check_bounds()
+    except Exception as error:  # whatever it is, the message that did it is told
+        raise Broken(f"input {number}, stage {stage.__name__}: {message.hex() or 'an honest one'}") from error
+    return number
+
+
 def run(seconds: float, seed: int, most: int = 1 << 62, cipher: BurstCipher | None = None) -> int:
     """Rounds until the time is over, at most `most` inputs; the number of inputs. `Broken` where something did."""
     rng = random.Random(seed)
@@ -385,25 +412,19 @@ def run(seconds: float, seed: int, most: int = 1 << 62, cipher: BurstCipher | No
     history: list[bytes] = []
     number = 0
     while number < most:
-        stage = rng.choice(STAGES)
-        message = b""
-        try:
-            round_ = Round(rng, history, cipher)
-            honest = stage(round_)
-            round_.held = next(honest)
-            for _ in range(INPUTS_A_ROUND):
-                number += 1
-                round_.now += rng.choice((0, 1000, 1_000_000))
-                message = round_.hostile()
-                round_.fire(message, rng.choice((STRANGERS_HOME, THEIR_HOME, Endpoint(rng.randbytes(4), 1))))
-            round_.check_bounds()
-            round_.calm()
-            message = b""
-            for _ in honest:
-                raise AssertionError("a stage yields once")
-            round_.check_bounds()
-        except Exception as error:  # whatever it is, the message that did it is told
-            raise Broken(f"input {number}, stage {stage.__name__}: {message.hex() or 'an honest one'}") from error
+        number += one_round(rng, history, cipher, INPUTS_A_ROUND)
         if time.monotonic() > end:
             break
     return number
+
+
+def episode(rng: random.Random, most: int) -> int:
+    """Rounds that know of each other's messages."""
+    history: list[bytes] = []
+    number = 0
+    while goes_on(rng, number, most):
+        number += one_round(rng, history, None, min(INPUTS_A_ROUND, most - number))
+    return number
+
+
+TARGET = Target("tunnel", episode)

@@ -125,7 +125,7 @@ def _arp_ports(gateway: Gateway, arguments: Arguments) -> list[str]:
     port = arguments.get("port")
     if port is None:
         return list(gateway.arp)
-    if port not in gateway.arp:
+    if not isinstance(port, str) or port not in gateway.arp:
         raise Refused(USAGE, f"{port!r} is no port with an ARP table: {', '.join(gateway.arp) or 'there is none'}")
     return [port]
 
@@ -384,7 +384,9 @@ def trace(gateway: Gateway, arguments: Arguments, now: int) -> Document:
     port = _port(gateway, arguments)
     ethernet = is_ethernet(gateway.config, port)
     data = _bytes(arguments["packet"] if "packet" in arguments else arguments.get("frame"))
-    link_type = arguments.get("link_type", LINK_ETHERNET if ethernet else LINK_RAW)
+    link_type = _link_type(arguments)
+    if link_type is None:
+        link_type = LINK_ETHERNET if ethernet else LINK_RAW
     if not ethernet and link_type not in LINKS_RAW:
         raise Refused(FAILED, f"{port} carries raw IP (link types 101, 228 and 12), the frame has {link_type}")
     if ethernet and ("packet" in arguments or link_type in LINKS_RAW):
@@ -418,11 +420,19 @@ def _port(gateway: Gateway, arguments: Arguments) -> str:
         if not ports:
             raise Refused(FAILED, "the configuration has no port, add [tap0] (a LAN gateway) or [tun0] (an exit node)")
         raw = [port for port in ports if not is_ethernet(gateway.config, port)]
-        name = raw[0] if raw and arguments.get("link_type") in LINKS_RAW else ports[0]
+        name = raw[0] if raw and _link_type(arguments) in LINKS_RAW else ports[0]
     try:
         return port_name(gateway.config, gateway.routes, str(name))
     except Misuse as fault:
         raise Refused(USAGE, str(fault)) from fault
+
+
+def _link_type(arguments: Arguments) -> int | None:
+    """The link type that was given, if one was."""
+    link_type = arguments.get("link_type")
+    if link_type is not None and not isinstance(link_type, int):
+        raise Refused(USAGE, "the link type must be a number, as a capture file has it")
+    return link_type
 
 
 def _bytes(text: object) -> bytes:

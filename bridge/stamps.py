@@ -38,8 +38,8 @@ class StampFile:
             return _read(self._path)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 return _read(self._new)  # it ended while it wrote the old one
             with suppress(OSError):
                 if not self._path.stat().st_size:

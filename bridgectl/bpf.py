@@ -6,6 +6,7 @@ pcap-filter(7) is the language; `pcap_open_dead`, `pcap_compile` and `pcap_offli
 from __future__ import annotations
 
 import ctypes
+import os
 
 _LIBRARIES = ("libpcap.so.1", "libpcap.so.0.8", "libpcap.so")
 DLT_ETHERNET, DLT_RAW = 1, 12  # of Linux
@@ -42,7 +43,8 @@ class Filter:
         handle = pcap.pcap_open_dead(link, _SNAP_BYTES)
         self._program = _Program()
         try:
-            failed = pcap.pcap_compile(handle, ctypes.byref(self._program), expression.encode(), 1, _NETMASK_UNKNOWN)
+            text = os.fsencode(expression)  # as the shell gave it, UTF-8 or not
+            failed = pcap.pcap_compile(handle, ctypes.byref(self._program), text, 1, _NETMASK_UNKNOWN)
             if failed:
                 says = pcap.pcap_geterr(handle).decode(errors="replace")
                 raise BadFilter(f"the filter {expression!r}: {says}")

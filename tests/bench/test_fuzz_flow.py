@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from bench import fuzz_flow
-from bench.hostile import Failure
+from bench.hostile import Failure, run
 from flow.plain import PlainTable
 
 
 def test_a_few_thousand_calls_and_frames_break_nothing() -> None:
-    assert fuzz_flow.run(300, seed=1, most=5000) == 5000
+    assert run(fuzz_flow.TARGET, 300, seed=1, most=5000) == 5000
 
 
 def test_most_kinds_of_punts_and_many_repeats_are_met(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_an_answer_to_who_proved_nothing_is_found(monkeypatch: pytest.MonkeyPatc
 def test_targets_take_turns_and_a_failure_says_how_to_repeat_it(capsys: pytest.CaptureFixture[str]) -> None:
     turns: list[tuple[str, int]] = []
 
-    def target(name: str, broken_at: int) -> fuzz.Target:
+    def target(name: str, broken_at: int) -> fuzz.Turn:
         def run(seconds: float, seed: int) -> int:
             turns.append((name, seed))
             if seed == broken_at:
@@ -109,5 +109,5 @@ def test_targets_take_turns_and_a_failure_says_how_to_repeat_it(capsys: pytest.C
     with pytest.raises(Broken):
         fuzz.in_turns({"one": target("one", -1), "two": target("two", 13)}, 60, 10)
     assert turns == [("one", 10), ("two", 11), ("one", 12), ("two", 13)]
-    assert capsys.readouterr().err == "repeat with: --target two --seed 13\ninput 3: 00\n"
+    assert capsys.readouterr().err == "repeat with: --how blind --target two --seed 13\ninput 3: 00\n"
     assert fuzz.in_turns({"one": target("one", -1), "two": target("two", -1)}, 0, 1) == {"one": 5, "two": 5}

@@ -595,8 +595,9 @@ def test_stamps_survive_and_what_cannot_be_read_or_written_stops_nothing(
     assert file.read() == {}
     file.write(stamps)
     assert file.read() == stamps
-    (tmp_path / "made" / "tunnel.json").write_text('{"x": 1}')
-    assert file.read() == {}
+    for damaged in ('{"x": 1}', "[" * 100_000, "", "[]"):
+        (tmp_path / "made" / "tunnel.json").write_text(damaged)
+        assert file.read() == {}
     (tmp_path / "plain").write_text("")
     hopeless = StampFile(tmp_path / "plain" / "tunnel.json")
     hopeless.write(stamps)

@@ -421,6 +421,8 @@ def test_filters_know_ethernet_and_raw_ip() -> None:
         compiled.close()
     with pytest.raises(BadFilter):
         Filter("ether host 1", 1)
+    with pytest.raises(BadFilter, match="host"):
+        Filter("host \udcff", 1)  # a byte of the command line that is no UTF-8
 
 
 def test_without_libpcap_filters_say_what_is_missing(run: Run, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
