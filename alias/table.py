@@ -357,9 +357,9 @@ class Aliases:
         self.changed.clear()
 
     def restore(self, kept: Saved, now: int) -> Link | None:
-        """Take up a link of an earlier run; None where it has expired, where the bounds stand against it (what is
-        kept for hosts with few does not: it is no new link), or where its names are somebody's. It lives until it would have expired, with the timers of today at
-        most. The caller knows that the inside may have links on that egress."""
+        """Take up a link of an earlier run; None where it has expired, where the bounds stand against it (what is kept
+        for hosts with few does not: it is no new link), or where its names are somebody's. It lives until it would have
+        expired, with the timers of today at most. The caller knows that the inside may have links on that egress."""
         link = Link(kept.egress, kept.protocol, kept.inside, kept.inside_port, kept.outside_port, 0, now)
         space = self._spaces[link.egress].get(link.protocol)
         if kept.expires_ns <= now or self._exceeded(link.inside) is not None:

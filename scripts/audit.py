@@ -43,7 +43,7 @@ ALLOWED_LICENCES = {
     *("Apache Software License", "BSD License", "MIT License", "Mozilla Public License 2.0 (MPL 2.0)"),
     *("DFSG approved", "OSI Approved"),
 }
-NAMED_IN_A_FILE = {"pytricia": "LGPL-3.0-only", "Cython": "Apache-2.0"}
+NAMED_IN_A_FILE = {"pytricia": "LGPL-3.0-only", "Cython": "Apache-2.0", "atheris": "Apache-2.0"}
 """Whose metadata name none in a field of its own; read in the file that comes with them."""
 
 

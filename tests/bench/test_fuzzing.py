@@ -42,7 +42,8 @@ def test_what_is_kept_breaks_nothing(name: str) -> None:
 def test_blind_turns_break_nothing(name: str) -> None:
     if name in NEEDS_COMPILED:
         compiled("bridge.ports.lanes", "Lanes")
-    assert hostile.run(ALL[name], BLIND_S / len(ALL), seed=random.randrange(1 << 32)) > 0
+    seed = 1 if os.environ.get("CI") == "true" else random.randrange(1 << 32)  # in CI the same every time
+    assert hostile.run(ALL[name], BLIND_S / len(ALL), seed=seed) > 0
 
 
 @pytest.mark.timeout(900)  # a build, and a machine that does other things
