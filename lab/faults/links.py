@@ -14,8 +14,8 @@ OFFLOAD = (LAN_TO_OFFLOAD, HOST_TO_OFFLOAD)
 HALVES = ("0.0.0.0/1", "128.0.0.0/1")
 WAITING = frozenset({"arp.no_answer", "arp.superseded"})
 """What waits for a next hop that does not answer, or not yet."""
-ITSELF_S = 0.5
-"""What the gateway may take to put back what it can."""
+ITSELF_S = 10.0
+"""What the warden may take at most; how long it took is in *again after*."""
 
 
 def _down_and_up(device: str, stage: Stage, seconds: float) -> None:
@@ -27,17 +27,14 @@ def _down_and_up(device: str, stage: Stage, seconds: float) -> None:
 
 
 def _tun0_down_and_up(stage: Stage, seconds: float) -> None:
-    """The kernel takes the routes of a device that goes down, and brings only the connected one back."""
+    """The kernel takes the routes of a device that goes down, and brings only the connected one back; the warden brings
+    the others."""
     stage.began()
     stage.gw("link set tun0 down")
     stage.hold(seconds)
     stage.gw("link set tun0 up")
-    if stage.becomes(partial(_has_halves, stage), ITSELF_S):
-        stage.note("the half routes came back by themselves")
-    else:
-        for half in HALVES:
-            stage.gw(f"route replace {half} dev tun0 scope link")
-        stage.note("the half routes did not come back: the operator set them")
+    stage.expect(stage.becomes(partial(_has_halves, stage), ITSELF_S), "the half routes did not come back")
+    stage.note("the half routes came back by themselves")
     stage.over()
 
 
@@ -47,7 +44,7 @@ def _has_halves(stage: Stage) -> bool:
 
 
 def _bridge_made_again(bridge: str, tap: str, others: tuple[str, ...], stage: Stage, seconds: float) -> None:
-    """What manages the bridge puts the ports back that it knows; the tap is the gateway's."""
+    """What manages the bridge puts the ports back that it knows, the gateway's warden the tap."""
     stage.began()
     stage.gw(f"link del {bridge}")
     stage.hold(seconds)
@@ -55,11 +52,9 @@ def _bridge_made_again(bridge: str, tap: str, others: tuple[str, ...], stage: St
     stage.gw(f"link set {bridge} up")
     for other in others:
         stage.gw(f"link set {other} master {bridge}")
-    if stage.becomes(lambda: f"master {bridge}" in stage.gw(f"link show {tap}"), ITSELF_S):
-        stage.note(f"{tap} came back into {bridge} by itself")
-    else:
-        stage.gw(f"link set {tap} master {bridge}")
-        stage.note(f"{tap} did not come back into {bridge}: the operator put it there")
+    came_back = stage.becomes(lambda: f"master {bridge}" in stage.gw(f"link show {tap}"), ITSELF_S)
+    stage.expect(came_back, f"{tap} did not come back into {bridge}")
+    stage.note(f"{tap} came back into {bridge} by itself")
     stage.over()
 
 
