@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import logging
 import os
 import re
 import subprocess
@@ -161,6 +162,7 @@ def main() -> int:
             return 1
         how = "blind"
     seconds = options.minutes * 60 / (2 if how == "both" else 1)
+    logging.getLogger("bridge").setLevel(logging.CRITICAL)  # it tells of all that is damaged
     print(f"fuzzing for {options.minutes} min, {how}, with seed {seed}, {len(captures)} captured packets as seeds")
     try:
         if how != "guided":

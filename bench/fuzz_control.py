@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import random
 import socket
 import tempfile
@@ -103,7 +102,6 @@ _LINK = ("protocol", "inside", "inside_port", "outside_port", "remote", "state",
 @cache
 def _stage() -> tuple[tempfile.TemporaryDirectory[str], Stage]:
     """One for the whole process: what a client leaves behind would be met by the next."""
-    logging.getLogger("bridge").setLevel(logging.CRITICAL)
     folder = workplace()
     return folder, Stage(Path(folder.name))
 

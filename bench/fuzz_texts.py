@@ -11,7 +11,6 @@ The first byte of an input says which reader gets the rest. What must hold: each
 
 from __future__ import annotations
 
-import logging
 import random
 import re
 import tempfile
@@ -39,7 +38,6 @@ _LAN = IPv4Interface("192.168.200.2/24")
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    logging.getLogger("bridge.stamps").setLevel(logging.ERROR)  # it warns of each damaged file
     return workplace()
 
 

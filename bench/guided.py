@@ -11,6 +11,7 @@ guidance is worth is the difference.
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 import traceback
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, required=True)
     parser.add_argument("--blind", action="store_true")
     options, flags = parser.parse_known_args()
+    logging.getLogger("bridge").setLevel(logging.CRITICAL)  # it tells of all that is damaged
     target = _target(options.target.split(","))
     from bench.hostile import replay, reworded  # noqa: PLC0415 - behind the rooms, whose imports are instrumented
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.fuzz_flow import packet
-from bench.fuzz_frames import MACS, gateway_of
+from bench.fuzz_frames import MACS, WORLDS, gateway_of
 from bench.soak_world import arp, fragments
 from bridge import balance, explain
 from bridge.effects import Effect, Send
@@ -31,8 +30,8 @@ OUR_MAC = MACS["tap0"][:6]
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Gateway:
-    return gateway_of(tmp_path, 1)
+def gateway() -> Gateway:
+    return gateway_of(WORLDS[0].configuration, 1)
 
 
 def feed(gateway: Gateway, port: str, data: bytes, now: int = 0) -> list[Effect]:

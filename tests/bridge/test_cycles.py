@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.fuzz_frames import gateway_of, inputs
+from bench.fuzz_frames import WORLDS, Feed, gateway_of
 from bridge.config import load
 from bridge.faults import ConfigError
 from bridge.loop import Loop
@@ -26,33 +26,36 @@ def quiet() -> Iterator[None]:
     gc.enable()
 
 
-def test_the_walk_of_any_frames_leaves_no_cycles(tmp_path: Path, quiet: None) -> None:
-    gateway = gateway_of(tmp_path, 1)
-    frames = list(islice(inputs(random.Random(1), []), 2000))
+def test_the_walk_of_any_frames_leaves_no_cycles(quiet: None) -> None:
+    gateway = gateway_of(WORLDS[0].configuration, 1)
+    frames = list(islice(Feed(WORLDS[0], random.Random(1), []), 2000))
     gc.collect()
-    for number, (port, frame) in enumerate(frames):
-        gateway.receive(port, frame, number * 10_000_000)
+    for number, (port, frame, claims) in enumerate(frames):
+        gateway.receive(port, frame, number * 10_000_000, claims)
         gateway.tick(number * 10_000_000)
-    del port, frame
+    del port, frame, claims
     assert gc.collect() == 0
 
 
 def test_a_reload_leaves_no_cycles_whether_it_is_taken_or_not(tmp_path: Path, quiet: None) -> None:
-    gateway = gateway_of(tmp_path, 1)
+    gateway = gateway_of(WORLDS[0].configuration, 1)
+    path = tmp_path / "gateway.toml"
+    path.write_text(WORLDS[0].configuration)
+    (tmp_path / "offload.txt").write_text("203.0.113.0/24\n")
     gc.collect()
     for number in range(2):
-        config = load(gateway.config.path, "replay")
+        config = load(path, "replay")
         gateway.reconfigure(config, routes_from(config), number)
     assert gc.collect() == 0
-    gateway.config.path.write_text('[tap0]\naddress = "nowhere"\n')
+    path.write_text('[tap0]\naddress = "nowhere"\n')
     with pytest.raises(ConfigError):
-        load(gateway.config.path, "replay")
+        load(path, "replay")
     gc.collect()  # what pytest keeps of the exception
     assert not [found for found in gc.get_objects() if isinstance(found, ConfigError)]
 
 
-def test_a_fault_of_our_own_leaves_no_cycles(tmp_path: Path, quiet: None, caplog: pytest.LogCaptureFixture) -> None:
-    gateway = gateway_of(tmp_path, 1)
+def test_a_fault_of_our_own_leaves_no_cycles(quiet: None, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = gateway_of(WORLDS[0].configuration, 1)
     loop = Loop(gateway)
     gc.collect()
     with pytest.MonkeyPatch.context() as patch:
