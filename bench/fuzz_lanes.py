@@ -15,6 +15,7 @@ from bench import rules
 from bench.choices import is_spent
 from bench.claims import claims_of
 from bench.fuzz_flow import HOST, REMOTES, Ends, packet
+from bench.fuzz_frames import repaired
 from bench.hostile import Failure, Target, mutated
 from tunnel.effects import Datagram, Received
 from wire import ipv4
@@ -43,6 +44,8 @@ def _inner(rng: random.Random, number: int) -> bytes:
         flags=0x4000,
         tcp_flags=rng.choice((16, 16, 24, 17)),
     )
+    # Numbered: of equal identifications merging keeps the first, and cutting counts up from it.
+    data = repaired(data[:4] + (number & 0xFFFF).to_bytes(2, "big") + data[6:])
     return (mutated(data, rng) or b"\0") if kind < 0.3 else data
 
 
