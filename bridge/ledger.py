@@ -83,9 +83,7 @@ class Ledger:
         self.restored = 0
         self._aliases = aliases
         self._openings = openings
-        self._outside = {
-            egress: side.address for egress in Egress if (side := interfaces.get(egress.label)) is not None
-        }
+        self._interfaces = interfaces
         self._tap0 = interfaces.get("tap0")
         limit = min(aliases.settings.max_links, MOST_LINKS)
         self._slots = limit + min(limit, SPARE)
@@ -219,7 +217,8 @@ class Ledger:
     def _ground(self, egress: Egress, inside: int) -> int | None:
         """What must be the same when a link is taken up: who has its inside address, and the address that hides it;
         None where a host of that address may have no links. The check sums of its records begin with it."""
-        outside = self._outside.get(egress, 0)
+        hides = self._interfaces.get(egress.label)
+        outside = 0 if hides is None else hides.address  # of now: a reload may give tap1 another one
         side = self._openings.side_of(inside)
         behind = self._openings.behind(inside)
         if not outside or side is None or behind is None:

@@ -414,3 +414,15 @@ def _name(link: Link) -> tuple[int, int, int, int, int, int]:
 def test_the_boot_is_the_kernels(world: World) -> None:
     boot = UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
     assert struct.unpack_from("<8sHHI16s", world.file.read_bytes())[-1] == boot.bytes
+
+
+def test_links_under_an_address_that_a_reload_gave_tap1_are_taken_up_under_it_alone(world: World) -> None:
+    """U3, U5: the links of the address before have ended."""
+    renumbered = (f'address = "{ADDRESS_O}/24"', 'address = "192.168.1.7/24"')
+    world.reload(replace=(renumbered,))
+    assert not world.names
+    world.udp(A)
+    world.advance(1)
+    assert world.names
+    assert world.killed(replace=(renumbered,)).names == world.names
+    assert not world.killed().names
