@@ -488,6 +488,12 @@ class Gateway:
                 return Drop.IP_TTL
             if received.dont_fragment and len(received.data) > mtu_bytes:
                 return Drop.IP_TOO_BIG
+            if (
+                path.egress is not None
+                and path.source is not None
+                and path.source[0] != self.interfaces[path.egress.label].address
+            ):
+                return Drop.FRAGMENT_DATAGRAM_DROPPED  # the address of before a reload
         packet = received.copy()
         rewrite.forward(packet, received.ttl - 1, path.source, path.destination)
         if path.quoted is not None and not packet.offset_bytes:

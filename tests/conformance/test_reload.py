@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from scapy.all import fragment
 
 from tests.conformance.conftest import MakeScenario
 from tests.conformance.harness import (
@@ -305,3 +306,15 @@ def test_a_new_next_hop_alone_leaves_links_alone(make: MakeScenario) -> None:
     s.reload(replace=(('"192.168.1.1"\n', '"192.168.1.9"\n'),))
     assert asked(s.inside(udp((A, 5000), (E, 1)))) == (ADDRESS_O, MAC_O, "192.168.1.9")
     assert way(only(s.outside(udp((E, 1), before)))) == ("L", (E, 1), (A, 5000))
+
+
+def test_later_fragments_do_not_leave_under_an_address_that_is_gone(make: MakeScenario) -> None:
+    """F1: whoever has it now would hear the answers."""
+    s = make("O")
+    first, *later = fragment(udp((A, 5000), (E, 1)) / bytes(2400), fragsize=800)
+    assert way(only(s.inside(first))) == ("O", (ADDRESS_O, 5000), (E, 1))
+    assert only(s.inside(later[0])).ip.src == ADDRESS_O
+    s.reload(replace=(("192.168.1.2/24", "192.168.1.7/24"),))
+    assert s.inside(later[1]) == []
+    assert s.dropped == Drop.FRAGMENT_DATAGRAM_DROPPED
+    s.balance()
