@@ -205,7 +205,11 @@ class FastPath:
             is_reply = kind not in ICMP_QUERY_REQUESTS
             if kind not in ICMP_QUERIES or (link is not None and flags & NEAR_SENDS and is_reply):
                 return False
-        elif received.protocol not in (TCP, UDP):
+        elif received.protocol == TCP:
+            # Behind a reset the walk sees the next segment: it may revive the connection, or be the first of one.
+            if received.data[received.header_bytes + _FLAGS_OFFSET] & RST:
+                return False
+        elif received.protocol != UDP:
             return False
         if link is None:
             return True

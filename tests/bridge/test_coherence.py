@@ -489,6 +489,24 @@ def test_what_was_repeated_before_a_reset_does_not_revive_the_connection_after_i
     world.compare_links()
 
 
+@pytest.mark.parametrize("resets", [1, 2])
+def test_what_follows_a_reset_to_a_stranger_opens_a_connection_of_its_own(
+    make: Callable[..., World], resets: int
+) -> None:
+    """RFC 7857 7.1: the reset makes no session, and the next segment does, at once: what comes back counts for it."""
+    world = make()
+    connection(world)
+    world.advance(100)
+    stranger = address_int("203.0.113.6")
+    for _ in range(resets):
+        assert not world.inside(TCP, (A, 5000, stranger, 53), tcp_flags=RST, sequence=7)
+    world.inside(TCP, (A, 5000, stranger, 53), tcp_flags=ACK, sequence=8, ack=9)
+    world.answer(stranger, TCP, tcp_flags=ACK, sequence=9, ack=10)
+    for _ in range(40):
+        world.advance(200)
+        world.compare_links()
+
+
 # Bounds
 
 
