@@ -75,8 +75,9 @@ cdef class CompiledPolice:
 cdef bint admit(Police *police, const uint8_t *frame, size_t size, int punt) noexcept nogil:
     cdef uint64_t key = 0, saved
     cdef size_t at = police.link_bytes, end
-    cdef bint is_admitted
-    if at > 0 and (police.by_station or size < ETHERNET_BYTES + 20 or frame[12] != 0x08 or frame[13] != 0x00):
+    cdef bint is_admitted, is_station
+    is_station = at > 0 and (police.by_station or size < ETHERNET_BYTES + 20 or frame[12] != 0x08 or frame[13] != 0x00)
+    if is_station:
         at, end = 6, 12
     else:
         at, end = at + 12, at + 16
@@ -88,7 +89,9 @@ cdef bint admit(Police *police, const uint8_t *frame, size_t size, int punt) noe
     at = key >> 56
     if punt == OUTDATED:
         at += 2 * SENDERS
-    elif police.by_station and not _is_known(police, frame, size):
+    elif not police.by_station:
+        at += SENDERS if is_station else 0
+    elif not _is_known(police, frame, size):
         at = SENDERS + at % STRANGERS
     police.wanted[at] += 1
     if police.quota == MOST:

@@ -11,10 +11,11 @@ has spent his share, who does not is not touched. What the flow table repeats is
   walk takes on this machine, and without a flood it is not there. It never falls below `LEAST` in `MOST` frames:
   a machine that is busy with repeating walks still.
 - *Senders* are told apart by a keyed hash, `SENDERS` of them: on the LAN by the MAC address of the station (it may use
-  every IP address of the LAN), elsewhere by the source address. On the LAN a station whose MAC address is the one that
-  the ARP table has for the frame's source is *known*; all others, random ones among them, are `STRANGERS` senders
-  together. Frames of flows whose lease has run out (`Punt.OUTDATED`) count apart, as if of other senders: somebody who
-  floods does not lose the flows that he has.
+  every IP address of the LAN), elsewhere by the source address, and what is not IPv4, ARP first of all, apart from it
+  by the MAC address: packets from random addresses fill every place of theirs, and the router's answers come through.
+  On the LAN a station whose MAC address is the one that the ARP table has for the frame's source is *known*; all
+  others, random ones among them, are `STRANGERS` senders together. Frames of flows whose lease has run out
+  (`Punt.OUTDATED`) count apart, as if of other senders: somebody who floods does not lose the flows that he has.
 - *Shares* are what fills the quota up: who wants less than an even share gets all that he wants, and leaves the rest to
   the others. They follow what was wanted in the last `SHARE_FRAMES`. Up to `SAVED` walks can be saved up, so a sender
   of few frames never waits for a refill.
@@ -41,7 +42,8 @@ SAVED: Final = 8
 SENDERS: Final = 256
 STRANGERS: Final = 16
 PLACES: Final = 3 * SENDERS
-"""Of known stations or addresses, of strangers, of flows that are due for a walk."""
+"""Of known stations or addresses, of strangers (elsewhere than on the LAN: of stations), of flows that are due for a
+walk."""
 WALK: Final = 1 << 16
 """One walk, in the unit of shares: with it, a share of `SHARE_FRAMES` in 1/64 walks is also the refill of a frame."""
 _WANTED: Final = WALK // SHARE_FRAMES
@@ -55,7 +57,7 @@ class Senders(IntEnum):
     """What tells the senders at a port apart."""
 
     STATIONS = 1  # MAC addresses
-    ADDRESSES = 2  # IPv4 source addresses; MAC addresses for what is not IPv4
+    ADDRESSES = 2  # IPv4 source addresses; apart from them MAC addresses for what is not IPv4
 
 
 class Police(Protocol):
@@ -116,7 +118,9 @@ class PlainPolice:
         value = ((value ^ value >> 32) * _FACTOR) & _MASK_64
         if punt is Punt.OUTDATED:
             return 2 * SENDERS + (value >> 56)
-        if not self._by_station or self._is_known(frame):
+        if not self._by_station:
+            return (value >> 56) + (SENDERS if is_station else 0)
+        if self._is_known(frame):
             return value >> 56
         return SENDERS + (value >> 56) % STRANGERS
 

@@ -129,6 +129,18 @@ def test_elsewhere_senders_are_addresses_and_what_is_not_ip_is_a_station(make: M
         full_burst(police, flood)
 
 
+def test_what_the_router_answers_is_not_touched_by_a_flood_from_random_addresses(make: Make) -> None:
+    """Where its MAC address is not known any more, everybody is without the ISP."""
+    police, rng = make(Senders.ADDRESSES), random.Random(5)
+    answer = arp(9, 0x03030303)
+    flood = [frame(9, address=rng.randrange(1 << 32)) for _ in range(4000)]
+    overload(police, flood)
+    for number in range(2000):
+        if number % 128 == 0:
+            assert police.admits(answer, Punt.ETHERNET)
+        full_burst(police, [rng.choice(flood) for _ in range(BURST)])
+
+
 def arp(station: int, address: int) -> bytes:
     """What a station asks, or what somebody asks in its name."""
     mac = bytes([2]) + station.to_bytes(5, "big")
