@@ -58,7 +58,7 @@ _FIXED = {
     "tunnel": ("private_key_file", "listen_port", "state_file", "threads"),
     "alias": ("state_file",),
     "control": ("socket", "group", "metrics"),
-    "fast_path": ("threads",),
+    "fast_path": ("threads", "police"),
     "hooks": ("up", "down"),
     "process": ("user", "confine"),
 }

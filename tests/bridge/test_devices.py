@@ -68,6 +68,7 @@ def test_a_raw_ip_tap1_is_called_tun1_and_has_neither_mac_nor_bridge(tmp_path: P
         ('bridge = "br0"\nnetns = "lan"', 'bridge = "br9"', ["tap0.bridge", "tap0.netns"]),
         ('[tun0]\naddress = "192.168.192.211/24"\ndefault_route = true\n', "", ["tun0"]),
         ("[alias]", '[control]\nsocket = "/run/x.sock"\n[alias]', ["control.socket"]),
+        ("[alias]", "[fast_path]\npolice = false\n[alias]", ["fast_path.police"]),
     ],
 )
 def test_the_keys_that_need_a_restart_are_named(tmp_path: Path, old: str, new: str, keys: list[str]) -> None:
