@@ -274,7 +274,10 @@ cdef class CompiledBursts:
         cdef list found = []
         for port in range(MOST_PORTS):
             now, was = self._devices[port], self._told[port]
-            if now.rx_packets != was.rx_packets or now.tx_packets != was.tx_packets:
+            # A frame may be half counted while we look: its other half is told next time, even if no other came.
+            if (now.rx_packets != was.rx_packets or now.tx_packets != was.tx_packets
+                    or now.policed != was.policed or now.no_link != was.no_link
+                    or now.full != was.full or now.down != was.down or now.malformed != was.malformed):
                 found.append(Counted(port, now.rx_packets - was.rx_packets, now.rx_bytes - was.rx_bytes,
                                      now.tx_packets - was.tx_packets, now.tx_bytes - was.tx_bytes,
                                      now.full - was.full, now.down - was.down, now.malformed - was.malformed,
