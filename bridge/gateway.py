@@ -189,6 +189,7 @@ class Gateway:
         nobody answers there any more. Neighbours are asked anew, the MAC address stays, and the new address is probed
         and announced as at the start (RFC 5227), beside traffic."""
         interface = self.interfaces["tap1"]
+        self.fast.outdate()  # first: other threads go on repeating
         self.fast.harvest(self.fast.table.limit, now)  # what has passed counts for the links of before
         if interface.arp is not None:
             self.out.arp_effects(interface, interface.arp.give_up(), now)

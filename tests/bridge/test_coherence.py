@@ -32,6 +32,7 @@ from bench.fuzz_frames import MACS, repaired
 from bridge.effects import Effect, Send
 from bridge.fast_path import FastPath
 from bridge.gateway import Gateway
+from flow.plain import PlainTable
 from flow.table import FORGET_S, HARVEST_S, LEASE_S, MOST_PORTS, Forwarded, Punt
 from route.lists import Prefix
 from tests.compiled import table_kind
@@ -487,6 +488,26 @@ def test_what_was_repeated_before_a_reset_does_not_revive_the_connection_after_i
     assert world.link(TCP, A, 5000).state == "TRANS"
     assert not segment(False, sequence=6), "both directions were settled"
     world.compare_links()
+
+
+def test_other_threads_repeat_nothing_while_tap1_gets_another_address(tmp_path: Path) -> None:
+    """Neither under the old address, nor to whoever has the old router's slot in the new ARP table."""
+    frame = MACS["tap0"] + IPV4_TYPE + packet(UDP, (A, 5000, E, 53), b"data", flags=DONT_FRAGMENT)
+    meanwhile = []
+
+    class Asked(PlainTable):
+        """Asked in the middle of a change, as by another thread."""
+
+        def set_port(self, port: int, mac: bytes, mtu_bytes: int, slots: memoryview | None) -> None:
+            meanwhile.append(self.forward(0, frame, None, 1000 * SECOND_NS) if self._macs[0] else None)
+            super().set_port(port, mac, mtu_bytes, slots)
+
+    world = World(tmp_path, STATIC_ARP, 1, Asked)
+    learned(world)
+    meanwhile.clear()
+    world.reload(STATIC_ARP.replace(f'"{ADDRESS_O}/24"', '"192.168.1.7/24"'))
+    assert meanwhile
+    assert {type(found) for found in meanwhile} == {Punt}
 
 
 @pytest.mark.parametrize("resets", [1, 2])
