@@ -51,8 +51,21 @@ class LogHandler(logging.Handler):
         return True
 
 
+def fill_standard_descriptors() -> None:
+    """Let /dev/null take the place of a standard descriptor that whoever started us has closed: the next thing opened
+    would have its number, and lines of the log would go to a socket or a device. To be called before anything is."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(_STDERR, "w", closefd=False)  # noqa: SIM115 - as long as the process
+
+
 def log_to_stderr() -> None:
     """For the whole process, INFO and above. Call it once."""
+    fill_standard_descriptors()
     sys.stderr.flush()
     handler = LogHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))

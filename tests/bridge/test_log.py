@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,3 +86,16 @@ def test_a_message_that_cannot_be_made_is_told_with_its_place(pipe: tuple[int, i
     said = os.read(reader, 1000).decode()
     assert said.startswith("ERROR: a bug in a message of ")
     assert Path(__file__).name in said
+
+
+def test_a_closed_standard_error_is_never_another_file(tmp_path: Path) -> None:
+    """Without a place of its own the log would go to whatever is opened next."""
+    program = (
+        "import logging, os, sys; from bridge.log import log_to_stderr; log_to_stderr();"
+        "opened = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT); logging.error('not for a file');"
+        "sys.stderr.write('nor this'); sys.stderr.flush(); sys.exit(0 if opened > 2 else opened)"
+    )
+    path = tmp_path / "another"
+    words = ["/bin/sh", "-c", 'exec "$0" "$@" 0<&- 1>&- 2>&-', sys.executable, "-c", program, str(path)]
+    assert subprocess.run(words, check=False).returncode == 0
+    assert path.read_bytes() == b""
