@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridge.loop import Loop
-from bridge.messages import END, OPEN
+from bridge.messages import END, OPEN, ORDER, as_file
 from bridge.order import Order
 from bridge.ports.base import PortError
 from bridge.ports.device import DevicePort
@@ -66,7 +66,11 @@ class Companion:
         self._channel.settimeout(_ANSWER_S)
         self._has_order = True
         try:
-            self._channel.send(order.packed())
+            told = as_file(order.packed())
+            try:
+                socket.send_fds(self._channel, [ORDER], [told])
+            finally:
+                os.close(told)
             answer, descriptors, _, _ = socket.recv_fds(
                 self._channel, _LONGEST_ANSWER_BYTES, _MOST_PORTS, socket.MSG_CMSG_CLOEXEC
             )

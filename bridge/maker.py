@@ -4,7 +4,7 @@ The library that sets devices up (pyroute2) takes more memory than the warden an
 has it, hands the descriptors over and ends, or executes `bridge.warden` in its own place. What the warden needs from
 other network namespaces, a pair of sockets each, is opened before: entering one takes a right that it does not keep.
 
-`python -m bridge.maker DESCRIPTOR`: a socket on which one order comes, `Order` as JSON, and one answer goes.
+`python -m bridge.maker DESCRIPTOR`: a socket on which one order comes, `Order` as JSON in a file, and one answer goes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bridge.messages import END
-from bridge.order import LONGEST_ORDER_BYTES, Order, needs_care
+from bridge.messages import ORDER, as_file, read_back
+from bridge.order import Order, needs_care
 from bridge.ports.base import PortError
 from bridge.ports.device import DevicePort
 from bridge.ports.link import default_gateway, open_ports
@@ -42,10 +42,10 @@ def described(port: DevicePort) -> dict[str, Any]:
 def main(descriptor: int) -> int:
     """Carry one order out."""
     with socket.socket(fileno=descriptor) as channel:
-        message = channel.recv(LONGEST_ORDER_BYTES)
-        if message in (b"", END):
+        message, descriptors, _, _ = socket.recv_fds(channel, len(ORDER), 1, socket.MSG_CMSG_CLOEXEC)
+        if message != ORDER:
             return 0  # the gateway did not start
-        order = Order.unpacked(message)
+        order = Order.unpacked(read_back(descriptors[0]))
         try:
             gateway_before = default_gateway()
             ports = open_ports(order.plans)
@@ -87,15 +87,16 @@ def _become_warden(
 ) -> None:
     """Execute it, with the sockets as they are: what happens meanwhile waits in them."""
     groups = [{"descriptors": links.descriptors(), "devices": devices} for links, devices in cared.values()]
-    for descriptor in (channel.fileno(), *(one for group in groups for one in group["descriptors"])):
-        os.set_inheritable(int(descriptor), True)  # type: ignore[call-overload] # descriptors are integers
     words = {
         "channel": channel.fileno(),
         "cares": groups,
         "keeper": None if order.keeper is None else asdict(order.keeper),
         "is_confined": order.is_confined,
     }
-    os.execv(sys.executable, [sys.executable, "-S", "-P", "-m", "bridge.warden", json.dumps(words)])
+    told = as_file(json.dumps(words).encode())
+    for descriptor in (told, channel.fileno(), *(one for group in groups for one in group["descriptors"])):
+        os.set_inheritable(int(descriptor), True)  # type: ignore[call-overload] # descriptors are integers
+    os.execv(sys.executable, [sys.executable, "-S", "-P", "-m", "bridge.warden", str(told)])
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 
 from bridge.ports.plan import DevicePlan
 
-LONGEST_ORDER_BYTES = 1 << 16
-
 
 def needs_care(plan: DevicePlan) -> bool:
     """Whether others can undo what was set up, without removing the device."""

@@ -29,12 +29,13 @@ import sys
 from contextlib import suppress
 
 from bridge import landlock, seccomp
-from bridge.messages import END, OPEN
+from bridge.messages import END, OPEN, read_back
 from bridge.ports.rtnetlink import HALVES, IFF_UP, RTM_DELLINK, RTM_NEWLINK, LinkNews, Links
 from bridge.privileges import CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, die_with_parent, drop_capabilities, forbid_core_dumps
 
 LONGEST_MESSAGE_BYTES = 4096 + len(OPEN)
 _TOO_WIDE = ("/", "/etc")
+_STDERR = 2
 
 
 class Care:
@@ -94,23 +95,30 @@ class Files:
 
     def __init__(self, folders: list[str], names: list[str]) -> None:
         self._folders = [real for folder in folders if (real := os.path.realpath(folder)) not in _TOO_WIDE]
-        self._names = names
+        self._names = dict.fromkeys(names)
 
     def open(self, path: str) -> int:
         """A descriptor for reading a file or listing a folder; `OSError` where it is none of ours, or cannot be had."""
         real = os.path.realpath(path)
-        if not self._covers(real):
+        if not self._covers(path, real):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         found = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        kind = os.fstat(found).st_mode
-        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        try:
+            kind = os.fstat(found).st_mode
+            if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+            if os.readlink(f"/proc/self/fd/{found}") != real:  # a folder on the way was exchanged for a link meanwhile
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        except OSError:
             os.close(found)
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+            raise
         return found
 
-    def _covers(self, real: str) -> bool:
-        inside = any(real == folder or real.startswith(folder + "/") for folder in self._folders)
-        return inside or real in map(os.path.realpath, self._names)
+    def _covers(self, path: str, real: str) -> bool:
+        """Names last, and by themselves first: there may be thousands, and each is a walk through folders."""
+        if any(real == folder or real.startswith(folder + "/") for folder in self._folders):
+            return True
+        return path in self._names or real in map(os.path.realpath, self._names)
 
 
 class Warden:
@@ -160,15 +168,23 @@ class Warden:
                 self._remove()
             return False
         if message.startswith(OPEN) and descriptors:
-            with socket.socket(fileno=descriptors[0]) as reply:
-                self._open(message.removeprefix(OPEN), reply)
+            self._answer(message.removeprefix(OPEN), descriptors[0])
         elif descriptors:
             os.close(descriptors[0])
         return bool(message)
 
+    def _answer(self, path: bytes, descriptor: int) -> None:
+        try:
+            reply = socket.socket(fileno=descriptor)
+        except OSError:  # it is no socket
+            os.close(descriptor)
+            return
+        with reply:
+            self._open(path, reply)
+
     def _open(self, path: bytes, reply: socket.socket) -> None:
-        reply.setblocking(False)
         with suppress(OSError):  # who asked may have ended
+            reply.setblocking(False)
             try:
                 found = self._files.open(os.fsdecode(path))
             except (OSError, ValueError) as error:
@@ -201,14 +217,17 @@ class Warden:
 
 
 def say(level: str, text: str) -> None:
-    """One line as the gateway's own log has it."""
-    sys.stderr.write(f"{level}: warden: {text}\n")
-    sys.stderr.flush()
+    """One line as the gateway's own log has it (`bridge.log`): lost where it would have to be waited for."""
+    poll = select.poll()
+    poll.register(_STDERR, select.POLLOUT)
+    with suppress(OSError):
+        if any(events & select.POLLOUT for _, events in poll.poll(0)):
+            os.write(_STDERR, f"{level}: warden: {text}\n".encode(errors="backslashreplace"))
 
 
 def main(words: list[str]) -> int:
-    """`words`: one JSON object, see `bridge.maker`."""
-    order = json.loads(words[0])
+    """`words`: the descriptor of a file with one JSON object, see `bridge.maker`."""
+    order = json.loads(read_back(int(words[0])))
     channel = socket.socket(fileno=order["channel"])
     cares: dict[Links, list[Care]] = {}
     for group in order["cares"]:

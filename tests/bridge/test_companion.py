@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from bridge import files
 from bridge.companion import Companion
 from bridge.config import read
 from bridge.confinement import keeper_for
+from bridge.messages import OPEN
 from bridge.order import Keeper, Order
 from bridge.ports.base import PortError
 from bridge.ports.plan import DevicePlan
@@ -113,3 +117,61 @@ def test_whoever_was_told_is_asked_for_what_is_not_ours_to_read(
     finally:
         files.ask(None)
     assert asked == [tmp_path / "list", tmp_path]
+
+
+def test_an_order_may_name_more_files_than_a_message_or_an_argument_holds(tmp_path: Path) -> None:
+    names = [f"{tmp_path}/the-preshared-key-of-peer-{number:05}.key" for number in range(5000)]
+    keeper = Keeper(str(tmp_path / "control.sock"), [], [], names)
+    Path(names[-1]).write_text("a key")
+    companion = Companion()
+    try:
+        assert companion.make(Order([], keeper, is_confined=False)).ports == {}
+        os.close(companion.open(Path(names[-1])))
+        with pytest.raises(PermissionError):
+            companion.open(tmp_path / "another")
+    finally:
+        companion.close()
+
+
+def test_the_warden_outlives_a_question_that_brings_no_socket(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("192.0.2.0/24\n")
+    companion = Companion()
+    try:
+        companion.make(Order([], Keeper(str(tmp_path / "control.sock"), [], [str(tmp_path)], []), is_confined=False))
+        reader, writer = os.pipe()
+        socket.send_fds(companion._channel, [OPEN + os.fsencode(tmp_path / "list.txt")], [writer])
+        os.close(writer)
+        assert os.read(reader, 1) == b"", "the warden has closed it"
+        os.close(reader)
+        os.close(companion.open(tmp_path / "list.txt"))
+    finally:
+        companion.close()
+
+
+def test_a_folder_exchanged_for_a_link_while_it_is_opened_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, outside = tmp_path / "own", tmp_path / "outside"
+    for folder in (own, own / "lists", outside):
+        folder.mkdir()
+    for folder in (own / "lists", outside):
+        (folder / "list.txt").write_text("")
+    really = os.open
+
+    def exchanged(path: str, flags: int) -> int:
+        (own / "lists").rename(own / "before")
+        (own / "lists").symlink_to(outside)
+        return really(path, flags)
+
+    monkeypatch.setattr("bridge.warden.os.open", exchanged)
+    with pytest.raises(PermissionError):
+        Files([str(own)], []).open(str(own / "lists" / "list.txt"))
+
+
+def test_the_warden_does_not_wait_for_a_log_that_nobody_reads() -> None:
+    reader, writer = os.pipe()
+    program = "from bridge.warden import say\nfor _ in range(200): say('INFO', 'x' * 1000)"
+    assert subprocess.run([sys.executable, "-c", program], stderr=writer, timeout=30, check=False).returncode == 0
+    os.close(reader)
+    assert subprocess.run([sys.executable, "-c", program], stderr=writer, timeout=30, check=False).returncode == 0
+    os.close(writer)
