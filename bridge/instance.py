@@ -1,7 +1,8 @@
 """One gateway per control socket: whoever holds the lock beside the socket is it.
 
 The lock is the kernel's (flock), so it ends with the process however that ended, and a socket file that a killed
-gateway left behind is simply taken over by the next holder. A child that was answering a question when its gateway was
+gateway left behind is simply taken over by the next holder. Nobody else may open the file: whoever can read it can hold
+its lock, and no gateway would start again. A child that was answering a question when its gateway was
 killed has the lock for the moment that its own end takes, and the devices too: that is waited for.
 """
 
@@ -33,7 +34,7 @@ class InstanceLock:
         self.path = socket_path.with_name(socket_path.name + ".lock")
         deadline = time.monotonic() + DYING_S
         while True:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -47,6 +48,7 @@ class InstanceLock:
             if self._is_current(fd):
                 break
             os.close(fd)  # the holder before us removed the file between our open and our lock
+        os.fchmod(fd, 0o600)  # an earlier version let everyone read it
         os.ftruncate(fd, 0)
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         self._fd = fd

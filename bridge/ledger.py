@@ -23,6 +23,7 @@ import struct
 from array import array
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -96,19 +97,23 @@ class Ledger:
         boot = UUID(_BOOT_ID.read_text().strip()).bytes
         found = _read(path, boot, 4 * self._slots)
         beside = path.with_name(path.name + ".new")
-        fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        beside.unlink(missing_ok=True)  # whoever's it is: it may have other names, or be another gateway's memory
+        fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             size = _HEADER_BYTES + self._slots * _RECORD_BYTES
             os.posix_fallocate(fd, 0, size)  # a page that is missing when it is written to would end the process
             self._map = mmap.mmap(fd, size)
+            self._map.madvise(mmap.MADV_DONTFORK)  # children that answer questions have links of their own
+            self._map[: _HEADER.size] = _HEADER.pack(_MAGIC, _VERSION, _RECORD_BYTES, self._slots, boot)
+            aliases.remember()
+            self._restore(found or [], now)
+            self.catch_up(now)
+            beside.replace(path)
+        except OSError:
+            beside.unlink(missing_ok=True)  # what a full disk has no room for
+            raise
         finally:
             os.close(fd)
-        self._map.madvise(mmap.MADV_DONTFORK)  # children that answer questions have links of their own
-        self._map[: _HEADER.size] = _HEADER.pack(_MAGIC, _VERSION, _RECORD_BYTES, self._slots, boot)
-        aliases.remember()
-        self._restore(found or [], now)
-        self.catch_up(now)
-        beside.replace(path)
 
     def close(self) -> None:
         """Write what is left to write; the file stays."""
@@ -260,6 +265,8 @@ def open_ledger(
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         aliases.remember(is_wanted=False)
+        with suppress(OSError):
+            path.unlink()  # or the start after this one would take up links that have ended in between
         log.warning("%s: %s; links will not outlive a restart", path, why)
         return None
     if ledger.restored:

@@ -10,9 +10,11 @@ A gateway that has become another user may not replace a file in a folder of roo
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import logging
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +23,10 @@ from tunnel.effects import Stamps
 from tunnel.tai64n import STAMP_BYTES
 
 log = logging.getLogger(__name__)
+
+
+_LONGEST_BYTES = 16 << 20
+"""Of a hundred thousand peers. What somebody made longer would end each start by taking all memory."""
 
 
 class StampFile:
@@ -57,6 +63,9 @@ class StampFile:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             held = [os.open(path, flags, 0o600) for path in (self._new, self._path)]
             for descriptor in held:
+                known = os.fstat(descriptor)
+                if not stat.S_ISREG(known.st_mode) or known.st_nlink > 1:  # a captured gateway's way to root's files
+                    raise OSError(errno.EMLINK, "it has another name, or is no file")
                 os.fchown(descriptor, uid, gid)
         except OSError as error:
             log.warning("%s cannot be kept for the user %d: %s", self._path, uid, error.strerror)
@@ -95,7 +104,11 @@ class StampFile:
 
 
 def _read(path: Path) -> dict[bytes, Stamps]:
-    found = json.loads(path.read_bytes())
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        text = file.read(_LONGEST_BYTES + 1)
+    if len(text) > _LONGEST_BYTES:
+        raise ValueError(f"it is longer than {_LONGEST_BYTES >> 20} MiB")
+    found = json.loads(text)
     return {base64.b64decode(key, validate=True): _stamps(one) for key, one in found.items()}
 
 

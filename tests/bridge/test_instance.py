@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -79,3 +80,22 @@ def test_the_child_of_a_killed_holder_is_waited_for(tmp_path: Path) -> None:
             holder.stdin.close()  # the child ends
             lock = next_holder.result()
         lock.release()
+
+
+def test_nobody_else_may_open_the_file_and_hold_its_lock(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock.lock"
+    path.touch()
+    path.chmod(0o644)  # as an earlier version made it
+    lock = InstanceLock(tmp_path / "control.sock")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    lock.release()
+    InstanceLock(tmp_path / "control.sock")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_link_in_its_place_leads_to_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "control.sock.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        InstanceLock(tmp_path / "control.sock")
+    assert (tmp_path / "precious").read_text() == "kept"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from uuid import UUID
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -426,3 +428,64 @@ def test_links_under_an_address_that_a_reload_gave_tap1_are_taken_up_under_it_al
     assert world.names
     assert world.killed(replace=(renumbered,)).names == world.names
     assert not world.killed().names
+
+
+def test_what_lies_beside_it_is_replaced_and_not_written_to(world: World, tmp_path: Path) -> None:
+    """A second gateway's memory, while it starts; or whatever has another name elsewhere."""
+    (tmp_path / "precious").write_text("kept")
+    world.file.with_name("links.new").hardlink_to(tmp_path / "precious")
+    assert keep(world.gateway, world.file, world.now).path.exists()
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert not world.file.with_name("links.new").exists()
+
+
+def test_a_start_that_has_no_room_leaves_nothing_for_the_one_after_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The links of the run before would come back when their ports are others'."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    gateway = world.gateway
+    monkeypatch.setattr("bridge.ledger.os.posix_fallocate", full)
+    assert open_ledger(world.file, gateway.aliases, gateway.interfaces, gateway.decision.openings, world.now) is None
+    assert not list(world.file.parent.glob("links*"))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2**32 - 1) | st.integers(0, 3),
+            st.integers(0, 2**32 - 1) | st.just(address_int(E)),
+            *3 * [st.integers(0, 65535) | st.just(0)],
+            st.sampled_from([6, 17, 1, 47, 0, 255]),
+            st.integers(0, 255),
+            st.integers(0, 255),
+        ),
+        max_size=20,
+    )
+)
+def test_records_that_a_captured_gateway_makes_up_stop_no_start_and_stay_bounded(
+    world: World, records: list[tuple[int, ...]]
+) -> None:
+    """It knows what goes into the check sum."""
+    image = bytearray(world.file.read_bytes()[:HEADER_BYTES])
+    inside = address_int(A)
+    for step, *fields in records:
+        body = struct.pack("<IIIHHHBBB", step, inside, *fields)
+        ground = world.ledger._ground(Egress(fields[-2] & 1), inside)
+        assert ground is not None
+        image += body + struct.pack("<I", crc32(body, ground))
+    made_up = world.file.with_name("made-up")
+    made_up.write_bytes(image)
+    after = World(world.path.parent, made_up, now=world.now)
+    assert len(after.names) <= len(records)
+    after.udp()
+    for link in list(after.gateway.aliases.links(after.now)):
+        assert link.expires_ns <= after.now + 3 * 3600 * SECOND_NS or link.is_static
+    after.advance(1)
+    assert after.killed().names == after.names
+    after.advance(4 * 3600)
+    assert after.names == set()

@@ -55,3 +55,23 @@ def test_what_cannot_be_held_is_told_and_no_error(tmp_path: Path, caplog: pytest
     (tmp_path / "file").write_text("")
     StampFile(tmp_path / "file" / "tunnel.json").hold(0, 0)
     assert "cannot be kept for the user 0" in caplog.text
+
+
+def test_a_file_with_a_second_name_is_given_to_nobody(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.parent.mkdir()
+    (path.parent / "another").write_text("kept")
+    path.hardlink_to(path.parent / "another")
+    held(path)
+    assert "it has another name" in caplog.text
+    assert path.read_text() == "kept"
+
+
+def test_neither_a_pipe_nor_an_endless_file_holds_up_a_start(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path)
+    assert StampFile(path).read() == {}
+    path.unlink()
+    path.touch()
+    os.truncate(path, 1 << 36)
+    assert StampFile(path).read() == {}
+    assert "it is longer than 16 MiB" in caplog.text
