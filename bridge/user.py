@@ -11,6 +11,7 @@ from typing import NamedTuple
 from bridge.privileges import User
 
 DEFAULT_USER = "tapbridge"
+_TO_CHANGE = 1 << 6 | 1 << 7  # CAP_SETGID, CAP_SETUID
 
 
 class Choice(NamedTuple):
@@ -41,6 +42,12 @@ def choose(wanted: str, process: Path = Path("/proc/self")) -> Choice:
         or (process / "setgroups").read_text().strip() == "deny"
     ):
         return Choice(None, f"stays root of its user namespace, which has no user {entry.pw_name}")
+    if not _may_change(process / "status"):
+        return Choice(
+            None,
+            f"stays root, without its capabilities: it takes CAP_SETUID and CAP_SETGID to become {entry.pw_name}, and "
+            "whoever started it (a container, a unit) did not give them",
+        )
     user = User(entry.pw_name, entry.pw_uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid))
     unreadable = _unreadable_for(user)
     if unreadable is not None:
@@ -53,6 +60,12 @@ def _own_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return str(os.geteuid())
+
+
+def _may_change(status: Path) -> bool:
+    """Whether this process has the right to become another user."""
+    held = next(line for line in status.read_text().splitlines() if line.startswith("CapEff:"))
+    return int(held.split()[1], 16) & _TO_CHANGE == _TO_CHANGE
 
 
 def _is_mapped(number: int, mapping: Path) -> bool:

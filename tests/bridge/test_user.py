@@ -18,6 +18,7 @@ def process(tmp_path: Path) -> Path:
     for name in ("uid_map", "gid_map"):
         (tmp_path / name).write_text("         0          0 4294967295\n")
     (tmp_path / "setgroups").write_text("allow\n")
+    (tmp_path / "status").write_text("Name:\tpython\nCapEff:\t000001ffffffffff\n")
     return tmp_path
 
 
@@ -54,6 +55,16 @@ def test_a_user_namespace_that_has_only_us_is_no_place_to_change(process: Path, 
     (process / name).write_text(text)
     chosen = choose("nobody", process)
     assert chosen == (None, "stays root of its user namespace, which has no user nobody")
+
+
+@pytest.mark.usefixtures("_as_root")
+@pytest.mark.parametrize("held", ["0000000000001000", "0000000000001040", "0000000000001080"])
+def test_a_container_that_keeps_the_rights_to_itself_is_no_failed_start(process: Path, held: str) -> None:
+    """As with `--cap-drop=ALL --cap-add=NET_ADMIN`."""
+    (process / "status").write_text(f"Name:\tpython\nCapEff:\t{held}\n")
+    chosen = choose("nobody", process)
+    assert chosen.user is None
+    assert chosen.says.startswith("stays root, without its capabilities: it takes CAP_SETUID and CAP_SETGID")
 
 
 @pytest.mark.usefixtures("_as_root")
