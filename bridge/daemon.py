@@ -35,7 +35,7 @@ from bridge.hooks import Hook
 from bridge.implementation import may_share, open_bursts, open_lanes, open_police, open_table
 from bridge.instance import AlreadyRunning, InstanceLock
 from bridge.lanes import PeerLanes
-from bridge.ledger import open_ledger
+from bridge.ledger import beside, open_ledger
 from bridge.log import log_to_stderr
 from bridge.loop import Loop, Signals
 from bridge.memory import collect_rarely, keep_freed_memory
@@ -175,9 +175,12 @@ class Daemon:
             confine(loaded, socket_path, made)
 
     def _give_up_rights(self, user: User | None, companion: Companion, stack: ExitStack) -> None:
-        if user is not None:
-            if self._stamps is not None:
+        if self._stamps is not None:
+            if user is None:
+                self._stamps.prepare()
+            else:
                 self._stamps.hold(user.uid, user.gid)
+        if user is not None:
             files.ask(companion.open)
             stack.callback(files.ask, None)
         drop_capabilities(KEPT if user is None else 0, user)
@@ -189,7 +192,7 @@ class Daemon:
             return
         gateway = self.gateway
         gateway.ledger = open_ledger(
-            socket_path.with_suffix(".links") if path is None else path,
+            beside(socket_path) if path is None else path,
             gateway.aliases,
             gateway.interfaces,
             gateway.decision.openings,

@@ -96,9 +96,9 @@ class Ledger:
         self._is_told = False
         boot = UUID(_BOOT_ID.read_text().strip()).bytes
         found = _read(path, boot, 4 * self._slots)
-        beside = path.with_name(path.name + ".new")
-        beside.unlink(missing_ok=True)  # whoever's it is: it may have other names, or be another gateway's memory
-        fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fresh = path.with_name(path.name + ".new")
+        fresh.unlink(missing_ok=True)  # whoever's it is: it may have other names, or be another gateway's memory
+        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             size = _HEADER_BYTES + self._slots * _RECORD_BYTES
             os.posix_fallocate(fd, 0, size)  # a page that is missing when it is written to would end the process
@@ -108,9 +108,9 @@ class Ledger:
             aliases.remember()
             self._restore(found or [], now)
             self.catch_up(now)
-            beside.replace(path)
+            fresh.replace(path)
         except OSError:
-            beside.unlink(missing_ok=True)  # what a full disk has no room for
+            fresh.unlink(missing_ok=True)  # what a full disk has no room for
             raise
         finally:
             os.close(fd)
@@ -254,6 +254,12 @@ class Ledger:
         for until_ns, kept in sorted(resting):
             if until_ns > now:
                 self._aliases.rest(kept, min(until_ns, now + REST_NS))
+
+
+def beside(socket_path: Path) -> Path:
+    """Where the ledger of a gateway is that has no other place for it: `control.links` beside `control.sock`; of any
+    other name nothing is left out, or `site.a` and `site.b` would share one."""
+    return socket_path.with_name(socket_path.name.removesuffix(".sock") + ".links")
 
 
 def open_ledger(

@@ -53,6 +53,11 @@ class StampFile:
             log.warning("%s: the tunnel's stamps cannot be read, they begin anew (%s)", self._path, error)
             return {}
 
+    def prepare(self) -> None:
+        """Make the folder, while that is not forbidden yet."""
+        with suppress(OSError):  # the first writing tells it
+            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+
     def hold(self, uid: int, gid: int) -> None:
         """Keep the file writable for a user that we are about to become, whoever owns its folder."""
         try:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from alias.types import COARSE_BITS, Egress, Link
 from bridge.config import load
 from bridge.gateway import Gateway
-from bridge.ledger import AT_ONCE, LAG_NS, Ledger, open_ledger
+from bridge.ledger import AT_ONCE, LAG_NS, Ledger, beside, open_ledger
 from bridge.routing import routes_from
 from tests.conformance.harness import (
     ADDRESS_O,
@@ -489,3 +489,11 @@ def test_records_that_a_captured_gateway_makes_up_stop_no_start_and_stay_bounded
     assert after.killed().names == after.names
     after.advance(4 * 3600)
     assert after.names == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("control.sock", "control.links"), ("site.a", "site.a.links"), ("site.b", "site.b.links"), ("gw", "gw.links")],
+)
+def test_each_control_socket_has_a_ledger_of_its_own(name: str, expected: str) -> None:
+    assert beside(Path("/run/tapbridge") / name) == Path("/run/tapbridge") / expected

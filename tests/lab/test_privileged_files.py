@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pwd
+import shutil
 import sys
 from pathlib import Path
 
@@ -59,6 +60,21 @@ def test_keys_that_root_keeps_to_itself_make_a_tunnel(wired: Lab, far: FarEnd) -
         assert wired.stop_gateway() == 0
         assert "bug" not in gateway.errors()
         assert "stamps" not in gateway.errors()
+    wired.folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("user", [USER, "root"])
+def test_the_state_s_folder_need_not_be_there(wired: Lab, far: FarEnd, user: str) -> None:
+    """It is made before the gateway gives up the right to make folders, whoever it is then."""
+    far.start()
+    shutil.rmtree(wired.folder / "state", ignore_errors=True)
+    configuration = far.configuration().replace('"tunnel.json"', '"state/of/tunnel.json"')
+    configure_secretly(wired, configuration + AS_USER.replace(USER, user))
+    gateway = wired.start_gateway()
+    assert wired.client("lan3", "ping", TUNNELLED)["ok"]
+    assert list(json.loads((wired.folder / "state" / "of" / "tunnel.json").read_text())) == [far.far.public]
+    assert wired.stop_gateway() == 0
+    assert "recorded handshake" not in gateway.errors()
     wired.folder.chmod(0o755)
 
 
