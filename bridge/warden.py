@@ -34,7 +34,7 @@ from bridge.ports.rtnetlink import HALVES, IFF_UP, RTM_DELLINK, RTM_NEWLINK, Lin
 from bridge.privileges import CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, die_with_parent, drop_capabilities, forbid_core_dumps
 
 LONGEST_MESSAGE_BYTES = 4096 + len(OPEN)
-_TOO_WIDE = ("/", "/etc")
+_TOO_WIDE = ("/", "/etc", "/home", "/root", "/run", "/tmp", "/usr/local/etc", "/var")
 _STDERR = 2
 
 

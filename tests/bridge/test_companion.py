@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,13 @@ def test_the_warden_does_not_wait_for_a_log_that_nobody_reads() -> None:
     os.close(reader)
     assert subprocess.run([sys.executable, "-c", program], stderr=writer, timeout=30, check=False).returncode == 0
     os.close(writer)
+
+
+@pytest.mark.parametrize("folder", ["/tmp"])
+def test_a_configuration_in_a_folder_of_everything_opens_what_it_names_and_no_more(folder: str) -> None:
+    with tempfile.NamedTemporaryFile(dir=folder) as named, tempfile.NamedTemporaryFile(dir=folder) as other:
+        kept = Files([folder], [named.name])
+        os.close(kept.open(named.name))
+        for path in (other.name, folder):
+            with pytest.raises(PermissionError):
+                kept.open(path)
