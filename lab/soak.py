@@ -259,8 +259,13 @@ class Soak:
         samples = [one for one in self.samples[name] if one.at_s < self._rest_from_s]
         return [one for one in samples if one.at_s > min(SETTLED_S, samples[-1].at_s / 2)]
 
+    @property
+    def lasted(self) -> bool:
+        """Whether it went on for longer than links take to settle: slopes mean something from then on."""
+        return all(samples[-1].at_s / 2 > SETTLED_S for samples in self.samples.values())
+
     def table(self) -> str:
-        """First, last, least, most and the slope an hour of each, for people."""
+        """First, last, least, most and, where it `lasted`, the slope an hour of each, for people."""
         lines = []
         for name, samples in self.samples.items():
             lines.append(f"\n{name}, {len(samples)} samples in {samples[-1].at_s:.0f} s")
@@ -269,7 +274,11 @@ class Soak:
                 values = [getattr(one, what) for one in samples]
                 rate = slope([(one.at_s / 3600, getattr(one, what)) for one in self._settled(name)])
                 row = (values[0], values[-1], min(values), max(values))
-                lines.append(f"{what:14}" + "".join(f"{value:14,}" for value in row) + f"{rate:14,.0f}")
+                lines.append(
+                    f"{what:14}"
+                    + "".join(f"{value:14,}" for value in row)
+                    + (f"{rate:14,.0f}" if self.lasted else f"{'-':>14}")
+                )
         return "\n".join(lines)
 
 
@@ -381,9 +390,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(found.document()))
     else:
+        flat = "memory is flat." if found.lasted else "and it was too short to tell whether memory grows."
         print(found.table())
         print(f"\nsaid: {json.dumps(found.said)}")
-        print("\n".join(found.faults) or "\nNothing was lost, nothing stayed, memory is flat.")
+        print("\n".join(found.faults) or "\nNothing was lost, nothing stayed, " + flat)
     return 1 if found.faults else 0
 
 
