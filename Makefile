@@ -39,7 +39,7 @@ bench: install
 	$(BIN)/python -m bench --peers "$(PEERS)" --rounds $(ROUNDS) --seconds $(SECONDS)
 
 floods: install
-	$(BIN)/python -m lab.floods --write-docs
+	$(BIN)/python -m lab.floods
 
 faults: install
 	$(BIN)/python -m lab.faults

@@ -116,6 +116,11 @@ def guide(
 def guided_turns(chosen: Mapping[str, Target], seconds: float, *, quick: bool) -> dict[str, Guided]:
     """Every target its share, or all together where the shares are too short."""
     packages = None
+    print(
+        "building the compiled part with sanitizers, which takes minutes where it is new ...",
+        file=sys.stderr,
+        flush=True,
+    )
     try:
         packages = instrumented.build(quick=quick)
     except (subprocess.CalledProcessError, FileNotFoundError) as error:

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from bench.fuzz_frames import WORLDS
-from bench.hostile import Failure, Target, raw, workplace
+from bench.hostile import Failure, Target, raw, scratch_folder
 from bridge.config import Config, load
 from bridge.config_model import Purpose
 from bridge.faults import ConfigError
@@ -143,7 +143,7 @@ def _words() -> list[bytes]:
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
     """Where the files stand, with keys and a hook that nobody changes; it goes with the process."""
-    made = workplace()
+    made = scratch_folder()
     place = Path(made.name)
     for name in ("private.key", "hk.psk"):
         (place / name).write_text(_KEY + "\n")

@@ -22,7 +22,7 @@ from typing import Any
 
 from bench.fuzz_flow import STATIC_ARP, packet
 from bench.fuzz_frames import MACS, configuration
-from bench.hostile import Failure, Target, raw, workplace
+from bench.hostile import Failure, Target, raw, scratch_folder
 from bridge import explain
 from bridge.control import LONGEST_REQUEST_BYTES, MOST_UNSENT_BYTES, ControlServer
 from bridge.daemon import Daemon
@@ -102,7 +102,7 @@ _LINK = ("protocol", "inside", "inside_port", "outside_port", "remote", "state",
 @cache
 def _stage() -> tuple[tempfile.TemporaryDirectory[str], Stage]:
     """One for the whole process: what a client leaves behind would be met by the next."""
-    folder = workplace()
+    folder = scratch_folder()
     return folder, Stage(Path(folder.name))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from bench.choices import is_spent
 from bench.claims import as_partial, claims_of
 from bench.fuzz_frames import ADDRESSES, CONFIGURATION, LAN, MACS, repaired
-from bench.hostile import Broken, Failure, Target, mutated, workplace
+from bench.hostile import Broken, Failure, Target, mutated, scratch_folder
 from bench.rules import Rules
 from bridge import balance
 from bridge.config import load
@@ -406,7 +406,7 @@ TARGET = Target("flow", episode, compiled=True)
 
 
 def _twins_for(kind: Callable[[int], Table], rng: random.Random, steps: int) -> None:
-    with workplace() as folder:
+    with scratch_folder() as folder:
         limit = rng.choice((8, 1000))
         twins = Twins(Path(folder), STATIC_ARP, rng.getrandbits(16), lambda: kind(limit))
         for _ in range(steps):

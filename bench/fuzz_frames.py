@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.claims import claims_of
-from bench.hostile import Broken, Target, goes_on, mutated, workplace
+from bench.hostile import Broken, Target, goes_on, mutated, scratch_folder
 from bench.rules import Hidden, Rules
 from bridge import balance
 from bridge.config import Config, read
@@ -143,7 +143,7 @@ WORLDS = (
 @cache
 def configuration(text: str) -> Config:
     """A configuration with its list read; made once."""
-    with workplace() as folder:
+    with scratch_folder() as folder:
         (Path(folder) / "offload.txt").write_text("203.0.113.0/24\n")
         return read(text, Path(folder) / "gateway.toml", "replay")
 

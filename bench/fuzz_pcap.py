@@ -19,7 +19,7 @@ from pathlib import Path
 import dpkt
 
 from bench.fuzz_frames import CONFIGURATION, MACS, configuration, packet
-from bench.hostile import Failure, Target, raw, workplace
+from bench.hostile import Failure, Target, raw, scratch_folder
 from bridge.replay import Input, run
 from bridge.routing import routes_from
 from wire import nextgen, pcap
@@ -33,7 +33,7 @@ LONGEST_REPLAY = 64
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    return workplace()
+    return scratch_folder()
 
 
 def records_of(data: bytes) -> list[Record]:

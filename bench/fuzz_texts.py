@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench import rules
 from bench.fuzz_config import _KEY
-from bench.hostile import Failure, Target, raw, workplace
+from bench.hostile import Failure, Target, raw, scratch_folder
 from bridge import wgquick
 from bridge.config import read
 from bridge.faults import ConfigError
@@ -38,7 +38,7 @@ _LAN = IPv4Interface("192.168.200.2/24")
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    return workplace()
+    return scratch_folder()
 
 
 def trace_words(data: bytes) -> None:

@@ -80,7 +80,7 @@ def raw(rng: random.Random) -> bytes:
     return rng.rest() if isinstance(rng, Choices) else rng.randbytes(rng.randrange(200))
 
 
-def workplace() -> tempfile.TemporaryDirectory[str]:
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder for the files of an input, in memory where that can be had: they are many."""
     return tempfile.TemporaryDirectory(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
 

@@ -1,4 +1,4 @@
-"""`bridgectl run`: a gateway with real ports, from its configuration file to nothing left behind.
+"""`bridgectl run`: a gateway with real ports, from its configuration file to nothing left behind but state files.
 
 `run` is the whole life: configuration (all faults at once, nothing touched), the lock of the control socket, devices,
 the walk, control socket and metrics, hooks, the loop; and all of it backwards. SIGHUP reloads, SIGTERM and SIGINT stop.

@@ -7,6 +7,7 @@ the sanitizers; both are installed by `scripts/install`, so that with CI=true on
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import platform
 import random
@@ -61,6 +62,13 @@ def test_a_guided_run_on_instrumented_modules_breaks_nothing(tmp_path: Path) -> 
     done = fuzz.guide(list(ALL), GUIDED_S, packages, tmp_path, kept)
     assert done.inputs > len(ALL)
     assert done.edges >= done.edges_before > 1000, done
+
+
+@pytest.mark.parametrize("name", ["control", "texts"])
+def test_a_target_leaves_the_log_as_it_was(name: str) -> None:
+    levels = {logger: logging.getLogger(logger).level for logger in ("bridge", "bridge.stamps")}
+    hostile.run(ALL[name], 60, seed=1, most=20)
+    assert levels == {logger: logging.getLogger(logger).level for logger in levels}
 
 
 # The fuzzer itself
