@@ -168,7 +168,7 @@ def _end(process: Process) -> dict[str, Any]:
     return process.document()
 
 
-def _initiations(lab: Lab, stack: ExitStack, public: str) -> Begin:
+def _initiations(lab: Lab, stack: ExitStack, public: str, rate: float) -> Begin:
     """`lab.flood`, from the exit's side."""
     exit_, gw = lab.namespaces["exit"], lab.namespaces["gw"]
     exit_.ip(f"route replace local {CROWD} dev lo")
@@ -177,7 +177,7 @@ def _initiations(lab: Lab, stack: ExitStack, public: str) -> Begin:
     stack.callback(partial(exit_.ip, f"route del local {CROWD} dev lo"))
 
     def begin() -> Callable[[], dict[str, Any]]:
-        words = ("lab.flood", OUTER_GATEWAY, str(OUR_PORT), public, CROWD, str(1), str(INITIATIONS_RATE))
+        words = ("lab.flood", OUTER_GATEWAY, str(OUR_PORT), public, CROWD, str(1), str(round(rate)))
         process = exit_.start_python("-m", *words, listens=True)
         stack.callback(process.stop)
         for word in ("begun", "enough"):
@@ -201,7 +201,7 @@ def prepare(lab: Lab, stack: ExitStack, flood: Flood, rate: float, *, polices: b
     lab.start_gateway()
     stack.callback(lab.remove_gateway)
     if far is not None:
-        return _initiations(lab, stack, far.ours.public)
+        return _initiations(lab, stack, far.ours.public, INITIATIONS_RATE * rate / FLOOD_RATE)
     if flood.kind == "clients":
         return _program(lab, stack, flood.sender, "lab.clients", str(lab.socket_path), METRICS, str(CLIENTS))
     words = ("lab.flooder", flood.kind, "eth0", MACS[flood.port], str(rate), str(MOST_FLOOD_S))
