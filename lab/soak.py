@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ class Sample(NamedTuple):
 
     at_s: float
     rss_bytes: int
+    anonymous_bytes: int
     pss_bytes: int
     descriptors: int
     threads: int
@@ -60,7 +62,7 @@ class Sample(NamedTuple):
 def looked_at(daemon: Process, socket_path: Path, at_s: float) -> tuple[Sample, dict[str, Any]]:
     """A sample of a daemon, and its counters."""
     proc = Path(f"/proc/{daemon.pid}")
-    sizes = _numbers(proc / "smaps_rollup", ("Rss", "Pss"))
+    sizes = _numbers(proc / "smaps_rollup", ("Rss", "Anonymous", "Pss"))
     children = [
         pid for pid in (proc / "task" / str(daemon.pid) / "children").read_text().split() if not _is_warden(pid)
     ]
@@ -68,6 +70,7 @@ def looked_at(daemon: Process, socket_path: Path, at_s: float) -> tuple[Sample, 
     sample = Sample(
         round(at_s, 1),
         sizes["Rss"] * 1024,
+        sizes["Anonymous"] * 1024,
         sizes["Pss"] * 1024,
         len(os.listdir(proc / "fd")),
         len(os.listdir(proc / "task")),
@@ -79,6 +82,10 @@ def looked_at(daemon: Process, socket_path: Path, at_s: float) -> tuple[Sample, 
         sum(port["rx_packets"] for port in stats["ports"].values()),
     )
     return sample, stats
+
+
+def _anonymous_bytes(sample: Sample) -> int:
+    return sample.anonymous_bytes
 
 
 def _numbers(path: Path, names: Sequence[str]) -> dict[str, int]:
@@ -242,13 +249,16 @@ class Soak:
         return sorted(found)
 
     def judge(self) -> None:
-        """Memory once links have settled, or as far as they have: what the line through it grows by."""
+        """Memory once links have settled, or as far as they have: what the line through the least of each minute grows
+        by: between these a reload or a burst has its moment. The anonymous part: pages of the links' ledger, a mapped
+        file, come one by one up to its size."""
         for name in self.samples:
             settled = self._settled(name)
-            rate = slope([(one.at_s, one.rss_bytes) for one in settled])
+            least = [min(minute, key=_anonymous_bytes) for _, minute in groupby(settled, lambda one: one.at_s // 60)]
+            rate = slope([(one.at_s, one.anonymous_bytes) for one in least])
             lasted_s = settled[-1].at_s - settled[0].at_s if settled else 0
             if rate * lasted_s > _MOST_GROWTH_BYTES * (1 if settled[0].at_s > SETTLED_S else 4):
-                self.faults.append(f"{name}: resident memory grows by {rate * 3600 / 1e6:.2f} MB an hour")
+                self.faults.append(f"{name}: anonymous memory grows by {rate * 3600 / 1e6:.2f} MB an hour")
 
     def document(self) -> dict[str, Any]:
         """All of it, for machines."""
@@ -260,7 +270,7 @@ class Soak:
             "slopes_per_hour": {
                 name: {
                     what: round(slope([(one.at_s / 3600, getattr(one, what)) for one in self._settled(name)]), 1)
-                    for what in ("rss_bytes", "pss_bytes", "descriptors", "links", "flows")
+                    for what in ("rss_bytes", "anonymous_bytes", "pss_bytes", "descriptors", "links", "flows")
                 }
                 for name in self.samples
             },
@@ -281,13 +291,13 @@ class Soak:
         lines = []
         for name, samples in self.samples.items():
             lines.append(f"\n{name}, {len(samples)} samples in {samples[-1].at_s:.0f} s")
-            lines.append(f"{'':14}{'FIRST':>14}{'LAST':>14}{'LEAST':>14}{'MOST':>14}{'SLOPE/HOUR':>14}")
+            lines.append(f"{'':16}{'FIRST':>14}{'LAST':>14}{'LEAST':>14}{'MOST':>14}{'SLOPE/HOUR':>14}")
             for what in Sample._fields[1:]:
                 values = [getattr(one, what) for one in samples]
                 rate = slope([(one.at_s / 3600, getattr(one, what)) for one in self._settled(name)])
                 row = (values[0], values[-1], min(values), max(values))
                 lines.append(
-                    f"{what:14}"
+                    f"{what:16}"
                     + "".join(f"{value:14,}" for value in row)
                     + (f"{rate:14,.0f}" if self.lasted else f"{'-':>14}")
                 )
