@@ -64,9 +64,13 @@ def _sink(connection: socket.socket) -> None:
 
 
 def pour(host: str, seconds: float) -> dict[str, object]:
-    """See above."""
+    """See above. A connection that cannot be made carries nothing."""
     block = bytes(_CHUNK_BYTES)
-    with socket.create_connection((host, PORT), timeout=_WAIT_S) as connection:
+    try:
+        connection = socket.create_connection((host, PORT), timeout=_WAIT_S)
+    except OSError:
+        return {"ok": False, "bytes_a_second": 0.0}
+    with connection:
         connection.sendall(_SECONDS.pack(seconds))
         connection.setblocking(False)
         deadline = time.monotonic() + seconds + _WAIT_S
