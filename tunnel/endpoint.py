@@ -250,7 +250,7 @@ class Tunnel:
                 peer.control(control, session, now, out)
                 self._judge(now, out)
 
-    # Packets that others seal and open (`bridge.ports.lanes`)
+    # Packets that others seal and open (`bridge.ports.udp.lanes`)
 
     def lanes(self) -> list[Lane]:
         """What others may do until the next call of ours that changes it: after each call, ask again."""

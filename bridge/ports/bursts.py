@@ -1,6 +1,6 @@
 """Bursts of frames between ports: what the flow table knows is repeated on the way, the rest is handed to the walk.
 
-`Bursts` is what `bridge.loop` needs; `PlainBursts` does it with `DevicePort` in plain Python, and
+`Bursts` is what `bridge.loop.loop` needs; `PlainBursts` does it with `DevicePort` in plain Python, and
 `bridge.ports.burst.CompiledBursts` without the interpreter. Frames for an out-port that is no device (a peer of the
 tunnel), and what a device without virtio header cannot take as it is, come back to whoever writes there.
 """

@@ -1,7 +1,7 @@
 """A port made of two captures: its frames come from one and go into another, so that the real loop can be run on them.
 
 Time is the caller's: records are handed over as fast as the loop takes them, whatever their timestamps say, and what
-is written carries the time of a clock that is given. `bridge.replay` is what keeps the time of a capture.
+is written carries the time of a clock that is given. `bridge.replay.run` is what keeps the time of a capture.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ in front of every frame so that super-frames and partial checksums pass through 
 probed: a kernel refuses bits that it does not know, so fewer are asked for until it agrees. `DevicePort` reads and
 writes it. Where the kernel gives no virtio header, frames that need one are cut and completed in software.
 
-Link settings (MTU, bridge, addresses) are made by `bridge.ports.link`.
+Link settings (MTU, bridge, addresses) are made by `bridge.ports.netif`.
 """
 
 from __future__ import annotations

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bridge import explain
-from bridge.capture_stream import capture
-from bridge.config import load
-from bridge.control import Client, ControlServer, Handler
-from bridge.control_client import ControlError, Document
-from bridge.gateway import Gateway
-from bridge.loop import Loop
+from bridge.config.into_routes import routes_from
+from bridge.config.load import load
+from bridge.control import explain
+from bridge.control.capture_stream import capture
+from bridge.control.client import ControlError, Document
+from bridge.control.server import Client, ControlServer, Handler
+from bridge.loop.loop import Loop
 from bridge.ports.memory import MemoryPort
-from bridge.routing import routes_from
+from bridge.walk.gateway import Gateway
 from bridgectl.main import cli
 from wire.drop import Drop
 from wire.offload import Offload
@@ -100,7 +100,7 @@ class RouterPort(MemoryPort):
 
 
 class Daemon:
-    """What `bridge.daemon` puts together, without kernel devices and without forks."""
+    """What `bridge.daemon.daemon` puts together, without kernel devices and without forks."""
 
     def __init__(self, folder: Path) -> None:
         config = load(folder / "gateway.toml", "replay")
