@@ -16,7 +16,7 @@ from bridge.control.client import ControlError, Document
 from bridge.control.server import Client
 from bridge.loop.loop import Loop
 from bridge.ports.base import Kind
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 MOST_CAPTURES = 16
 """Each may hold back `bridge.control.server.MOST_UNSENT_BYTES` where its reader is slow."""
@@ -30,7 +30,7 @@ def capture(loop: Loop, ports: Mapping[str, Kind], arguments: Document, client: 
     if loop.watching >= MOST_CAPTURES:
         raise ControlError(1, f"{MOST_CAPTURES} captures are under way already")
 
-    def see(name: str, direction: str, frame: bytes | bytearray, offload: Offload | None) -> None:
+    def see(name: str, direction: str, frame: bytes | bytearray, gso: GsoHeader | None) -> None:
         if not client.has_room():
             return
         record: Document = {
@@ -39,7 +39,7 @@ def capture(loop: Loop, ports: Mapping[str, Kind], arguments: Document, client: 
             "direction": direction,
             "frame": base64.b64encode(frame).decode(),
         }
-        if offload is not None and offload.partial:
+        if gso is not None and gso.partial:
             record["partial_checksum"] = True
         client.record(record)
 

@@ -30,7 +30,7 @@ from bridge.ports.base import Arrival, Port, PortGone
 from bridge.ports.bursts import Bursts, Queued
 from bridge.walk.effects import Effect, Event, Send
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 from wire.units import SECOND_NS, earliest
 
 log = logging.getLogger(__name__)
@@ -44,14 +44,14 @@ FAULT_PAUSE_NS = SECOND_NS
 _FAULT_FRAME_BYTES = 256
 _LONGEST_WAIT_S = 3600.0  # epoll takes no more than 2^31 milliseconds, a link may live longer
 
-Watcher = Callable[[str, str, bytes | bytearray, Offload | None], None]
-"""Sees frames pass: (port, `in` or `out`, frame, offload)."""
+Watcher = Callable[[str, str, bytes | bytearray, GsoHeader | None], None]
+"""Sees frames pass: (port, `in` or `out`, frame, gso)."""
 
 
 class Walk(Protocol):
     """What the loop needs of `bridge.walk.gateway.Gateway`."""
 
-    def receive(self, port: str, frame: bytes, now: int, offload: Offload | None = None) -> list[Effect]:
+    def receive(self, port: str, frame: bytes, now: int, gso: GsoHeader | None = None) -> list[Effect]:
         """Walk one frame."""
 
     def tick(self, now: int) -> list[Effect]:
@@ -115,7 +115,7 @@ class Loop:
         self.lock = threading.Lock()
         self._walk = walk
         self._on_gone = on_gone
-        self._writers: dict[str, Callable[[bytes | bytearray, Offload | None], Drop | None]] = {}
+        self._writers: dict[str, Callable[[bytes | bytearray, GsoHeader | None], Drop | None]] = {}
         self._bursts: Bursts | None = None
         self._numbers: Numbers = _Unnumbered()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -146,7 +146,7 @@ class Loop:
         """Write frames for a port that somebody else reads (`serve`)."""
         self._writers[port.name] = port.write
 
-    def attach_writer(self, name: str, write: Callable[[bytes | bytearray, Offload | None], Drop | None]) -> None:
+    def attach_writer(self, name: str, write: Callable[[bytes | bytearray, GsoHeader | None], Drop | None]) -> None:
         """Give frames for the port `name` to `write`, for ports that share one descriptor; `detach_writer` ends it."""
         self._writers[name] = write
 
@@ -263,15 +263,15 @@ class Loop:
             if not isinstance(effect, Send):
                 self._tell(effect)
                 continue
-            port, frame, offload = effect
+            port, frame, gso = effect
             write = self._writers.get(port)
             if write is None:
                 self._walk.refused(port, Drop.PORT_ABSENT)
                 continue
             if self._watchers:
                 for watcher in self._watchers.get(port, ()):
-                    watcher(port, "out", frame, offload)
-            refusal = write(frame, offload)
+                    watcher(port, "out", frame, gso)
+            refusal = write(frame, gso)
             if refusal is not None:
                 self._walk.refused(port, refusal)
 
@@ -300,8 +300,8 @@ class Loop:
 
     def _finish(self, name: str, walked: list[Arrival], queued: list[Queued]) -> None:
         """What a burst has left to do: frames for writers of ours, then those for the walk."""
-        for number, frame, offload in queued:
-            self.put(number, frame, offload)
+        for number, frame, gso in queued:
+            self.put(number, frame, gso)
         self._walk_all(name, walked)
 
     def _walk_all(self, name: str, burst: list[Arrival]) -> None:
@@ -333,12 +333,12 @@ class Loop:
                 self._fault(error, f"in a burst of {port.name}", b"")
         return True
 
-    def put(self, number: int, frame: bytes, offload: Offload | None) -> None:
+    def put(self, number: int, frame: bytes, gso: GsoHeader | None) -> None:
         """Give a frame that was repeated to the writer of its out-port."""
         name = self._numbers.name(number)
         write = self._writers.get(name)
         try:
-            refusal = Drop.PORT_ABSENT if write is None else write(frame, offload)
+            refusal = Drop.PORT_ABSENT if write is None else write(frame, gso)
         except Exception as error:  # noqa: BLE001 - as in `walk`
             self._fault(error, f"on a frame for {name}", frame)
             refusal = Drop.WALK_FAULT
@@ -350,11 +350,11 @@ class Loop:
         receive, carry_out = self._walk.receive, self.carry_out
         now = self.clock()
         watchers = self._watchers.get(name, ())
-        for frame, offload in burst:
+        for frame, gso in burst:
             for watcher in watchers:
-                watcher(name, "in", frame, offload)
+                watcher(name, "in", frame, gso)
             try:
-                effects = receive(name, frame, now, offload)
+                effects = receive(name, frame, now, gso)
                 if effects:
                     carry_out(effects)
             except Exception as error:  # noqa: BLE001 - no frame ends the gateway; `_fault` logs it whole

@@ -28,7 +28,7 @@ from bridge.walk.effects import Effect, Send
 from bridge.walk.gateway import Gateway
 from bridge.walk.interface import is_ethernet
 from route.table import RouteTable, node_of
-from wire import offload, pcap
+from wire import gso, pcap
 from wire.ethernet import HEADER_BYTES
 from wire.pcap import LINK_ETHERNET, LINK_RAW, LINKS_RAW, CaptureError, Record
 from wire.units import SECOND_NS
@@ -223,10 +223,10 @@ def seconds_text(time_ns: int) -> str:
 
 def _plain_frames(sent: Send, link_bytes: int) -> Iterator[bytes | bytearray]:
     """The frames of an effect as they stand on a wire: a super-frame is cut, a partial checksum completed."""
-    if sent.offload is None:
+    if sent.gso is None:
         yield sent.frame
         return
-    for packet in offload.segment(bytearray(sent.frame[link_bytes:]), sent.offload):
+    for packet in gso.segment(bytearray(sent.frame[link_bytes:]), sent.gso):
         yield sent.frame[:link_bytes] + packet
 
 

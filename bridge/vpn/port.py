@@ -31,11 +31,11 @@ from route.table import vpn_target
 from tunnel.effects import Datagram, Effects, Endpoint, Happening, Network, Received, Stamps, Status, TooBig, Verdict
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import is_low_order
+from wire import gso as gso_headers
 from wire import ipv4
-from wire import offload as offloads
 from wire.coalesce import coalesce
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 from wire.units import SECOND_NS
 
 log = logging.getLogger(__name__)
@@ -132,18 +132,18 @@ class Uplink:
 
     # Packets leave
 
-    def _write(self, peer: str, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+    def _write(self, peer: str, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
         """The walk sends a packet to a node: it leaves with the burst."""
         if self._lanes is not None and peer not in self._queues:  # nothing may overtake what waits there
             number = self._lanes.open.get(peer)
-            if number is not None and self._lanes.lanes.write(number, frame, offload, self._loop.clock()):
+            if number is not None and self._lanes.lanes.write(number, frame, gso, self._loop.clock()):
                 return None
         queue = self._queues.setdefault(peer, [])
-        if offload is None:
+        if gso is None:
             queue.append(bytes(frame))
             self._queued += 1
         else:
-            packets = [bytes(packet) for packet in offloads.segment(bytearray(frame), offload)]
+            packets = [bytes(packet) for packet in gso_headers.segment(bytearray(frame), gso)]
             queue += packets
             self._queued += len(packets)
         if self._queued >= QUEUED_PACKETS:
@@ -214,8 +214,8 @@ class Uplink:
         taken = lanes.receive(self._most_datagrams, now)
         is_strange = len(taken.strange) > STRANGE_DATAGRAMS // 2
         self._most_datagrams = STRANGE_DATAGRAMS if is_strange else BURST_DATAGRAMS
-        for number, frame, offload in taken.queued:
-            self._loop.put(number, frame, offload)
+        for number, frame, gso in taken.queued:
+            self._loop.put(number, frame, gso)
         for reason, count in zip(_LANE_DROPS, taken.drops, strict=True):
             if count:
                 self._count(reason, count)
@@ -225,7 +225,7 @@ class Uplink:
             if effects.events or any(source for _, _, _, source in taken.heard):
                 self._renew()
             for peer, run in groupby(frames, key=itemgetter(0)):
-                self._loop.walk(self._ports[peer], [(packet, offload) for _, packet, offload in run])
+                self._loop.walk(self._ports[peer], [(packet, gso) for _, packet, gso in run])
         if taken.strange:
             self._take(taken.strange, now)
         elif lanes.is_stale:

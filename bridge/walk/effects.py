@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 
 class Send(NamedTuple):
-    """Put a frame on a port: Ethernet where the port is a tap, raw IP elsewhere. The offsets in `offload` count from
+    """Put a frame on a port: Ethernet where the port is a tap, raw IP elsewhere. The offsets in `gso` count from
     the start of the IP packet."""
 
     port: str
     frame: bytes | bytearray
-    offload: Offload | None
+    gso: GsoHeader | None
 
 
 class Event(NamedTuple):

@@ -44,8 +44,8 @@ from icmp import errors
 from route.table import RouteTable
 from wire import ethernet, ipv4, tcp
 from wire.drop import Drop
+from wire.gso import GsoHeader
 from wire.ipv4 import Packet
-from wire.offload import Offload
 from wire.units import earliest
 
 
@@ -103,7 +103,7 @@ class Gateway:
         return effects
 
     def receive(
-        self, port: str, frame: bytes | bytearray | memoryview, now: int, offload: Offload | None = None
+        self, port: str, frame: bytes | bytearray | memoryview, now: int, gso: GsoHeader | None = None
     ) -> list[Effect]:
         """Walk one frame. `port`: `tap0`, `tap1`, `tun0`, `vpn` or `vpn:NODE`; `now` in ns, never backwards."""
         effects = self.out.effects = []
@@ -112,9 +112,9 @@ class Gateway:
         counters.rx_packets += 1
         counters.rx_bytes += len(frame)
         if interface.arp is None:
-            drop = self._ip(port, interface, frame, 0, offload, now, group=False)
+            drop = self._ip(port, interface, frame, 0, gso, now, group=False)
         else:
-            drop = self._ethernet(port, interface, bytes(frame), offload, now)
+            drop = self._ethernet(port, interface, bytes(frame), gso, now)
         if drop is not None:
             self.out.dropped(port, drop)
         if self.aliases.events:
@@ -255,13 +255,11 @@ class Gateway:
         self.out.arp_effects(self.interfaces[port], self.arp[port].add(address, mac), now)
         return effects
 
-    def trace(
-        self, port: str, frame: bytes | bytearray | memoryview, now: int, offload: Offload | None = None
-    ) -> Trace:
+    def trace(self, port: str, frame: bytes | bytearray | memoryview, now: int, gso: GsoHeader | None = None) -> Trace:
         """Walk one frame and tell every step. It changes this object: callers trace on a copy or in a fork."""
         told = self.out.tracing = Trace()
         self.out.answered = self.out.held = False
-        effects = self.receive(port, frame, now, offload)
+        effects = self.receive(port, frame, now, gso)
         self.out.tracing = None
         told.out = [effect for effect in effects if isinstance(effect, Send)]
         if told.drop is None:
@@ -331,9 +329,7 @@ class Gateway:
 
     # Frame and header checks
 
-    def _ethernet(
-        self, port: str, interface: Interface, frame: bytes, offload: Offload | None, now: int
-    ) -> Drop | None:
+    def _ethernet(self, port: str, interface: Interface, frame: bytes, gso: GsoHeader | None, now: int) -> Drop | None:
         if len(frame) < ethernet.HEADER_BYTES:
             return Drop.ETH_SHORT
         destination, source = frame[:6], frame[6:12]
@@ -344,7 +340,7 @@ class Gateway:
             return Drop.ETH_SOURCE
         kind = frame[12:14]
         if kind == ethernet.IPV4_TYPE:
-            return self._ip(port, interface, frame, ethernet.HEADER_BYTES, offload, now, group=group)
+            return self._ip(port, interface, frame, ethernet.HEADER_BYTES, gso, now, group=group)
         if kind == ethernet.ARP_TYPE:
             assert interface.arp is not None
             self.out.answered = True
@@ -370,7 +366,7 @@ class Gateway:
         interface: Interface,
         frame: bytes | bytearray | memoryview,
         start: int,
-        claims: Offload | None,
+        claims: GsoHeader | None,
         now: int,
         *,
         group: bool,

@@ -10,10 +10,10 @@ from bridge.walk.interface import Interface
 from bridge.walk.nodes import Nodes
 from bridge.walk.path import Arrival
 from bridge.walk.peer_prefixes import PeerPrefixes
-from wire import ipv4, offload
+from wire import gso, ipv4
 from wire.drop import Drop
+from wire.gso import GsoHeader
 from wire.ipv4 import Packet
-from wire.offload import Offload
 
 
 class Admission:
@@ -70,20 +70,20 @@ class Admission:
         return Drop.ETH_GROUP if arrival.group else None
 
 
-def claims_hold(packet: Packet, claims: Offload) -> bool:
+def claims_hold(packet: Packet, claims: GsoHeader) -> bool:
     """Check what the port said of a packet. A partial checksum that is not the outer transport's (a host that tunnels)
     is completed at once and the packet is plain from there on; False where the claims contradict the packet."""
     if claims.gso_type:
         if packet.is_fragment:
             return False
-        claims = packet.offload = offload.as_partial(packet.data, claims)
-    if not packet.is_fragment and offload.is_consistent(packet.data, claims):
+        claims = packet.gso = gso.as_partial(packet.data, claims)
+    if not packet.is_fragment and gso.is_consistent(packet.data, claims):
         return True
     if claims.gso_type or not claims.partial:
         return False
     field_at = claims.checksum_start + claims.checksum_offset
     if claims.checksum_start < packet.header_bytes or field_at + 2 > len(packet.data):
         return False
-    offload.complete(packet.data, claims)
-    packet.offload = None
+    gso.complete(packet.data, claims)
+    packet.gso = None
     return True

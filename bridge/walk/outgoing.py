@@ -18,10 +18,10 @@ from bridge.walk.effects import Effect, Event, Send
 from bridge.walk.interface import Interface
 from bridge.walk.path import Arrival
 from icmp import errors, responder
-from wire import ethernet, ipv4, offload
+from wire import ethernet, gso, ipv4
 from wire.drop import Drop
+from wire.gso import GsoHeader
 from wire.ipv4 import Packet
-from wire.offload import Offload
 from wire.units import address_text, mac_text
 
 Fact = str | bytes | int | tuple[int, int] | Packet
@@ -137,8 +137,8 @@ class Outgoing:
             self.say("icmp", "{} owed, not sent", f"{kind}/{code}")
             return
         quoted = packet.data
-        if packet.offload is not None:
-            quoted = next(offload.segment(bytearray(packet.data), packet.offload))
+        if packet.gso is not None:
+            quoted = next(gso.segment(bytearray(packet.data), packet.gso))
         message = errors.error(
             kind,
             code,
@@ -221,7 +221,7 @@ class Outgoing:
         not known yet. `arrival`: what it was when it came in, whose fate this is; None for packets of our own."""
         if out.arp is None:
             for piece in pieces:
-                self.send(port, out, piece.data, piece.offload)
+                self.send(port, out, piece.data, piece.gso)
             if arrival is not None and not arrival.is_ours:
                 arrival.interface.counters.sent += 1
             return None
@@ -231,7 +231,7 @@ class Outgoing:
             if self.tracing is not None:
                 self.say("arp", "{} is at {}", next_hop, mac)
             for piece in pieces:
-                self.send(port, out, b"".join((mac, out.mac, ethernet.IPV4_TYPE, piece.data)), piece.offload)
+                self.send(port, out, b"".join((mac, out.mac, ethernet.IPV4_TYPE, piece.data)), piece.gso)
             if arrival is not None and not arrival.is_ours:
                 arrival.interface.counters.sent += 1
             return None
@@ -257,7 +257,7 @@ class Outgoing:
                 assert isinstance(effect.waiting, Waiting)
                 head, arrival = effect.mac + interface.mac + ethernet.IPV4_TYPE, effect.waiting.arrival
                 for piece in effect.waiting.pieces:
-                    self.send(interface.name, interface, head + piece.data, piece.offload)
+                    self.send(interface.name, interface, head + piece.data, piece.gso)
                 if arrival is not None and not arrival.is_ours:
                     arrival.interface.counters.sent += 1
             elif isinstance(effect, GaveUp):
@@ -279,7 +279,7 @@ class Outgoing:
         if reason is Drop.ARP_NO_ANSWER:
             self.error(arrival, errors.UNREACHABLE, errors.HOST, now)
 
-    def send(self, port: str, out: Interface, frame: bytes | bytearray, claims: Offload | None) -> None:
+    def send(self, port: str, out: Interface, frame: bytes | bytearray, claims: GsoHeader | None) -> None:
         """A frame is ready: count it and hand it to the caller."""
         counters = out.counters
         counters.tx_packets += 1
@@ -322,7 +322,7 @@ class Outgoing:
 
 def wire_bytes(packet: Packet) -> int:
     """The size of the largest IP packet that `packet` is on a wire: of a super-frame, one full segment."""
-    claims = packet.offload
+    claims = packet.gso
     if claims is None or not claims.gso_type:
         return len(packet.data)
     start = packet.header_bytes
@@ -334,11 +334,11 @@ def pieces(packet: Packet, mtu_bytes: int) -> Iterable[Packet]:
     """The packet as it fits the egress: whole, or fragments (DF is clear then, `Gateway._fit` has seen to that)."""
     if wire_bytes(packet) <= mtu_bytes:
         return (packet,)
-    if packet.offload is None:
+    if packet.gso is None:
         return ipv4.fragments_of(packet, mtu_bytes)
     return (
         fragment
-        for segment in offload.segment(packet.data, packet.offload)
+        for segment in gso.segment(packet.data, packet.gso)
         for fragment in ipv4.fragments_of(Packet(segment, None), mtu_bytes)
     )
 

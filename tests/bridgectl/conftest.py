@@ -24,7 +24,7 @@ from bridge.ports.memory import MemoryPort
 from bridge.walk.gateway import Gateway
 from bridgectl.main import cli
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 CONFIGURATION = """
 [tap0]
@@ -92,11 +92,11 @@ def document(result: Result) -> Any:
 class RouterPort(MemoryPort):
     """tap1 with an ISP router behind it that answers ARP."""
 
-    def write(self, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+    def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
         if frame[12:14] == b"\x08\x06" and frame[20:22] == b"\0\1" and frame[38:42] == ROUTER:
             answer = frame[6:12] + MAC_ROUTER + frame[12:20] + b"\0\2" + MAC_ROUTER + ROUTER + frame[22:32]
             self.deliver(bytes(answer) + bytes(18))
-        return super().write(frame, offload)
+        return super().write(frame, gso)
 
 
 class Daemon:

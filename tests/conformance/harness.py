@@ -219,7 +219,7 @@ class Scenario:
                         f"{self._t()} {LETTERS.get(effect.port, effect.port)}  drop {effect.facts['reason']}"
                     )
                 continue
-            assert effect.offload is None, "a plain packet became a super-frame"
+            assert effect.gso is None, "a plain packet became a super-frame"
             port = LETTERS.get(effect.port, effect.port)
             out = Out((self.now - START_NS) / 1e9, port, bytes(effect.frame), port in self.ethernet)
             self.given.append((self.now, port, out.frame))

@@ -19,7 +19,7 @@ from tunnel.effects import Endpoint, Network, PeerConfig
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import public_key
 from wire.checksum import checksum
-from wire.offload import GSO_TCPV4, Offload
+from wire.gso import GSO_TCPV4, GsoHeader
 
 MTU_BYTES = 1420
 SEGMENTS = 47
@@ -75,26 +75,26 @@ def ends() -> Iterator[tuple[End, End]]:
         yield one, other
 
 
-def super_frame() -> tuple[bytes, Offload]:
+def super_frame() -> tuple[bytes, GsoHeader]:
     """As a host's kernel hands it over."""
     size = SEGMENTS * (MTU_BYTES - 40)
     head = bytearray(b"\x45\0" + (40 + size).to_bytes(2, "big") + b"\0\1\x40\0\x40\x06\0\0" + bytes(4) + b"\x08" * 4)
     head[10:12] = checksum(head).to_bytes(2, "big")
     body = b"\0\x50\x13\x88" + bytes(8) + b"\x50\x10\1\0" + bytes(4) + os.urandom(size)
-    return bytes(head) + body, Offload(True, GSO_TCPV4, 40, MTU_BYTES - 40, 20, 16)
+    return bytes(head) + body, GsoHeader(True, GSO_TCPV4, 40, MTU_BYTES - 40, 20, 16)
 
 
 def figures(rounds: int) -> list[Figure]:
     """Gbit/s of inner packets, and of each half."""
     found: dict[str, list[float]] = {"cut, seal, send": [], "receive, open, merge": [], "both": []}
-    frame, offload = super_frame()
+    frame, gso = super_frame()
     bits = len(frame) * 8
     with ends() as (one, other):
         for _ in range(rounds):
             sent_s = taken_s = 0.0
             for _ in range(_TURNS):
                 started = time.perf_counter()
-                one.lanes.lanes.write(_PORT, frame, offload, time.monotonic_ns())
+                one.lanes.lanes.write(_PORT, frame, gso, time.monotonic_ns())
                 one.lanes.send()
                 between = time.perf_counter()
                 frames = other.take()

@@ -30,8 +30,8 @@ from trials.bench.figure import Figure, summary
 from trials.fuzz.targets.frames import CONFIGURATION
 from wire import ipv4
 from wire.checksum import checksum, pseudo_header_sum
+from wire.gso import GSO_TCPV4, GsoHeader
 from wire.ipv4 import Packet
-from wire.offload import GSO_TCPV4, Offload
 from wire.tcp import ACK, FIN, PSH, SYN
 from wire.units import SECOND_NS, address_int
 
@@ -86,14 +86,14 @@ def connection(source_port: int) -> list[tuple[str, bytes]]:
     ]
 
 
-def super_frame() -> tuple[bytes, Offload]:
+def super_frame() -> tuple[bytes, GsoHeader]:
     """A TCP super-frame of 45 segments with a partial checksum, as a tap hands it over."""
     payload = bytes(1448 * 45)
     head = bytes.fromhex("1388005000000001000000018010ffff00000000" + "0101080a0000000100000001")
     body = head + payload
     body = body[:16] + pseudo_header_sum(LAN_HOST, REMOTE, ipv4.TCP, len(body)).to_bytes(2, "big") + body[18:]
     packet = ipv4.header(LAN_HOST, REMOTE, ipv4.TCP, len(body), flags=ipv4.DONT_FRAGMENT) + body
-    return ETHERNET + packet, Offload(True, GSO_TCPV4, 52, 1448, 20, 16)
+    return ETHERNET + packet, GsoHeader(True, GSO_TCPV4, 52, 1448, 20, 16)
 
 
 def gateway_in(folder: Path, lines: int = 10_000) -> Gateway:

@@ -26,7 +26,7 @@ from tunnel.endpoint import Tunnel
 from tunnel.primitives import public_key
 from tunnel.session import Session
 from wire.drop import Drop
-from wire.offload import HEADER_BYTES, Offload, segment, unpack
+from wire.gso import HEADER_BYTES, GsoHeader, segment, unpack
 from wire.units import SECOND_NS
 
 LOOPBACK = bytes([127, 0, 0, 1])
@@ -36,7 +36,7 @@ MTU_BYTES = 1420
 LANE_DROPS = (Drop.TUNNEL_AUTHENTICATION, Drop.TUNNEL_REPLAY, Drop.PORT_MALFORMED, Drop.PORT_FULL)
 FIELDS = ("retransmit", "keepalive", "unanswered", "persistent", "erase", "announce", "withdraw", "path")
 
-Frame = tuple[bytes, Offload | None]
+Frame = tuple[bytes, GsoHeader | None]
 
 
 def tunnel(name: str, peer: str, allowed: Sequence[Network], endpoint: Endpoint | None, now: int) -> Tunnel:
@@ -151,7 +151,7 @@ class LaneWorld:
         self.drops.update({reason: count for reason, count in zip(LANE_DROPS, taken.drops, strict=True) if count})
         effects, frames = self.near.taken(taken.heard, taken.opened, self.now)
         self.settle(effects)
-        self.packets += cut([(frame, offload) for _, frame, offload in frames])
+        self.packets += cut([(frame, gso) for _, frame, gso in frames])
         if taken.strange:
             effects = self.near.receive(taken.strange, self.now)
             self.settle(effects)
@@ -197,9 +197,7 @@ class LaneWorld:
 def cut(frames: Sequence[Frame]) -> list[bytes]:
     """Frames as the packets that they were."""
     return [
-        bytes(piece)
-        for frame, offload in frames
-        for piece in ([frame] if offload is None else segment(bytearray(frame), offload))
+        bytes(piece) for frame, gso in frames for piece in ([frame] if gso is None else segment(bytearray(frame), gso))
     ]
 
 

@@ -18,7 +18,7 @@ from bridge.walk.effects import Send
 from bridge.walk.gateway import Gateway
 from bridge.walk.interface import is_ethernet
 from trials.fuzz.hostile import Failure
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 ICMP, TCP, UDP = 1, 6, 17
 ERRORS = frozenset({3, 4, 5, 11, 12})
@@ -88,7 +88,7 @@ def partial_is_right(read: Headers) -> bool:
     return read.body[at : at + 2] == word_sum(_pseudo(read)).to_bytes(2, "big")
 
 
-def claims_are_true(read: Headers, claims: Offload) -> bool:
+def claims_are_true(read: Headers, claims: GsoHeader) -> bool:
     """Whether a port says of a whole TCP or UDP packet that its own checksum is partial."""
     if read.protocol not in (TCP, UDP) or read.offset or read.more or len(read.body) < LEAST[read.protocol]:
         return False
@@ -139,7 +139,7 @@ class Rules:
 
     # What leaves
 
-    def sends(self, came_by: str | None, came: bytes, claims: Offload | None, sends: Iterable[Send]) -> None:
+    def sends(self, came_by: str | None, came: bytes, claims: GsoHeader | None, sends: Iterable[Send]) -> None:
         """Every rule about the frames that one frame, or a timer (`came_by` None), made leave."""
         received = None if came_by is None else headers(self.packet(came_by, came))
         if received is None:
@@ -171,14 +171,14 @@ class Rules:
             raise Failure(f"out on {port}: padding left with the packet")
         if read.ttl == 0:
             raise Failure(f"out on {port}: TTL zero left")
-        is_super = send.offload is not None and send.offload.gso_type
+        is_super = send.gso is not None and send.gso.gso_type
         if not is_super and read.total > interface.mtu_bytes:
             raise Failure(f"out on {port}: {read.total} bytes over an MTU of {interface.mtu_bytes}")
         self._aliased(port, read, came_by)
         ours = {itf.address for itf in self.gateway.interfaces.values()}
         if came_by == port and came_by != "tap0" and read.source not in ours:
             raise Failure(f"reflected on {came_by}")
-        self._transport(port, read, send.offload, was_right=was_right)
+        self._transport(port, read, send.gso, was_right=was_right)
 
     def _arp(self, port: str, arp: bytes) -> None:
         """RFC 826: what we say of ourselves is true."""
@@ -204,8 +204,8 @@ class Rules:
                 if hidden.names(address):
                     raise Failure(f"a LAN address is seen on {port}: {what}")
 
-    def _transport(self, port: str, read: Headers, offload: Offload | None, *, was_right: bool) -> None:
-        if offload is not None and offload.partial:
+    def _transport(self, port: str, read: Headers, gso: GsoHeader | None, *, was_right: bool) -> None:
+        if gso is not None and gso.partial:
             if read.protocol not in (TCP, UDP) or read.offset or read.more:
                 raise Failure(f"out on {port}: a partial checksum on protocol {read.protocol} or a fragment")
             if was_right and not partial_is_right(read):

@@ -26,8 +26,8 @@ from trials.fuzz.targets.flow import Ends, packet
 from wire import ipv4
 from wire.drop import Drop
 from wire.ethernet import ARP_TYPE, BROADCAST, IPV4_TYPE, NO_MAC
+from wire.gso import GsoHeader
 from wire.ipv4 import ICMP, TCP
-from wire.offload import Offload
 from wire.tcp import ACK, FIN, RST, SYN
 from wire.units import address_int, seconds_ns
 
@@ -89,7 +89,7 @@ class _Wire:
     def read_burst(self, limit: int) -> list[Arrival]:
         return [(self.waiting.popleft(), None) for _ in range(min(limit, len(self.waiting)))]
 
-    def write(self, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+    def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
         self._written(self.name, bytes(frame))
         return None
 

@@ -34,7 +34,7 @@ from wire.segments cimport MOST_SEGMENTS, SLOTS, SUPER_FRAME_BYTES, Cut, Segment
 
 from flow.table import IN_ORDER
 from tunnel.replay import REJECT_AFTER_MESSAGES
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 cdef extern from "<sys/socket.h>" nogil:
     struct iovec:
@@ -267,8 +267,8 @@ cdef class Lanes(Outlet):
         return found
 
     def taken(self):
-        """Of a burst: packets for the walk, (index, packet, offload, ECN field); frames for writers of ports, (out-port,
-        frame, offload); (index, bytes of authentic datagrams, whether there was data); and what was dropped: not
+        """Of a burst: packets for the walk, (index, packet, gso, ECN field); frames for writers of ports, (out-port,
+        frame, gso); (index, bytes of authentic datagrams, whether there was data); and what was dropped: not
         authentic, seen before, cut off by the kernel, not taken by it. All ears are open again."""
         cdef Ear *ear
         cdef list heard = []
@@ -320,7 +320,7 @@ cdef class Lanes(Outlet):
             self._count += 1
         return 0
 
-    def write(self, uint16_t port, frame, offload, now):
+    def write(self, uint16_t port, frame, gso, now):
         """Push a packet of the walk's; False where Python must send it."""
         cdef const uint8_t[::1] packet = frame
         cdef Claims claims
@@ -328,9 +328,9 @@ cdef class Lanes(Outlet):
         self.now_ns = now
         if packet.shape[0] == 0 or port >= MOST_PORTS:
             return False
-        if offload is not None:
-            claims.partial, claims.gso_type, claims.gso_bytes = offload.partial, offload.gso_type, offload.gso_bytes
-            claims.checksum_start, claims.checksum_offset = offload.checksum_start, offload.checksum_offset
+        if gso is not None:
+            claims.partial, claims.gso_type, claims.gso_bytes = gso.partial, gso.gso_type, gso.gso_bytes
+            claims.checksum_start, claims.checksum_offset = gso.checksum_start, gso.checksum_offset
         return self.push(port, <uint8_t *>&packet[0], packet.shape[0], &claims) == 0
 
     def send(self):
@@ -622,7 +622,7 @@ cdef class Lanes(Outlet):
 cdef object _offload(const Claims *claims):
     if not claims.partial:
         return None
-    return Offload(True, claims.gso_type, claims.header_bytes, claims.gso_bytes, claims.checksum_start,
+    return GsoHeader(True, claims.gso_type, claims.header_bytes, claims.gso_bytes, claims.checksum_start,
                    claims.checksum_offset)
 
 

@@ -20,8 +20,8 @@ from flow.plain import PlainTable
 from flow.table import NO_SLOT, REPEAT
 from trials.fuzz.targets.flow import packet
 from wire.drop import Drop
+from wire.gso import GsoHeader
 from wire.ipv4 import UDP
-from wire.offload import Offload
 from wire.units import SECOND_NS
 
 
@@ -36,10 +36,10 @@ class Cable:
     refusals: list[tuple[str, Drop]] = field(default_factory=list)
     failures: list[str | None] = field(default_factory=list)
 
-    def receive(self, port: str, frame: bytes, now: int, offload: Offload | None = None) -> list[Effect]:
+    def receive(self, port: str, frame: bytes, now: int, gso: GsoHeader | None = None) -> list[Effect]:
         self.order.append(port)
         assert frame != b"bug"
-        return [Send("right" if port == "left" else "left", frame, offload)]
+        return [Send("right" if port == "left" else "left", frame, gso)]
 
     def tick(self, now: int) -> list[Effect]:
         self.ticks.append(now)
@@ -98,8 +98,8 @@ def bench() -> Iterator[Bench]:
 
 
 def test_what_comes_in_goes_out_in_order_with_its_virtio_claims(bench: Bench) -> None:
-    claims = Offload(True, 1, 40, 1448, 20, 16)
-    bench.left.deliver(b"1", b"2", offload=claims)
+    claims = GsoHeader(True, 1, 40, 1448, 20, 16)
+    bench.left.deliver(b"1", b"2", gso=claims)
     bench.turn()
     assert bench.right.sent == [(b"1", claims), (b"2", claims)]
 
@@ -168,7 +168,7 @@ class Numbers:
 def test_a_writer_that_fails_on_repeated_frames_costs_those_frames_alone(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails(frame: bytes | bytearray, _: Offload | None) -> Drop | None:
+    def fails(frame: bytes | bytearray, _: GsoHeader | None) -> Drop | None:
         raise ArithmeticError(frame.hex())
 
     table = PlainTable(4)
@@ -216,7 +216,7 @@ def test_a_timer_that_our_own_code_fails_on_is_tried_again_later_and_frames_pass
 def test_a_watcher_sees_both_directions_of_its_port_only(bench: Bench) -> None:
     seen: list[tuple[str, str, bytes]] = []
 
-    def see(port: str, direction: str, frame: bytes | bytearray, _: Offload | None) -> None:
+    def see(port: str, direction: str, frame: bytes | bytearray, _: GsoHeader | None) -> None:
         seen.append((port, direction, bytes(frame)))
 
     bench.loop.watch("left", see)
@@ -232,7 +232,7 @@ def test_a_watcher_sees_both_directions_of_its_port_only(bench: Bench) -> None:
 
 def test_a_device_that_vanishes_is_told_and_waited_for_no_more(bench: Bench) -> None:
     class Vanishing(MemoryPort):
-        def read_burst(self, limit: int) -> list[tuple[bytes, Offload | None]]:
+        def read_burst(self, limit: int) -> list[tuple[bytes, GsoHeader | None]]:
             raise PortGone("gone")
 
     port = Vanishing("tap9", "tap")
@@ -277,7 +277,7 @@ def test_bursts_that_fail_while_they_wait_end_nothing(bench: Bench, caplog: pyte
 
 def test_a_device_that_vanishes_while_bursts_wait_is_told(bench: Bench) -> None:
     class Vanishing(MemoryPort):
-        def read_burst(self, limit: int) -> list[tuple[bytes, Offload | None]]:
+        def read_burst(self, limit: int) -> list[tuple[bytes, GsoHeader | None]]:
             raise PortGone("gone")
 
     bursts = Failing(PlainTable(4))

@@ -20,7 +20,7 @@ from bridge.ports.faulty import Faults, FaultyPort
 from bridge.ports.memory import MemoryPort
 from bridge.walk.gateway import Gateway
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 from wire.units import SECOND_NS
 
 CONFIGURATION = """\
@@ -117,8 +117,8 @@ def test_hostile_traffic_on_all_ports_finds_no_bug_and_every_drop_has_a_reason(
         for name, port in house.ports.items():
             claims = None
             if house.rng.random() < 0.2:
-                claims = Offload(True, house.rng.choice([0, 1, 5]), 0, 500, house.rng.choice([0, 20, 24]), 6)
-            port.deliver(*(house.frame(name) for _ in range(BURST)), offload=claims)
+                claims = GsoHeader(True, house.rng.choice([0, 1, 5]), 0, 500, house.rng.choice([0, 20, 24]), 6)
+            port.deliver(*(house.frame(name) for _ in range(BURST)), gso=claims)
         house.loop.turn(0)
         house.now_ns += house.rng.randrange(3 * SECOND_NS)
         house.loop.turn(0)

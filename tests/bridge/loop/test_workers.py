@@ -16,7 +16,7 @@ from bridge.ports.memory import MemoryPort
 from bridge.walk.effects import Effect, Send
 from flow.plain import PlainTable
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 WAIT_S = 20.0
 
@@ -30,14 +30,14 @@ class Walk:
     walkers: set[str] = field(default_factory=set)
     walked: threading.Event = field(default_factory=threading.Event)
 
-    def receive(self, port: str, frame: bytes, now: int, offload: Offload | None = None) -> list[Effect]:
+    def receive(self, port: str, frame: bytes, now: int, gso: GsoHeader | None = None) -> list[Effect]:
         self.walkers.add(threading.current_thread().name)
         self.seen.append(frame)
         if frame == b"later":
             self.due_ns = now + 1
         if frame == b"last":
             self.walked.set()
-        return [Send("right" if port == "left" else "left", frame, offload)]
+        return [Send("right" if port == "left" else "left", frame, gso)]
 
     def tick(self, now: int) -> list[Effect]:
         self.due_ns = None

@@ -18,7 +18,7 @@ from tests.compiled import compiled_bursts, compiled_police, compiled_table
 from wire import ethernet, ipv4
 from wire.checksum import checksum, ones_sum, pseudo_header_sum
 from wire.drop import Drop
-from wire.offload import GSO_TCPV4, HEADER_BYTES, Offload, pack, unpack
+from wire.gso import GSO_TCPV4, HEADER_BYTES, GsoHeader, pack, unpack
 from wire.units import address_int
 
 TAP0, TAP1, TUN0, PEER = range(4)
@@ -40,11 +40,11 @@ def udp(source: int, source_port: int, *, ttl: int = 64, remote: int = REMOTE, p
     return ipv4.header(source, remote, ipv4.UDP, len(body), ttl=ttl, flags=ipv4.DONT_FRAGMENT) + body
 
 
-def super_frame(source: int, source_port: int, *, ttl: int = 64) -> tuple[bytes, Offload]:
+def super_frame(source: int, source_port: int, *, ttl: int = 64) -> tuple[bytes, GsoHeader]:
     body = source_port.to_bytes(2, "big") + bytes.fromhex("0050" + "00000001" * 2 + "5010ffff" + "00000000")
     body = transport(source, REMOTE, ipv4.TCP, body + bytes(1000 * 60), 16, partial=True)
     head = ipv4.header(source, REMOTE, ipv4.TCP, len(body), ttl=ttl, flags=ipv4.DONT_FRAGMENT)
-    return head + body, Offload(True, GSO_TCPV4, 40, 1000, 20, 16)
+    return head + body, GsoHeader(True, GSO_TCPV4, 40, 1000, 20, 16)
 
 
 LAN_HEADER = OUR_LAN + HOST + ethernet.IPV4_TYPE
@@ -93,11 +93,11 @@ class Bench:
         slot = ROUTER_SLOT if out in (TAP0, TAP1) else NO_SLOT
         assert self.table.learn(in_port, out, protocol, before, after, 60, slot, flags | ALIASED, 0) >= 0
 
-    def comes(self, number: int, frame: bytes, offload: Offload | None = None) -> None:
-        header = b"" if number in self.bare else pack(offload, 0 if number == TUN0 else 14)
+    def comes(self, number: int, frame: bytes, gso: GsoHeader | None = None) -> None:
+        header = b"" if number in self.bare else pack(gso, 0 if number == TUN0 else 14)
         self.cables[number].send(header + frame)
 
-    def left(self, number: int) -> list[tuple[bytes, Offload | None]]:
+    def left(self, number: int) -> list[tuple[bytes, GsoHeader | None]]:
         frames = []
         while True:
             try:
@@ -244,9 +244,9 @@ def test_towards_a_device_without_virtio_header_a_super_frame_is_cut_and_not_ove
     bench.comes(TAP0, LAN_HEADER + udp(INSIDE, SOURCE_PORT))
     walked, queued = bench.bursts.take(TAP0, 64, 0)
     assert walked == []
-    for number, frame, offload in queued:
+    for number, frame, gso in queued:
         assert number == TAP1
-        bench.ports[TAP1].write(frame, offload)
+        bench.ports[TAP1].write(frame, gso)
     *segments, last = bench.left(TAP1)
     assert len(segments) == 60
     assert all(

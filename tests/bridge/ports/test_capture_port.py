@@ -16,7 +16,7 @@ from bridge.replay import run as replay
 from bridge.walk.gateway import Gateway
 from tests.conformance.harness import CONFIGURATION, HOST, MAC_A, MAC_L, A, E, Ether
 from wire import pcap
-from wire.offload import GSO_TCPV4, Offload
+from wire.gso import GSO_TCPV4, GsoHeader
 
 
 def written(path: Path, link_type: int, *packets: object) -> Path:
@@ -69,7 +69,7 @@ def test_the_loop_over_captures_gives_what_replay_gives(tmp_path: Path) -> None:
 def test_a_super_frame_is_written_as_its_segments(tmp_path: Path) -> None:
     port = CapturePort("tun0", "tun", None, tmp_path / "given.pcap", lambda: 5)
     packet = IP(src=HOST, dst=E) / TCP(sport=1, dport=2) / bytes(3000)
-    port.write(bytes(packet), Offload(True, GSO_TCPV4, 40, 1400, 20, 16))
+    port.write(bytes(packet), GsoHeader(True, GSO_TCPV4, 40, 1400, 20, 16))
     port.close()
     assert [len(frame) for frame in frames(tmp_path / "given.pcap")] == [1440, 1440, 240]
 

@@ -20,7 +20,7 @@ from lab.namespace import Namespace
 from lab.private import private_names
 from tests.laboratory import needing_the_kernel
 from wire.drop import Drop
-from wire.offload import GSO_TCPV4, Offload
+from wire.gso import GSO_TCPV4, GsoHeader
 
 pytestmark = pytest.mark.lab
 
@@ -50,9 +50,9 @@ def tap(host: Namespace, **settings: object) -> DevicePort:
 def next_frame(port: Port, wanted: bytes) -> Arrival:
     """The next frame that holds some bytes, with a deadline."""
     while select.select([port], [], [], WAIT_S)[0]:
-        for frame, offload in port.read_burst(64):
+        for frame, gso in port.read_burst(64):
             if wanted in frame:
-                return frame, offload
+                return frame, gso
     raise AssertionError("no such frame came")
 
 
@@ -60,8 +60,8 @@ def test_a_kernel_s_arp_request_comes_out_and_our_answer_makes_its_ping_leave(ho
     port = tap(host)
     host.ip("addr add 192.168.200.3/24 dev tap0")
     ping = host.start_python("-m", "lab.peers", "ping", "192.168.200.2")
-    frame, offload = next_frame(port, b"\x08\x06\x00\x01")
-    assert offload is None
+    frame, gso = next_frame(port, b"\x08\x06\x00\x01")
+    assert gso is None
     asked = Ether(frame)[ARP]
     assert (asked.psrc, asked.pdst) == ("192.168.200.3", "192.168.200.2")
     own = OWN_MAC.hex(":")
@@ -87,10 +87,10 @@ def test_a_super_frame_comes_out_uncut_with_offsets_from_the_ip_header(host: Nam
     assert port.offloads & (CSUM | TSO4) == CSUM | TSO4
     send = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x'*100, ('10.9.0.2', 9))"
     host.python("-c", send)
-    frame, offload = next_frame(port, b"x" * 100)
+    frame, gso = next_frame(port, b"x" * 100)
     assert len(frame) == 128
-    assert offload is not None
-    assert (offload.partial, offload.gso_type, offload.checksum_start, offload.checksum_offset) == (True, 0, 20, 6)
+    assert gso is not None
+    assert (gso.partial, gso.gso_type, gso.checksum_start, gso.checksum_offset) == (True, 0, 20, 6)
     port.close()
 
 
@@ -109,7 +109,7 @@ def test_without_a_virtio_header_super_frames_are_cut_and_checksums_completed(ho
     assert listener.line() == "ready"
     payload = random.Random(0).randbytes(2500)
     whole = bytearray(bytes(IP(src="10.9.0.2", dst="10.9.0.1", id=7) / TCP(sport=5, dport=6, seq=100) / payload))
-    claims = Offload(True, GSO_TCPV4, 40, 1000, 20, 16)
+    claims = GsoHeader(True, GSO_TCPV4, 40, 1000, 20, 16)
     assert plain.write(whole, claims) is None
     pieces = [IP(bytes.fromhex(listener.line())) for _ in range(3)]
     listener.stop()
@@ -129,8 +129,8 @@ def test_reading_without_a_virtio_header_gives_the_frame_as_it_is(host: Namespac
     host.ip("link set tun0 up")
     send = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x'*100, ('10.9.0.2', 9))"
     host.python("-c", send)
-    frame, offload = next_frame(plain, b"x" * 100)
-    assert offload is None
+    frame, gso = next_frame(plain, b"x" * 100)
+    assert gso is None
     packet = IP(frame)
     check = packet[UDP].chksum
     del packet[UDP].chksum
@@ -141,7 +141,7 @@ def test_reading_without_a_virtio_header_gives_the_frame_as_it_is(host: Namespac
 def test_what_the_kernel_refuses_is_a_drop_with_its_reason(host: Namespace) -> None:
     port = tap(host)
     assert port.write(b"short", None) is Drop.PORT_MALFORMED
-    assert port.write(bytes(60), Offload(True, GSO_TCPV4, 0, 1000, 65000, 16)) is Drop.PORT_MALFORMED
+    assert port.write(bytes(60), GsoHeader(True, GSO_TCPV4, 0, 1000, 65000, 16)) is Drop.PORT_MALFORMED
     host.ip("link set tap0 down")
     assert port.write(bytes(60), None) is Drop.PORT_DOWN
     assert port.read_burst(8) == []

@@ -23,7 +23,7 @@ from bridge.replay.run import Input, Misuse, Report
 from bridge.walk.effects import Send
 from tests.conftest import ROOT
 from wire import pcap
-from wire.offload import GSO_UDP_L4, Offload
+from wire.gso import GSO_UDP_L4, GsoHeader
 from wire.pcap import LINK_ETHERNET, LINK_RAW, CaptureError
 from wire.units import SECOND_NS, seconds_ns
 
@@ -455,7 +455,7 @@ def test_a_super_frame_is_written_as_the_packets_of_the_wire() -> None:
     payload = bytes(range(200)) * 10
     packet = IP(src="192.168.1.2", dst="114.114.114.114") / UDP(sport=1, dport=2) / payload
     header = Ether(src=MAC_TAP1, dst=MAC_ROUTER, type=0x0800)
-    claims = Offload(True, GSO_UDP_L4, 28, 800, 20, 6)
+    claims = GsoHeader(True, GSO_UDP_L4, 28, 800, 20, 6)
     frames = list(replay._plain_frames(Send("tap1", bytes(header / packet), claims), 14))
     assert [len(frame) - 42 for frame in frames] == [800, 800, 400]
     assert all(bytes(frame) == bytes(header) + as_sent(IP(bytes(frame[14:]))) for frame in frames)

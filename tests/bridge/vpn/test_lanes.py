@@ -26,7 +26,7 @@ from tunnel.session import REJECT_AFTER_NS
 from wire import ipv4
 from wire.checksum import checksum, pseudo_header_sum
 from wire.drop import Drop
-from wire.offload import GSO_TCPV4, Offload, segment
+from wire.gso import GSO_TCPV4, GsoHeader, segment
 from wire.units import SECOND_NS, address_int
 
 SERVER, HOST = map(address_int, ("8.8.8.8", "192.168.192.211"))
@@ -64,11 +64,11 @@ def udp(size: int = 40, port: int = 53, source: int = SERVER) -> bytes:
     return ipv4.header(source, HOST, ipv4.UDP, len(body), ttl=60) + bytes(body)
 
 
-def super_frame(count: int = 47, size: int = 1360, *, flags: int = 0x18, tos: int = 0) -> tuple[bytes, Offload]:
+def super_frame(count: int = 47, size: int = 1360, *, flags: int = 0x18, tos: int = 0) -> tuple[bytes, GsoHeader]:
     """What a host's kernel hands over."""
     packet = bytearray(tcp(1, count * size - 100, flags=flags, tos=tos, source=HOST))
     packet[36:38] = pseudo_header_sum(HOST, HOST, ipv4.TCP, len(packet) - 20).to_bytes(2, "big")
-    return bytes(packet), Offload(True, GSO_TCPV4, 40, size, 20, 16)
+    return bytes(packet), GsoHeader(True, GSO_TCPV4, 40, size, 20, 16)
 
 
 # Packets come
@@ -448,12 +448,12 @@ def test_what_leaves_is_what_the_tunnel_would_have_sent(frames: list[tuple[str, 
         packets: list[bytes] = []
         for what, number, size in frames:
             if what == "udp":
-                frame, offload = udp(number), None
+                frame, gso = udp(number), None
                 packets.append(frame)
             else:
-                frame, offload = super_frame(number, size, tos=2 if what == "marked" else 0)
-                packets += [bytes(piece) for piece in segment(bytearray(frame), offload)]
-            assert here.lanes.write(VPN, frame, offload, here.now)
+                frame, gso = super_frame(number, size, tos=2 if what == "marked" else 0)
+                packets += [bytes(piece) for piece in segment(bytearray(frame), gso)]
+            assert here.lanes.write(VPN, frame, gso, here.now)
         [(peer, size_bytes)] = here.peer_lanes.send()
         here.near.emitted(peer, size_bytes, here.now)
         expected = here.twin.send("far", packets, here.now).datagrams
@@ -467,9 +467,9 @@ def test_both_ways_draw_from_one_counter(make: Callable[..., LaneWorld]) -> None
     world = make()
     counters = []
     for number in range(30):
-        frame, offload = super_frame(5)
+        frame, gso = super_frame(5)
         if number % 3:
-            assert world.lanes.write(VPN, frame, offload, world.now)
+            assert world.lanes.write(VPN, frame, gso, world.now)
             world.peer_lanes.send()
         else:
             world.near_socket.send_burst(world.near.send("far", [udp()] * 4, world.now).datagrams)
@@ -492,9 +492,9 @@ def test_no_nonce_is_used_twice_whatever_happens_between_bursts(steps: list[str]
         config = PeerConfig("far", public_key(bytes([2]) * 32), (Network(0, 0),), here.away)
         handshakes: list[Datagram] = []
         for step in steps:
-            frame, offload = super_frame(3)
+            frame, gso = super_frame(3)
             if step in ("lane", "push"):
-                here.lanes.write(VPN, frame, offload, here.now)
+                here.lanes.write(VPN, frame, gso, here.now)
             if step == "lane":
                 here.peer_lanes.send()
             elif step == "python":
@@ -533,8 +533,8 @@ def test_a_packet_too_long_for_the_path_is_pythons(make: Callable[..., LaneWorld
     assert not world.lanes.write(VPN, bytes([0x60]) * 40, None, world.now)
     assert not world.lanes.write(VPN + 1, udp(), None, world.now)
     assert not world.lanes.write(40_000, udp(), None, world.now)
-    frame, offload = super_frame(3)
-    assert not world.lanes.write(VPN, frame, offload._replace(checksum_start=len(frame)), world.now)
+    frame, gso = super_frame(3)
+    assert not world.lanes.write(VPN, frame, gso._replace(checksum_start=len(frame)), world.now)
 
 
 def test_keys_that_were_wiped_seal_and_open_nothing(make: Callable[..., LaneWorld]) -> None:

@@ -46,7 +46,7 @@ from tunnel.messages import Kind, kind_of
 from tunnel.primitives import public_key
 from tunnel.tai64n import NEVER
 from wire.drop import Drop
-from wire.offload import GSO_TCPV4, Offload
+from wire.gso import GSO_TCPV4, GsoHeader
 from wire.units import SECOND_NS
 
 CONFIGURATION = """
@@ -147,9 +147,9 @@ class World:
             stamps=stamps,
         )
 
-    def send(self, *packets: IP, offload: Offload | None = None) -> None:
+    def send(self, *packets: IP, gso: GsoHeader | None = None) -> None:
         """The host sends; one turn of the loop."""
-        self.tun0.deliver(*map(bytes, packets), offload=offload)
+        self.tun0.deliver(*map(bytes, packets), gso=gso)
         self.loop.turn(0)
 
     def take(self) -> list[Datagram]:
@@ -268,7 +268,7 @@ def test_a_super_frame_is_cut_into_packets_with_whole_checksums(make: Callable[.
     world.meet()
     data = random.Random(7).randbytes(10_000)
     whole = IP(bytes(IP(src=HOST, dst=REMOTE) / TCP(sport=5000, dport=80, flags="PA", seq=9) / Raw(data)))
-    world.send(whole, offload=Offload(True, GSO_TCPV4, 40, 1380, 20, 16))
+    world.send(whole, gso=GsoHeader(True, GSO_TCPV4, 40, 1380, 20, 16))
     packets = [IP(packet) for packet in world.meet()]
     assert b"".join(bytes(packet[TCP].payload) for packet in packets) == data
     assert len(packets) == 8

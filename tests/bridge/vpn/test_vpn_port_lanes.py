@@ -28,7 +28,7 @@ from tunnel.effects import Datagram, Endpoint, Network, PeerConfig
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import public_key
 from wire.drop import Drop
-from wire.offload import GSO_TCPV4, Offload
+from wire.gso import GSO_TCPV4, GsoHeader
 from wire.units import SECOND_NS
 
 CONFIGURATION = """
@@ -83,8 +83,8 @@ class World:
     def at(self, opened: DatagramSocket) -> Endpoint:
         return Endpoint(LOOPBACK, opened.port)
 
-    def send(self, *packets: IP, offload: Offload | None = None) -> None:
-        self.tun0.deliver(*map(bytes, packets), offload=offload)
+    def send(self, *packets: IP, gso: GsoHeader | None = None) -> None:
+        self.tun0.deliver(*map(bytes, packets), gso=gso)
         self.loop.turn(0)
 
     def at_far(self) -> list[bytes]:
@@ -137,7 +137,7 @@ def test_once_both_have_met_packets_pass_by_lanes_both_ways(world: World) -> Non
     payload = bytes(range(250)) * 80
     whole = IP(src=HOST, dst=REMOTE, ttl=64, flags="DF") / TCP(sport=5000, dport=443, flags="PA") / Raw(payload)
     world.send(udp(1), udp(2))
-    world.send(whole, offload=Offload(True, GSO_TCPV4, 40, 1000, 20, 16))
+    world.send(whole, gso=GsoHeader(True, GSO_TCPV4, 40, 1000, 20, 16))
     got = [IP(packet) for packet in world.at_far()]
     assert [packet.ttl for packet in got] == [63] * 22
     assert b"".join(bytes(packet[TCP].payload) for packet in got[2:]) == payload
@@ -165,7 +165,7 @@ def test_while_somebody_watches_all_packets_are_seen(world: World) -> None:
     world.meet()
     seen: list[tuple[str, int]] = []
 
-    def watcher(_port: str, way: str, frame: bytes | bytearray, _offload: Offload | None) -> None:
+    def watcher(_port: str, way: str, frame: bytes | bytearray, _offload: GsoHeader | None) -> None:
         seen.append((way, len(frame)))
 
     world.loop.watch("vpn", watcher)

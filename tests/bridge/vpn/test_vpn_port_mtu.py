@@ -16,7 +16,7 @@ from bridge.vpn.port import TELL_MTU_AFTER_S
 from tests.bridge.vpn.test_vpn_port import FAR, HK, HOST, REMOTE, SG, World, make, udp
 from tunnel.effects import Datagram, Endpoint, PathState, TooBig
 from wire.drop import Drop
-from wire.offload import GSO_TCPV4, Offload
+from wire.gso import GSO_TCPV4, GsoHeader
 
 __all__ = ["make"]  # the fixture
 ROUTER = bytes((198, 51, 100, 7))
@@ -96,7 +96,7 @@ def test_g29_the_mss_of_both_directions_fits_the_path(world: World) -> None:
 def test_a_super_frame_of_segments_that_are_too_long_is_answered(world: World) -> None:
     world.take()
     whole = IP(bytes(IP(src=HOST, dst=REMOTE, flags="DF") / TCP(sport=5000, dport=80, flags="A") / Raw(bytes(9000))))
-    world.send(whole, offload=Offload(True, GSO_TCPV4, 40, 1380, 20, 16))
+    world.send(whole, gso=GsoHeader(True, GSO_TCPV4, 40, 1380, 20, 16))
     [error] = world.received()
     assert (error[ICMP].code, error[ICMP].nexthopmtu) == (4, NARROW)
     assert world.take() == []

@@ -19,8 +19,8 @@ from trials.fuzz.targets.flow import packet
 from trials.fuzz.targets.frames import MACS, WORLDS, gateway_of
 from trials.soak.world import arp, fragments
 from wire.drop import Drop
+from wire.gso import GsoHeader
 from wire.ipv4 import ICMP, TCP, UDP
-from wire.offload import Offload
 from wire.tcp import SYN
 from wire.units import SECOND_NS, address_int
 
@@ -111,7 +111,7 @@ def test_an_answer_without_a_next_hop_is_lost_and_its_cause_was_answered_all_the
 
 def test_what_a_device_refuses_was_sent_and_is_refused(gateway: Gateway) -> None:
     class Full(MemoryPort):
-        def write(self, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+        def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
             return Drop.PORT_FULL
 
     loop = Loop(gateway)
@@ -152,7 +152,7 @@ def test_a_fault_behind_the_walk_is_counted_once_and_takes_no_fate_away(
     gateway: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(MemoryPort):
-        def write(self, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+        def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
             raise ArithmeticError("a bug")
 
     loop = Loop(gateway)

@@ -39,9 +39,9 @@ from tests.conformance.harness import (
     check_frame,
     scapy_sum,
 )
-from wire import offload
+from wire import gso
 from wire.drop import Drop
-from wire.offload import GSO_ECN, GSO_TCPV4, GSO_UDP_L4, Offload
+from wire.gso import GSO_ECN, GSO_TCPV4, GSO_UDP_L4, GsoHeader
 from wire.units import seconds_ns
 
 Frames = list[tuple[str, bytes]]
@@ -60,15 +60,15 @@ def partial(packet: ScapyPacket) -> bytearray:
     return raw
 
 
-def claims_of(raw: bytes | bytearray, gso_bytes: int = 0) -> Offload:
+def claims_of(raw: bytes | bytearray, gso_bytes: int = 0) -> GsoHeader:
     """What the kernel says of such a packet."""
     start = (raw[0] & 15) * 4
     header_bytes = start + ((raw[start + 12] >> 4) * 4 if raw[9] == 6 else 8)
     kind = 0 if not gso_bytes else GSO_TCPV4 if raw[9] == 6 else GSO_UDP_L4
-    return Offload(True, kind, header_bytes, gso_bytes, start, _FIELD[raw[9]])
+    return GsoHeader(True, kind, header_bytes, gso_bytes, start, _FIELD[raw[9]])
 
 
-def completed(raw: bytes | bytearray, claims: Offload) -> bytes:
+def completed(raw: bytes | bytearray, claims: GsoHeader) -> bytes:
     """The packet with its partial checksum completed: the sum of all from `checksum_start` on, complemented."""
     found = bytearray(raw)
     value = scapy_sum(bytes(found[claims.checksum_start :]))
@@ -77,7 +77,7 @@ def completed(raw: bytes | bytearray, claims: Offload) -> bytes:
     return bytes(found)
 
 
-def cut(raw: bytes | bytearray, claims: Offload) -> list[bytes]:
+def cut(raw: bytes | bytearray, claims: GsoHeader) -> list[bytes]:
     """A super-frame as the packets that it stands for, checksums by scapy."""
     whole = IP(bytes(raw))
     layer = whole[TCP] if TCP in whole else whole[UDP]
@@ -111,7 +111,7 @@ class Pair:
         self.uncut, self.alone = (Scenario(each, egress, **options) for each in folders)  # type: ignore[arg-type] # as given
         self.egress, self.X = egress, self.uncut.X
         self.now = self.uncut.now
-        self.offloads: list[Offload | None] = []
+        self.gso_headers: list[GsoHeader | None] = []
         self.drops: list[str] = []
 
     def framed(self, port: str, packet: bytes | bytearray) -> bytes:
@@ -122,7 +122,7 @@ class Pair:
         macs = "".join(near if port == "L" else (MAC_O, MAC_ISP))
         return bytes.fromhex(macs.replace(":", "")) + b"\x08\x00" + packet
 
-    def take(self, port: str, packet: bytes | bytearray, claims: Offload | None) -> Frames:
+    def take(self, port: str, packet: bytes | bytearray, claims: GsoHeader | None) -> Frames:
         """Into the first gateway; what leaves it, cut and completed."""
         effects = self.uncut.gateway.receive(PORTS[port], self.framed(port, packet), self.now, claims)
         return self._wire(effects)
@@ -146,26 +146,24 @@ class Pair:
         return found
 
     def _wire(self, effects: list[Send | Event]) -> Frames:
-        self.offloads, found = [], []
+        self.gso_headers, found = [], []
         for effect in effects:
             if isinstance(effect, Event):
                 if effect.kind == "drop":
                     self.drops.append(str(effect.facts["reason"]))
                 continue
             port = LETTERS[effect.port]
-            self.offloads.append(effect.offload)
+            self.gso_headers.append(effect.gso)
             link, raw = (14 if port in "LO" else 0), bytes(effect.frame)
-            if effect.offload is None:
+            if effect.gso is None:
                 found.append((port, raw))
                 continue
             before = raw[link:]
-            if effect.offload.partial and not effect.offload.gso_type:
-                found.append((port, raw[:link] + completed(before, effect.offload)))
-            if effect.offload.gso_type:
-                assert [bytes(p) for p in offload.segment(bytearray(before), effect.offload)] == cut(
-                    before, effect.offload
-                )
-                found += [(port, raw[:link] + piece) for piece in cut(before, effect.offload)]
+            if effect.gso.partial and not effect.gso.gso_type:
+                found.append((port, raw[:link] + completed(before, effect.gso)))
+            if effect.gso.gso_type:
+                assert [bytes(p) for p in gso.segment(bytearray(before), effect.gso)] == cut(before, effect.gso)
+                found += [(port, raw[:link] + piece) for piece in cut(before, effect.gso)]
         return found
 
     def both(self, port: str, packet: ScapyPacket, gso_bytes: int = 0) -> Frames:
@@ -244,7 +242,7 @@ def test_a_super_frame_leaves_as_its_segments_would(
     assert {(port, ip_of((port, raw)).src, ip_of((port, raw)).payload.sport) for port, raw in out} == {
         (egress, p.X, name)
     }
-    assert p.offloads[0] is not None, "it stayed a super-frame"
+    assert p.gso_headers[0] is not None, "it stayed a super-frame"
     assert data_of(out) == DATA[:size]
     back = p.both(egress, IP(src=E, dst=p.X, id=9, flags="DF") / layer(7000, name) / DATA[:size], 1200)
     assert {(port, ip_of((port, raw)).dst, ip_of((port, raw)).payload.dport) for port, raw in back} == {("L", A, 5000)}
@@ -306,7 +304,7 @@ def test_a_partial_checksum_survives_every_rewrite(
         assert ip_of(p.both("L", IP(src=A, dst=HOST) / layer(5000, 22) / data)[0]).dst == HOST
         assert ip_of(p.both("U", IP(src=HOST, dst=A) / layer(22, 5000) / data)[0]).dst == A
         assert ip_of(p.both("U", IP(src=HOST, dst=E) / layer(6000, 7000) / data)[0]).dst == E
-        assert p.offloads[0] is not None
+        assert p.gso_headers[0] is not None
 
 
 @each_egress
@@ -319,8 +317,8 @@ def test_a_partial_checksum_that_comes_to_zero_is_sent_as_ones(pair: Callable[..
     raw = partial(IP(src=A, dst=E) / udp(5000, 7000) / filler)
     effects = p.uncut.gateway.receive("tap0", p.framed("L", raw), p.now, claims_of(raw))
     sent = next(effect for effect in effects if isinstance(effect, Send))
-    assert sent.offload is not None
-    whole = next(offload.segment(bytearray(sent.frame[14 if egress == "O" else 0 :]), sent.offload))
+    assert sent.gso is not None
+    whole = next(gso.segment(bytearray(sent.frame[14 if egress == "O" else 0 :]), sent.gso))
     assert whole[26:28] == b"\xff\xff"
 
 
@@ -349,8 +347,8 @@ def test_ecn_claims_and_flags_reach_the_first_and_the_last_segment_only(pair: Ca
     raw = partial(IP(src=A, dst=E, flags="DF") / layer / DATA)
     claims = claims_of(raw, 1400)._replace(gso_type=GSO_TCPV4 | GSO_ECN)
     frames = p.take("L", raw, claims)
-    assert p.offloads[0] is not None
-    assert p.offloads[0].gso_type == GSO_TCPV4 | GSO_ECN
+    assert p.gso_headers[0] is not None
+    assert p.gso_headers[0].gso_type == GSO_TCPV4 | GSO_ECN
     flags = [str(ip_of(frame)[TCP].flags) for frame in frames]
     assert flags == ["AC", "A", "A", "A", "A", "FPA"]
     assert frames == p.take_alone("L", cut(raw, claims))
@@ -377,7 +375,7 @@ def test_a_super_frame_without_payload_is_one_packet(
         sent = [effect for effect in effects if isinstance(effect, Send)]
         assert [effect.port for effect in sent] == [PORTS[port]]
         if ttl == 64:
-            pieces = list(offload.segment(bytearray(sent[0].frame[14:]), sent[0].offload))
+            pieces = list(gso.segment(bytearray(sent[0].frame[14:]), sent[0].gso))
             assert [(port, bytes(sent[0].frame[:14]) + piece) for piece in pieces] == p.take_alone(
                 "L", [completed(raw, claims_of(raw))]
             )
@@ -414,7 +412,7 @@ def test_too_big_without_df_is_cut_and_then_fragmented(
     data = DATA[: 7_000 if gso_bytes else 1440]
     frames = p.both("L", IP(src=A, dst=E, id=9) / layer(5000, 7000) / data, gso_bytes)
     assert all(len(ip_of(frame)) <= 1420 for frame in frames)
-    assert p.offloads == [None] * len(frames)
+    assert p.gso_headers == [None] * len(frames)
     whole: dict[int, bytes] = {}
     for frame in frames:
         piece = ip_of(frame)
@@ -528,7 +526,7 @@ def test_a_super_frame_waits_for_arp_as_it_is(
     effects = p.uncut.gateway.receive("tap1", frame, p.now)
     released = [effect for effect in effects if isinstance(effect, Send)]
     assert len(released) == 1
-    assert released[0].offload == claims
+    assert released[0].gso == claims
     pieces = cut(released[0].frame[14:], claims)
     assert b"".join(bytes(IP(piece).payload.payload) for piece in pieces) == DATA
     assert {IP(piece).src for piece in pieces} == {ADDRESS_O}
@@ -624,7 +622,7 @@ def test_only_tcp_and_udp_come_as_super_frames(pair: Callable[..., Pair], protoc
     p = pair("O")
     raw = bytes(IP(src=A, dst=E, proto=protocol) / Raw(b"\x08" + bytes(2999)))
     for kind in (GSO_TCPV4, GSO_UDP_L4):
-        assert p.take("L", raw, Offload(True, kind, 40, 1200, 20, 16)) == []
+        assert p.take("L", raw, GsoHeader(True, kind, 40, 1200, 20, 16)) == []
         assert p.drops[-1] == Drop.PORT_MALFORMED
 
 
@@ -651,7 +649,7 @@ def test_a_super_frame_whose_checksum_the_device_has_verified_is_treated_as_part
     for field in (b"\0\0", b"\x12\x34", bytes(packet)[36:38]):
         told = bytearray(raw)
         told[36:38] = field
-        frames = p.take("L", told, Offload(False, GSO_TCPV4, 52, 1200, -14, 0))
+        frames = p.take("L", told, GsoHeader(False, GSO_TCPV4, 52, 1200, -14, 0))
         assert frames == p.take_alone("L", cut(raw, claims_of(raw, 1200)))
 
 
@@ -675,8 +673,8 @@ def test_a_checksum_inside_a_tunnel_is_completed_and_the_packet_is_plain(
         packet = IP(src=A, dst=E) / UDP(sport=5000, dport=4789, chksum=0) / Raw(half)
         start = 20 + 8 + 20
         wanted = IP(src=p.X, dst=E, ttl=63) / UDP(sport=5000, dport=4789, chksum=0) / Raw(bytes(inner))
-    out = p.take("L", bytes(packet), Offload(True, 0, 0, 0, start, 16))
-    assert p.offloads == [None]
+    out = p.take("L", bytes(packet), GsoHeader(True, 0, 0, 0, start, 16))
+    assert p.gso_headers == [None]
     assert bytes(ip_of(out[0])) == bytes(wanted)
 
 

@@ -17,7 +17,7 @@ from trials.fuzz.targets import frames as fuzz_frames
 from trials.fuzz.targets.frames import LAN, MACS, WORLDS, Feed, gateway_of
 from wire import ipv4
 from wire.checksum import checksum
-from wire.offload import Offload
+from wire.gso import GsoHeader
 from wire.units import SECOND_NS, address_int
 
 HOST, REMOTE, OURS, INSIDE = (
@@ -30,12 +30,12 @@ def packet(source: int, body: bytes = b"\0\1\0\2\0\x08\0\0", protocol: int = ipv
 
 
 def judge(
-    port: str, raw: bytes, *, came_by: str | None = None, came: bytes = b"", offload: Offload | None = None
+    port: str, raw: bytes, *, came_by: str | None = None, came: bytes = b"", gso: GsoHeader | None = None
 ) -> None:
     gateway = gateway_of(WORLDS[0].configuration, 0)
     mac = gateway.interfaces[port].mac
     frame = b"\x02\xaa\0\0\0\1" + mac + b"\x08\0" + raw if mac else raw
-    Rules(gateway, [LAN]).sends(came_by, came, None, [Send(port, frame, offload)])
+    Rules(gateway, [LAN]).sends(came_by, came, None, [Send(port, frame, gso)])
 
 
 def test_a_few_thousand_hostile_inputs_break_nothing() -> None:
@@ -109,7 +109,7 @@ def test_a_partial_checksum_that_is_none_is_found() -> None:
     gateway = gateway_of(WORLDS[0].configuration, 0)
     sums = rules.word_sum(tcp[12:20] + b"\0\6\0\x14").to_bytes(2, "big")
     came = tcp[:36] + sums + tcp[38:]
-    claims = Offload(True, 0, 0, 0, 20, 16)
+    claims = GsoHeader(True, 0, 0, 0, 20, 16)
     Rules(gateway, []).sends("tun0", came, claims, [Send("vpn", came, claims)])
     with pytest.raises(Failure, match="a wrong partial checksum"):
         Rules(gateway, []).sends("tun0", came, claims, [Send("vpn", tcp, claims)])
@@ -153,7 +153,7 @@ def test_more_links_than_a_host_may_have_are_counted() -> None:
 
 
 def test_what_broke_is_told_with_the_input_that_did_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def receive(self: Gateway, port: str, frame: bytes, now: int, offload: Offload | None = None) -> list[Effect]:
+    def receive(self: Gateway, port: str, frame: bytes, now: int, gso: GsoHeader | None = None) -> list[Effect]:
         raise IndexError("a bug")
 
     monkeypatch.setattr(Gateway, "receive", receive)

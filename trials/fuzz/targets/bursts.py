@@ -24,7 +24,7 @@ from trials.fuzz.choices import is_spent
 from trials.fuzz.hostile import Failure, Target, mutated
 from trials.fuzz.targets.flow import _OUR_MACS, Ends, _ends, _frame, _port_facts
 from wire import ipv4
-from wire.offload import pack
+from wire.gso import pack
 
 TAP0, TAP1, TUN0, PEER = range(4)
 _KINDS: dict[int, Kind] = {TAP0: "tap", TAP1: "tap", TUN0: "tun"}
@@ -144,9 +144,9 @@ def _compare(sides: list[Side], in_port: int, whole: bytes, now: int, *, waiting
             walked, queued = ([], []) if burst is None else burst[1:]
         else:
             walked, queued = side.bursts.take(in_port, 64, now)
-        for out_port, frame, offload in queued:
+        for out_port, frame, gso in queued:
             if out_port in side.ports:  # without a virtio header: its writer cuts what the device cannot take
-                side.ports[out_port].write(frame, offload)
+                side.ports[out_port].write(frame, gso)
         for_peers = [one for one in queued if one[0] not in side.ports]
         found.append((_plain(walked), _plain(for_peers), side.written()))
     if found[0] != found[1]:

@@ -30,7 +30,7 @@ from trials.fuzz.targets.frames import ADDRESSES, CONFIGURATION, LAN, MACS, repa
 from wire import ipv4
 from wire.checksum import checksum, pseudo_header_sum
 from wire.ethernet import ARP_TYPE, IPV4_TYPE
-from wire.offload import Offload
+from wire.gso import GsoHeader
 from wire.units import SECOND_NS, address_int
 
 MS_NS = 1_000_000
@@ -154,7 +154,7 @@ def _port_facts(number: int, mtu_bytes: int, words: list[array[int]]) -> tuple[i
     return number, mac, mtu_bytes, memoryview(words[number]) if mac else None
 
 
-def _frame(in_port: int, protocol: int, ends: Ends, rng: random.Random) -> tuple[bytes, Offload | None]:
+def _frame(in_port: int, protocol: int, ends: Ends, rng: random.Random) -> tuple[bytes, GsoHeader | None]:
     """A frame of a flow for a port, right or spoiled."""
     data = packet(
         protocol,
@@ -203,15 +203,15 @@ class Twins:
         self.now = 1000 * SECOND_NS
         self.repeated = 0
         self.punts = dict.fromkeys(Punt, 0)
-        self.recent: deque[tuple[str, bytes, Offload | None]] = deque(maxlen=20)
+        self.recent: deque[tuple[str, bytes, GsoHeader | None]] = deque(maxlen=20)
 
-    def inject(self, port: str, frame: bytes, claims: Offload | None = None) -> tuple[list[Send], bool]:
+    def inject(self, port: str, frame: bytes, claims: GsoHeader | None = None) -> tuple[list[Send], bool]:
         """What leaves for a frame that comes in, and whether it was repeated; `Failure` where the walk sends others."""
         walked = _sends(self.walk.receive(port, frame, self.now, claims))
         found = self.table.forward(self.fast.fast.number(port), frame, claims, self.now)
         if isinstance(found, Forwarded):
             self.repeated += 1
-            sent = [Send(self.fast.fast.name(found.out_port), found.frame, found.offload)]
+            sent = [Send(self.fast.fast.name(found.out_port), found.frame, found.gso)]
         else:
             self.punts[found] += 1
             sent = _sends(self.fast.receive(port, frame, self.now, claims))
@@ -277,7 +277,7 @@ class Twins:
 
 
 def _sends(effects: list[Effect]) -> list[Send]:
-    return [Send(effect.port, bytes(effect.frame), effect.offload) for effect in effects if isinstance(effect, Send)]
+    return [Send(effect.port, bytes(effect.frame), effect.gso) for effect in effects if isinstance(effect, Send)]
 
 
 STATIC_ARP = CONFIGURATION.replace('"192.168.200.10" =', '"192.168.200.11" = "02:aa:00:00:00:0b"\n"192.168.200.10" =')

@@ -28,7 +28,7 @@ from trials.fuzz.rules import Hidden, Rules
 from wire import ipv4, pcap
 from wire.checksum import checksum, pseudo_header_sum
 from wire.ethernet import ARP_TYPE, IPV4_TYPE
-from wire.offload import Offload
+from wire.gso import GsoHeader
 from wire.units import SECOND_NS, address_int
 
 CONFIGURATION = """
@@ -217,7 +217,7 @@ class Feed:
         self.seeds = seeds
         self.left: deque[tuple[str, bytes]] = deque(maxlen=32)
 
-    def __next__(self) -> tuple[str, bytes, Offload | None]:
+    def __next__(self) -> tuple[str, bytes, GsoHeader | None]:
         rng = self.rng
         port = rng.choice(self.world.ports)
         is_tap = port in MACS and not (port == "tap1" and self.world.name == "nodes")
@@ -249,7 +249,7 @@ class Feed:
                 raw = mutated(raw, rng)
         return port, raw, claims
 
-    def __iter__(self) -> Iterator[tuple[str, bytes, Offload | None]]:
+    def __iter__(self) -> Iterator[tuple[str, bytes, GsoHeader | None]]:
         return self
 
 

@@ -19,7 +19,7 @@ from trials.fuzz.targets.flow import HOST, REMOTES, Ends, packet
 from trials.fuzz.targets.frames import repaired
 from tunnel.effects import Datagram, Received
 from wire import ipv4
-from wire.offload import Offload, is_consistent, segment
+from wire.gso import GsoHeader, is_consistent, segment
 
 if TYPE_CHECKING:
     from trials.fuzz.lane_world import LaneWorld
@@ -123,8 +123,8 @@ def episode(rng: random.Random, most: int) -> int:
                 is_one_way = False
                 _outgoing(world, rng, _read)
             if device is not None:
-                for frame, offload in left(device):
-                    _look_at(frame, offload)
+                for frame, gso in left(device):
+                    _look_at(frame, gso)
         if device is None and is_one_way:
             world.agree()
     return number
@@ -137,10 +137,10 @@ def _read(near: Any) -> list[Received]:
     return found
 
 
-def _look_at(frame: bytes, offload: Offload | None) -> None:
+def _look_at(frame: bytes, gso: GsoHeader | None) -> None:
     found = rules.headers(frame)
     if found is None or found.total != len(frame):
-        raise Failure(f"no packet at the device: {frame[:60].hex()} {offload}")
+        raise Failure(f"no packet at the device: {frame[:60].hex()} {gso}")
 
 
 TARGET = Target("lanes", episode, compiled=True)

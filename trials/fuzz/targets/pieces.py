@@ -15,9 +15,9 @@ from trials.fuzz.claims import as_partial
 from trials.fuzz.hostile import Failure, Target, goes_on, mutated
 from trials.fuzz.targets.flow import REMOTES, packet
 from tunnel.primitives import Cipher, TransportKey
-from wire import ipv4, offload
+from wire import gso, ipv4
 from wire.coalesce import coalesce
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 _KEYS = [TransportKey(bytearray(bytes([number]) * 32)) for number in (7, 8)]
 _PLAIN = Cipher()
@@ -41,14 +41,14 @@ def _cut(rng: random.Random, segment: Any) -> None:
     data, claims = as_partial(
         packet(protocol, (1, 2, REMOTES[0], 80), rng.randbytes(size), tcp_flags=rng.randrange(256))
     )
-    claims = claims._replace(gso_type=offload.GSO_TCPV4 if protocol == ipv4.TCP else offload.GSO_UDP_L4)
+    claims = claims._replace(gso_type=gso.GSO_TCPV4 if protocol == ipv4.TCP else gso.GSO_UDP_L4)
     claims = claims._replace(gso_bytes=rng.choice((0, 1, 7, 8, 100, 1400, 65_535)))
     if size > 2000 * claims.gso_bytes:
         claims = claims._replace(gso_bytes=1400)  # as many pieces as bytes take seconds to compare
     if rng.random() < 0.6:
         data = mutated(data, rng)
     if rng.random() < 0.4:
-        claims = Offload(
+        claims = GsoHeader(
             rng.random() < 0.8,
             rng.randrange(256),
             *(rng.choice((0, 6, 16, 20, 60, rng.randrange(65536))) for _ in range(4)),
@@ -59,8 +59,8 @@ def _cut(rng: random.Random, segment: Any) -> None:
         found = None
     read = ipv4.parse(data, 0, claims) if len(data) >= 20 else None
     is_right = isinstance(read, ipv4.Packet) and not read.is_fragment and len(read.data) == len(data)
-    if is_right and offload.is_consistent(data, claims) and claims.partial:
-        expected = [bytes(piece) for piece in offload.segment(bytearray(data), claims)]
+    if is_right and gso.is_consistent(data, claims) and claims.partial:
+        expected = [bytes(piece) for piece in gso.segment(bytearray(data), claims)]
         if found != expected:
             raise Failure(f"cut otherwise: {data.hex()} {claims}")
 

@@ -2,7 +2,7 @@
 
 A *super-frame* is up to 64 KB of one TCP or UDP flow under one header, to be cut into `gso_bytes` of payload each. A
 *partial* checksum holds only the sum of the pseudo-header, uncomplemented: whoever puts the packet on a wire completes
-it. Offsets in an `Offload` count from the start of the **IP packet**; the ports add and take off their link header.
+it. Offsets in a `GsoHeader` count from the start of the **IP packet**; the ports add and take off their link header.
 
 Where an egress knows neither, `segment` makes ordinary packets with whole checksums.
 """
@@ -29,7 +29,7 @@ _TCP, _UDP = 6, 17  # names of `wire.ipv4` and `wire.tcp`, which import this mod
 _TCP_FIN, _TCP_PSH, _TCP_CWR = 0x01, 0x08, 0x80
 
 
-class Offload(NamedTuple):
+class GsoHeader(NamedTuple):
     """The virtio header of one IPv4 packet that is not plain. Plain packets have None instead of one.
 
     `partial`: the transport checksum at `checksum_start + checksum_offset` is partial. `gso_type`: 0 or one of the
@@ -45,12 +45,12 @@ class Offload(NamedTuple):
     checksum_offset: int
 
 
-def unpack(header: bytes | bytearray | memoryview, link_bytes: int) -> Offload | None:
+def unpack(header: bytes | bytearray | memoryview, link_bytes: int) -> GsoHeader | None:
     """The ten bytes in front of a frame with `link_bytes` of link header; None where they say nothing."""
     flags, gso_type, header_bytes, gso_bytes, start, offset = HEADER.unpack_from(header)
     if not flags & NEEDS_CSUM and gso_type == GSO_NONE:
         return None
-    return Offload(
+    return GsoHeader(
         bool(flags & NEEDS_CSUM), gso_type, max(header_bytes - link_bytes, 0), gso_bytes, start - link_bytes, offset
     )
 
@@ -58,55 +58,53 @@ def unpack(header: bytes | bytearray | memoryview, link_bytes: int) -> Offload |
 PLAIN = bytes(HEADER_BYTES)
 
 
-def pack(offload: Offload | None, link_bytes: int) -> bytes:
+def pack(gso: GsoHeader | None, link_bytes: int) -> bytes:
     """The ten bytes for a frame with `link_bytes` of link header."""
-    if offload is None:
+    if gso is None:
         return PLAIN
-    if not offload.partial:
-        return HEADER.pack(
-            0, offload.gso_type, offload.header_bytes + link_bytes, offload.gso_bytes, 0, offload.checksum_offset
-        )
+    if not gso.partial:
+        return HEADER.pack(0, gso.gso_type, gso.header_bytes + link_bytes, gso.gso_bytes, 0, gso.checksum_offset)
     return HEADER.pack(
         NEEDS_CSUM,
-        offload.gso_type,
-        min(offload.header_bytes + link_bytes, 0xFFFF) if offload.gso_type else 0,  # a hint of whoever sent it
-        offload.gso_bytes,
-        offload.checksum_start + link_bytes,
-        offload.checksum_offset,
+        gso.gso_type,
+        min(gso.header_bytes + link_bytes, 0xFFFF) if gso.gso_type else 0,  # a hint of whoever sent it
+        gso.gso_bytes,
+        gso.checksum_start + link_bytes,
+        gso.checksum_offset,
     )
 
 
-def is_consistent(packet: bytes | bytearray | memoryview, offload: Offload) -> bool:
+def is_consistent(packet: bytes | bytearray | memoryview, gso: GsoHeader) -> bool:
     """True where the header's claims fit the checked, unfragmented IPv4 packet: the field lies inside, the GSO type
     is the protocol's and the segment size is sane. What is not consistent is dropped, never repaired."""
     ip_bytes = (packet[0] & 15) * 4
     protocol = packet[9]
     if protocol == _TCP:
-        offset, gso = 16, GSO_TCPV4
+        offset, kind = 16, GSO_TCPV4
         if len(packet) < ip_bytes + 20:
             return False
         transport_bytes = (packet[ip_bytes + 12] >> 4) * 4
         if transport_bytes < 20:
             return False
     elif protocol == _UDP:
-        offset, gso, transport_bytes = 6, GSO_UDP_L4, 8
+        offset, kind, transport_bytes = 6, GSO_UDP_L4, 8
     else:
         return False
-    if offload.partial and (offload.checksum_start, offload.checksum_offset) != (ip_bytes, offset):
+    if gso.partial and (gso.checksum_start, gso.checksum_offset) != (ip_bytes, offset):
         return False
     if len(packet) < ip_bytes + transport_bytes:
         return False
-    if offload.gso_type == GSO_NONE:
+    if gso.gso_type == GSO_NONE:
         return True
-    if offload.gso_type & ~GSO_ECN != gso or not offload.partial:
+    if gso.gso_type & ~GSO_ECN != kind or not gso.partial:
         return False
-    if offload.gso_bytes >= SMALLEST_SEGMENT_BYTES:
+    if gso.gso_bytes >= SMALLEST_SEGMENT_BYTES:
         return True
     payload_bytes = len(packet) - ip_bytes - transport_bytes
-    return protocol == _UDP and 0 < payload_bytes <= MOST_TINY_SEGMENTS * offload.gso_bytes
+    return protocol == _UDP and 0 < payload_bytes <= MOST_TINY_SEGMENTS * gso.gso_bytes
 
 
-def as_partial(packet: bytearray, offload: Offload) -> Offload:
+def as_partial(packet: bytearray, gso: GsoHeader) -> GsoHeader:
     """A TCP super-frame that came without a partial checksum gets one, in place; everything else stays as it is.
 
     A device that merges segments itself has verified them and may leave any checksum behind; no whole one could cover
@@ -114,32 +112,32 @@ def as_partial(packet: bytearray, offload: Offload) -> Offload:
     """
     ip_bytes = (packet[0] & 15) * 4
     field = ip_bytes + 16
-    if offload.partial or offload.gso_type & ~GSO_ECN != GSO_TCPV4 or packet[9] != _TCP or len(packet) < field + 2:
-        return offload
+    if gso.partial or gso.gso_type & ~GSO_ECN != GSO_TCPV4 or packet[9] != _TCP or len(packet) < field + 2:
+        return gso
     source, destination = struct.unpack_from("!II", packet, 12)
     packet[field : field + 2] = pseudo_header_sum(source, destination, _TCP, len(packet) - ip_bytes).to_bytes(2, "big")
-    return offload._replace(partial=True, checksum_start=ip_bytes, checksum_offset=16)
+    return gso._replace(partial=True, checksum_start=ip_bytes, checksum_offset=16)
 
 
-def complete(packet: bytearray, offload: Offload) -> None:
+def complete(packet: bytearray, gso: GsoHeader) -> None:
     """Turn the partial checksum of one packet into a whole one, in place (RFC 1071; a UDP zero becomes 0xFFFF)."""
-    if not offload.partial:
+    if not gso.partial:
         return
-    field = offload.checksum_start + offload.checksum_offset
-    value = checksum(memoryview(packet)[offload.checksum_start :])
+    field = gso.checksum_start + gso.checksum_offset
+    value = checksum(memoryview(packet)[gso.checksum_start :])
     if value == 0 and packet[9] == _UDP:
         value = 0xFFFF
     packet[field : field + 2] = value.to_bytes(2, "big")
 
 
-def segment(packet: bytearray, offload: Offload) -> Iterator[bytearray]:
+def segment(packet: bytearray, gso: GsoHeader) -> Iterator[bytearray]:
     """A consistent super-frame as ordinary packets, in order, with whole checksums.
 
     Sequence numbers, IP identifications, total lengths and UDP lengths are set; FIN and PSH stay on the last segment,
     CWR on the first (RFC 3168 6.1.2). A packet that is no super-frame comes back as itself, its checksum completed.
     """
-    if offload.gso_type == GSO_NONE:
-        complete(packet, offload)
+    if gso.gso_type == GSO_NONE:
+        complete(packet, gso)
         yield packet
         return
     ip_bytes = (packet[0] & 15) * 4
@@ -151,8 +149,8 @@ def segment(packet: bytearray, offload: Offload) -> Iterator[bytearray]:
     sequence = int.from_bytes(headers[ip_bytes + 4 : ip_bytes + 8], "big") if protocol == _TCP else 0
     flags = headers[ip_bytes + 13] if protocol == _TCP else 0
     payload = memoryview(packet)[header_bytes:]
-    for index, start in enumerate(range(0, len(payload), offload.gso_bytes) or (0,)):  # without payload: one packet
-        part = payload[start : start + offload.gso_bytes]
+    for index, start in enumerate(range(0, len(payload), gso.gso_bytes) or (0,)):  # without payload: one packet
+        part = payload[start : start + gso.gso_bytes]
         piece = bytearray(headers)
         piece += part
         struct.pack_into("!HH", piece, 2, len(piece), (identification + index) & 0xFFFF)
