@@ -188,8 +188,7 @@ class FastPath:
         its address."""
         if out.arp is None:
             return NO_SLOT
-        slot = self._out.next_hop(out, destination) - out.network
-        return slot if 0 <= slot < out.arp.slots else None
+        return out.arp.slot_of(self._out.next_hop(out, destination))
 
     def _is_rewrite(self, received: Packet, path: Path, kind: int, flags: int, now: int) -> bool:
         """Whether every packet of this flow may be treated as this one, by what the packet itself shows, as long as the
