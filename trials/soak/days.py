@@ -44,7 +44,7 @@ from trials.soak.world import (
     TUNNELLED,
     UNREACHABLE,
     Script,
-    World,
+    SoakWorld,
     arp,
     fragments,
 )
@@ -82,13 +82,13 @@ class Unfit(AssertionError):
     """Something stayed, or is not as it must be."""
 
 
-class Soak:
+class SimulatedSoak:
     """The days. `busy`: how much of it happens; `tell` hears a line at the end of each night."""
 
     def __init__(
         self, folder: Path, seed: int, busy: float, slack_s: float, tell: Callable[[str], None] = lambda line: None
     ) -> None:
-        self.world = World(folder, seed, slack_s)
+        self.world = SoakWorld(folder, seed, slack_s)
         self.rng = random.Random(seed + 1)
         self.nights: list[Night] = []
         self.hours = 0
@@ -498,7 +498,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        found = Soak(
+        found = SimulatedSoak(
             Path(folder),
             options.seed,
             options.busy,

@@ -1,8 +1,8 @@
 """A LAN, an Internet and a tunnel around one gateway, under a virtual clock: who talks when, and what comes back.
 
-`World` carries frames between the gateway and everybody else, lets timers fire, and counts what passes. What happens is
-told by scripts: generators that send frames and yield the seconds until they go on. The far side needs no script: it
-reflects what leaves (`_far_answers`), as the sums of TCP and UDP do not change where both ends change places.
+`SoakWorld` carries frames between the gateway and everybody else, lets timers fire, and counts all that passes. Scripts
+tell the story: generators that send frames and yield the seconds until they go on. The far side needs no script: it
+reflects each packet that leaves (`_far_answers`), since the sums of TCP and UDP stay when both ends change places.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Wire:
         pass
 
 
-class World:
+class SoakWorld:
     """`now` in ns. `frames`: in and out by (port, `in` or `out`); `repeated` of them never saw the walk. `slack_s`: the
     loop is up to so late with a timer, where nothing else wakes it."""
 

@@ -32,7 +32,7 @@ _BUFFER_BYTES = 1 << 21
 _FRAME_BYTES = 1 << 17
 
 
-class Side:
+class TableSide:
     """One loop with a table and devices of its own."""
 
     def __init__(
@@ -92,7 +92,7 @@ def episode(rng: random.Random, most: int) -> int:
     with ExitStack() as stack:
         tables = CompiledTable(16, 7), CompiledTable(16, 7)
         sides = [
-            Side(bursts(table), table, stack, bare, words)
+            TableSide(bursts(table), table, stack, bare, words)
             for bursts, table in zip((CompiledBursts, PlainBursts), tables, strict=True)
         ]
         while number < min(most, 300) and not is_spent(rng):
@@ -133,7 +133,7 @@ def _whole(in_port: int, protocol: int, ends: Ends, bare: frozenset[int], rng: r
     return whole if len(whole) >= 10 else whole + bytes(10 - len(whole))
 
 
-def _compare(sides: list[Side], in_port: int, whole: bytes, now: int, *, waiting: bool) -> None:
+def _compare(sides: list[TableSide], in_port: int, whole: bytes, now: int, *, waiting: bool) -> None:
     found = []
     for side in sides:
         side.cables[in_port].send(whole)
