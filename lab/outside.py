@@ -25,7 +25,7 @@ class Between(Protocol):
 
 
 class Cable:
-    """Nothing in between."""
+    """A plain cable."""
 
     def __init__(self, gw: Namespace, exit_: Namespace) -> None:
         self._gw = gw

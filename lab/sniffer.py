@@ -1,4 +1,4 @@
-"""What passes a device of the lab, as an eavesdropper on the cable sees it."""
+"""The frames that pass a device of the lab, as an eavesdropper on the cable sees them."""
 
 from __future__ import annotations
 

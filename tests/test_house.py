@@ -84,9 +84,6 @@ RIDDLES_LEFT = {
     "bridgectl": 4,
     "route": 3,
     "icmp": 1,
-    "trials": 43,
-    "lab": 3,
-    "scripts": 6,
 }
 """Public docstrings that still begin with a riddle, by room."""
 

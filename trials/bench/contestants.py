@@ -1,4 +1,4 @@
-"""Who takes turns in the gateway's place: ours, the kernel, and programs from Debian's packages.
+"""The contestants that take turns in the gateway's place: ours, the kernel, and programs from Debian's packages.
 
 On the offload path a LAN host (`lan3`) talks to 114.114.114.114 behind the ISP router; on the tunnel path to 8.8.8.8
 behind the exit (`trials.bench.tunnels`). Everybody starts on a lab that was just built for that turn, with the same
@@ -99,12 +99,12 @@ def is_compiled() -> bool:
 
 
 def fast(name: str) -> dict[str, str]:
-    """What the environment of one of ours says, so that nothing is inherited."""
+    """The environment of one of ours, complete, so that nothing is inherited."""
     return {"TAPBRIDGE_FAST": "0" if name == PLAIN else "1"}
 
 
 def in_use(lab: Lab) -> str:
-    """What the gateway says of its fast path and its cipher."""
+    """The gateway's own words about its fast path and its cipher."""
     told = lab.ask("stats")["fast_path"]
     forwarding = "compiled" if told["compiled"] else "plain"
     return f"forwarding {forwarding}" + (f", sealing {told['cipher']}" if told["cipher"] else "")

@@ -1,4 +1,4 @@
-"""What is measured of our gateway alone, in the lab: its start, a reload under load, many live flows, its memory full.
+"""Our gateway alone, measured in the lab: its start, a reload under load, many live flows, its memory full.
 
 The load is numbered datagrams from a LAN host to a host behind the ISP router, so that a lost frame and a pause are
 seen where frames arrive.
@@ -143,7 +143,7 @@ def _reloads(lab: Lab, rounds: int) -> Iterator[Figure]:
 
 
 def _window(arrivals: LabProcess) -> dict[str, float]:
-    """What has arrived so far; the longest pause since it was asked last."""
+    """Datagrams that have arrived so far; the longest pause since the question before."""
     arrivals.say("all")
     told: dict[str, float] = json.loads(arrivals.line())
     return told

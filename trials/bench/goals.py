@@ -187,7 +187,7 @@ def _gateway_bounds() -> list[Bound]:
 
 
 def judged(results: Results) -> list[Judged]:
-    """What this run says of each."""
+    """The verdict of this run on each goal."""
     return [_judge(bound, results) for bound in bounds(_versions(results))]
 
 
@@ -201,7 +201,7 @@ def is_new(name: str, versions: Mapping[str, str]) -> bool:
 
 
 def not_held(results: Results) -> list[str]:
-    """What the goals name and no run of this kind measures, or this one does not."""
+    """Contestants that the goals name and that this run, or any run of this kind, does not have."""
     versions = _versions(results)
     found = ["P1, P12: the older design is in no package; it stands here as its share of the kernel's figure"]
     if not is_new("wireguard-go", versions):

@@ -39,7 +39,7 @@ _PING_LOSS = re.compile(r"([0-9.]+)% packet loss")
 
 
 class Measure(NamedTuple):
-    """What is measured, for people: a column of the table."""
+    """A measurement as people read it: a column of the table."""
 
     name: str
     unit: str
@@ -84,7 +84,7 @@ class Sample(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What one turn gave: samples by their key in `MEASURES`, and what could not be measured with the reason."""
+    """The samples of one turn by their key in `MEASURES`; `missing` has the reason for each that could not be taken."""
 
     contestant: str
     path: str
@@ -197,7 +197,7 @@ class TurnStage:
         return int(json.loads(self._sink.line())["received"])
 
     def _drained(self) -> int:
-        """What has arrived once nothing more does."""
+        """Datagrams that have arrived, once no more come."""
         newest = self._received()
         for _ in range(_DRAINED_TRIES):  # the sink answers only when nothing came for some milliseconds
             before, newest = newest, self._received()

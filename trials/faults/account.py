@@ -1,4 +1,4 @@
-"""What a flow lost, from the records of both its ends. No input or output: records in, figures out."""
+"""The losses of a flow, from the records of both its ends. No input or output: records in, figures out."""
 
 from __future__ import annotations
 

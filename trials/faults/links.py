@@ -44,7 +44,7 @@ def _has_halves(stage: FaultStage) -> bool:
 
 
 def _bridge_made_again(bridge: str, tap: str, others: tuple[str, ...], stage: FaultStage, seconds: float) -> None:
-    """What manages the bridge puts the ports back that it knows, the gateway's warden the tap."""
+    """The bridge's manager puts back the ports that it knows; the gateway's warden puts back the tap."""
     stage.began()
     stage.gw(f"link del {bridge}")
     stage.hold(seconds)

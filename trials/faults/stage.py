@@ -94,12 +94,12 @@ class Traffic:
         return self._process.document(90.0)
 
     def account(self, window: Window) -> FlowLosses:
-        """What it lost."""
+        """Its losses around the fault."""
         self._follow()
         return account(self.flow.name, self._happened, arrivals(self._arrivals, self._stream), window, _MARGIN_NS)
 
     def stop(self) -> None:
-        """Whatever state it is in."""
+        """End it, in any state."""
         self._process.stop()
         self._path.unlink(missing_ok=True)
 

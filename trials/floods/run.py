@@ -42,7 +42,7 @@ _QUANTILES = (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
 
 
 class Flood(NamedTuple):
-    """Who sends what. `kind`: of `trials.floods.frames`, or `handshakes` or `clients`."""
+    """A flood: its sender and its kind, which is one of `trials.floods.frames`, or `handshakes` or `clients`."""
 
     name: str
     says: str

@@ -70,7 +70,7 @@ def in_turns(turns: Mapping[str, Turn], seconds: float, seed: int) -> dict[str, 
 
 
 class Guided(NamedTuple):
-    """What a guided run did: inputs tried, edges met by its corpus and at the end."""
+    """The yield of a guided run: inputs tried, edges met by its corpus and at the end."""
 
     inputs: int
     edges_before: int

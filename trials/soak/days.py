@@ -69,7 +69,7 @@ _LAZY = frozenset({"_identifications", "rate_limit", "_owners", "_resting", "_re
 
 
 class Night(NamedTuple):
-    """What is left at the end of a night."""
+    """The entries that are left at the end of a night."""
 
     day: int
     frames: int
@@ -146,7 +146,7 @@ class SimulatedSoak:
         return script()
 
     def _operate(self, hour: int) -> None:
-        """What is done by hand, or happens to the line."""
+        """Actions of the operator, and accidents of the line."""
         world, rng = self.world, self.rng
         if hour % 6 == 5:
             world.begin(self._reload(), rng.uniform(0, HOUR_S))
@@ -300,7 +300,7 @@ class SimulatedSoak:
         yield from self._connection("tun0", HOST)
 
     def _wrong(self) -> Script:
-        """What is refused: no hops left, too long, from nowhere, to nowhere, no IP at all."""
+        """Packets that are refused: no hops left, too long, from nowhere, to nowhere, no IP at all."""
         source, rng = self._pick(), self.rng
         if source is None:
             return

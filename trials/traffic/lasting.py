@@ -50,7 +50,7 @@ _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
 
 class TalkerEventKind(IntEnum):
-    """What happened at a talker."""
+    """The kind of an event at a talker."""
 
     SENT = 0
     """A datagram left; its number."""
@@ -83,12 +83,12 @@ class StreamArrival(NamedTuple):
 
 
 def events(path: Path, start: int = 0) -> list[TalkerEvent]:
-    """What a talker has written, from the record `start` on."""
+    """The events that a talker has written, from the record `start` on."""
     return [TalkerEvent(TalkerEventKind(kind), number, at_ns) for kind, number, at_ns in _records(path, EVENT, start)]
 
 
 def arrivals(path: Path, stream: int) -> list[StreamArrival]:
-    """What a server has seen of a stream."""
+    """The arrivals of a stream that a server has seen."""
     return [one for one in map(StreamArrival._make, _records(path, ARRIVAL, 0)) if one.stream == stream]
 
 
@@ -103,7 +103,7 @@ def _records(path: Path, record: struct.Struct, start: int) -> Iterator[tuple[in
 
 
 class _Held:
-    """What goes back by a connection. `is_last`: nothing more comes."""
+    """Bytes to send back by a connection. `is_last`: no more come."""
 
     def __init__(self) -> None:
         self.data = bytearray()

@@ -60,7 +60,7 @@ def hear(address: str, path: str) -> None:
 
 
 def heard(path: Path) -> list[HeardStamps]:
-    """What `hear` has written so far."""
+    """The stamps that `hear` has written so far."""
     data = path.read_bytes()
     whole = len(data) // _RECORD.size * _RECORD.size
     records = _RECORD.iter_unpack(data[:whole])

@@ -60,7 +60,7 @@ class TableSide:
             table.set_port(*_port_facts(number, 1500 if _OUR_MACS[number] else 1420, words))
 
     def written(self) -> list[tuple[int, bytes]]:
-        """What has come out of the devices."""
+        """The frames that have come out of the devices."""
         found = []
         for number, cable in self.cables.items():
             while True:
@@ -119,7 +119,7 @@ def episode(rng: random.Random, most: int) -> int:
 
 
 def _whole(in_port: int, protocol: int, ends: Ends, bare: frozenset[int], rng: random.Random) -> bytes:
-    """What a read of the device gives: never nothing, which would be the device's end."""
+    """The bytes of a read of the device: never none, which would mean the device's end."""
     frame, claims = _frame(in_port, protocol, ends, rng)
     if in_port in bare:
         return frame or b"\0"

@@ -1,4 +1,4 @@
-"""What somebody may write to the control socket and to the metrics page of a running gateway.
+"""Hostile requests to the control socket and to the metrics page of a running gateway.
 
 The server, its loop and the handlers are the daemon's own, over a Unix socket; the gateway behind them has live links
 and ARP entries, and nothing but its devices is missing. An input is a stream of bytes, cut where it holds a NUL into
@@ -78,7 +78,7 @@ class ControlStage:
         self.loop.close()
 
     def state(self) -> Any:
-        """What a question must not change."""
+        """The state that a question must not change."""
         gateway, now = self.gateway, self.now_ns
         links = sorted(
             (str(link.egress), *(getattr(link, name) for name in _LINK)) for link in gateway.aliases.links(now)
@@ -186,7 +186,7 @@ def _spoken_to(
 
 
 def _command(line: bytes) -> str | None:
-    """What a line asks for, as far as anybody can tell: None for what is no request."""
+    """The command of a line; None where the line is no request."""
     try:
         found = json.loads(line)["command"]
     except (ValueError, RecursionError, TypeError, KeyError, IndexError):

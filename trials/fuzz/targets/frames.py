@@ -201,7 +201,7 @@ def repaired(data: bytes) -> bytes:
 
 
 def arp_frame(rng: random.Random) -> bytes:
-    """What ARP carries, mostly well-formed (RFC 826)."""
+    """An ARP frame, mostly well-formed (RFC 826)."""
     hosts = rng.choice(ADDRESSES).to_bytes(4, "big"), rng.choice(ADDRESSES).to_bytes(4, "big")
     sender = rng.choice((b"\x02\xaa\0\0\0\x0a", b"\x02\xaa\0\0\0\x01", bytes(6), b"\xff" * 6, rng.randbytes(6)))
     kind = rng.choice((1, 1, 2, 2, 0, 3))
@@ -254,7 +254,7 @@ class Feed:
 
 
 def answer(raw: bytes, rng: random.Random) -> bytes:
-    """What the far end might say to a packet that left: the reply, or an error that quotes it."""
+    """A possible answer of the far end to a packet that left: the reply, or an error that quotes it."""
     if len(raw) < 28 or raw[9] not in (ipv4.TCP, ipv4.UDP, ipv4.ICMP):
         return raw
     if rng.random() < 0.3:
