@@ -16,6 +16,7 @@ NEVER_NS = 1 << 62
 """`expires_ns` of a static link: later than any clock."""
 QUESTION_PORTS = (53, 123)
 """DNS and NTP: one question, one answer (RFC 4787 REQ-5a)."""
+QUESTION_NS = 15 * SECOND_NS
 COARSE_BITS = 35
 """Of a link's expiry the bits below these are not written down: steps of 34 s (`Saved.expires_ns`)."""
 
@@ -49,7 +50,7 @@ class AliasSettings:
     tcp_established_ns: int = 7440 * SECOND_NS
     tcp_transitory_ns: int = 240 * SECOND_NS
     icmp_timeout_ns: int = 60 * SECOND_NS
-    question_timeout_ns: int = 15 * SECOND_NS
+    question_timeout_ns: int = QUESTION_NS
     """RFC 4787 REQ-5a: of a UDP link that has asked only `QUESTION_PORTS` and was answered."""
     refresh_inbound: bool = False
     unsolicited_syn: UnsolicitedSyn = "silent"
