@@ -120,6 +120,12 @@ class Drop(StrEnum):
     LOCAL_PORT = "local.port"  # no service here: 3/3 or a TCP reset
     LOCAL_PROTOCOL = "local.protocol"  # a protocol that we do not speak: 3/2
     LOCAL_SILENT = "local.silent"  # to us, and policy or the protocol says: no answer
+    # DHCP (RFC 2131): the client of tap1
+    DHCP_MALFORMED = "dhcp.malformed"  # a header, option or length that cannot be, or neither type nor server named
+    DHCP_NOT_OURS = "dhcp.not_ours"  # for another client's MAC address or identifier
+    DHCP_UNEXPECTED = "dhcp.unexpected"  # no answer to our latest question, or of a server that was not asked
+    DHCP_REFUSED = "dhcp.refused"  # an offer or a lease that would break the gateway: the event `lease` says why
+    DHCP_FORCERENEW = "dhcp.forcerenew"  # RFC 3203 6: an order to renew without authentication
     # ICMP
     ICMP_CHECKSUM = "icmp.checksum"  # RFC 5508 REQ-3: a bad checksum
     ICMP_TYPE = "icmp.type"  # a type that a NAT does not pass

@@ -1,0 +1,67 @@
+"""What the DHCP client wants done and has to tell: values, carried out and counted by the walk."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dhcp.lease import Lease
+from wire.drop import Drop
+
+
+class Transmit(NamedTuple):
+    """Send a whole Ethernet frame on the port itself: to all servers."""
+
+    frame: bytes
+
+
+class Submit(NamedTuple):
+    """Send an IPv4 packet from the leased address to one server, by the port's own next hop and not by routes."""
+
+    packet: bytes
+
+
+class Assume(NamedTuple):
+    """The port has this lease from now on: its address, subnet, next hop and MTU. The same effect tells a renewal, and
+    the renewed lease may differ in any of them.
+
+    The port uses the address at once and probes for it beside traffic (RFC 5227); a conflict goes back to
+    `Client.conflict`.
+    """
+
+    lease: Lease
+
+
+class Vacate(NamedTuple):
+    """The port has no address any more, at once."""
+
+
+class Remember(NamedTuple):
+    """Write the lease down for the next start, or forget the one that is written down."""
+
+    lease: Lease | None
+
+
+class Dropped(NamedTuple):
+    """The message that came in changed nothing. To be counted."""
+
+    reason: Drop
+
+
+class Changed(NamedTuple):
+    """An operator may want to know: the event `lease`.
+
+    `change` is one of
+
+    - `bound`: the port has an address, its first or another one; `renewed`: it keeps it for longer;
+    - `nak`: the server refused it; `expired`: nobody renewed it; `released`: the operator gave it back;
+    - `declined`: another host uses it; `refused`: the gateway cannot live with what a server offers.
+
+    `says`: the reason in words, for `nak` the server's own; empty where the change says it all.
+    """
+
+    change: str
+    address: int
+    says: str = ""
+
+
+ClientEffect = Transmit | Submit | Assume | Vacate | Remember | Dropped | Changed
