@@ -217,7 +217,7 @@ class FastPath:
         return True
 
     def _lease(self, path: Path, flags: int, now: int) -> int:
-        """`REPEAT`, with `BRIEF` where the link may end within a whole lease; 0 where the next packet must be walked."""
+        """`REPEAT`, with `BRIEF` where the link may end within a lease; 0 where the next packet must be walked."""
         if path.link is None:
             return REPEAT
         lasts_ns = self._aliases.holds_until(path.link, *path.outside, now, outbound=bool(flags & NEAR_SENDS)) - now
