@@ -14,7 +14,7 @@ DAYS ?= 20
 install: $(VENV)/.installed
 
 # What is compiled, in every package and in packages of packages.
-SOURCES := $(foreach ending,pyx pxd,$(wildcard */*.$(ending) */*/*.$(ending)))
+SOURCES := $(foreach ending,pyx pxd,$(wildcard */*.$(ending) */*/*.$(ending) */*/*/*.$(ending)))
 
 $(VENV)/.installed: pyproject.toml setup.py $(SOURCES) scripts/install $(wildcard requirements/*.txt)
 	scripts/install $(VENV)
@@ -36,23 +36,23 @@ demo: install
 	$(BIN)/bridgectl demo --peer $(PEER)
 
 bench: install
-	$(BIN)/python -m bench --peers "$(PEERS)" --rounds $(ROUNDS) --seconds $(SECONDS)
+	$(BIN)/python -m trials.bench --peers "$(PEERS)" --rounds $(ROUNDS) --seconds $(SECONDS)
 
 floods: install
-	$(BIN)/python -m lab.floods
+	$(BIN)/python -m trials.floods
 
 faults: install
-	$(BIN)/python -m lab.faults
+	$(BIN)/python -m trials.faults
 
 fuzz: install
-	$(BIN)/python -m bench.fuzz --minutes $(MINUTES)
+	$(BIN)/python -m trials.fuzz --minutes $(MINUTES)
 
 soak: install
-	$(BIN)/python -m lab.soak --minutes $(SOAK_MINUTES)
-	$(BIN)/python -m bench.soak --days $(DAYS)
+	$(BIN)/python -m trials.soak.live --minutes $(SOAK_MINUTES)
+	$(BIN)/python -m trials.soak.days --days $(DAYS)
 
 conformance: install
-	$(BIN)/python -m bench.conformance
+	$(BIN)/python -m trials.conformance
 
 audit: install
 	scripts/audit $(VENV)
@@ -61,5 +61,5 @@ wheel:
 	scripts/wheel dist
 
 clean:
-	rm -f */*.so */*/*.so $(patsubst %.pyx,%.c,$(filter %.pyx,$(SOURCES)))
+	rm -f */*.so */*/*.so */*/*/*.so $(patsubst %.pyx,%.c,$(filter %.pyx,$(SOURCES)))
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,7 +7,7 @@ What is touched behind the IP header: TCP, UDP: ports and checksum. ICMP queries
 (RFC 3828) and DCCP (RFC 4340): the checksum, which covers the addresses. SCTP, GRE, ESP, ICMP errors and the rest:
 nothing (for what an error quotes see `alias.quote`). Later fragments: nothing.
 
-A partial checksum (`Packet.offload`) holds the sum of the pseudo-header, uncomplemented: it takes the delta of the
+A partial checksum (`Packet.gso`) holds the sum of the pseudo-header, uncomplemented: it takes the delta of the
 address alone, for the ports are not in it yet.
 """
 
@@ -89,7 +89,7 @@ def _transport(packet: Packet, addresses: int, source: End | None, destination: 
             packet.destination_port = destination[1]
             _U16.pack_into(data, start + 2, destination[1])
     check = data[field] << 8 | data[field + 1]
-    if packet.offload is not None and packet.offload.partial:
+    if packet.gso is not None and packet.gso.partial:
         check = apply_partial(check, addresses)
     elif protocol == UDP and check == 0:
         return

@@ -8,8 +8,8 @@ sends its own SYN for that pair in this time nothing ever is. A SYN repeated in 
 from __future__ import annotations
 
 from alias.types import Egress, Unanswered
+from wire.gso import complete
 from wire.ipv4 import Packet
-from wire.offload import complete
 from wire.units import SECOND_NS
 
 PATIENCE_NS = 6 * SECOND_NS
@@ -35,8 +35,8 @@ class Strangers:
         if key in self._waiting or len(self._waiting) >= LIMIT:
             return
         quote = bytearray(packet.data)
-        if packet.offload is not None:
-            complete(quote, packet.offload)
+        if packet.gso is not None:
+            complete(quote, packet.gso)
         self._waiting[key] = (now + PATIENCE_NS, Unanswered(egress, bytes(quote[:QUOTE_BYTES])))
 
     def answer(self, egress: Egress, outside_port: int, remote: int, remote_port: int) -> None:

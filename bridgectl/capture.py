@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from bridge.summary import summary
+from bridge.replay.summary import summary
 from bridgectl.bpf import DLT_ETHERNET, DLT_RAW, BadFilter, Filter, NoLibrary
 from bridgectl.daemon import follow
 from bridgectl.ending import until_interrupted

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from bridge.config import Config, ConfigError
-from bridge.control_client import Document
-from bridge.explain import moves
-from bridge.routing import Announced, routes_from
+from bridge.config.into_routes import Announced, routes_from
+from bridge.config.load import Config, ConfigError
+from bridge.control.client import Document
+from bridge.control.explain import moves
 from bridgectl.faults import BadConfiguration
 from bridgectl.offline import load_config, load_routes
 from route.lists import parse_prefix

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from bridge.config import Config, ConfigError, Purpose, load
-from bridge.control_client import Document
-from bridge.explain import COMMANDS, Refused
-from bridge.gateway import Gateway
-from bridge.routing import routes_from
+from bridge.config.into_routes import routes_from
+from bridge.config.load import Config, ConfigError, Purpose, load
+from bridge.control.client import Document
+from bridge.control.explain import COMMANDS, Refused
+from bridge.walk.gateway import Gateway
 from bridgectl.faults import BadConfiguration, with_code
 from route.table import RouteTable
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from bridge.replay import Report
+    from bridge.replay.run import Report
 
 from bridgectl.faults import Failed
 from bridgectl.options import Options, shared
@@ -81,7 +81,7 @@ def command(
 
     The timestamps are its clock. No devices, no privileges, no keys; equal inputs give equal bytes.
     """
-    from bridge import replay  # noqa: PLC0415 - the whole walk, not for `bridgectl --help`
+    from bridge.replay import run as replay  # noqa: PLC0415 - the whole walk, not for `bridgectl --help`
     from bridgectl.offline import load_config, load_routes  # noqa: PLC0415 - the same
     from wire.capture import CaptureError  # noqa: PLC0415 - the same
 

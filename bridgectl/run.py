@@ -15,6 +15,6 @@ def command(ctx: click.Context, options: Options) -> None:
 
     SIGHUP reloads, SIGTERM and SIGINT stop; nothing is left behind.
     """
-    from bridge import daemon  # noqa: PLC0415 - pydantic and the walk, not for `bridgectl --help`
+    from bridge.daemon import daemon  # noqa: PLC0415 - pydantic and the walk, not for `bridgectl --help`
 
     ctx.exit(daemon.run(options.config_path, options.socket))

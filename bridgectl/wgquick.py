@@ -59,10 +59,10 @@ def import_(source: Path, config: Path, lan: IPv4Interface | None, force: bool) 
     The keys go into files beside it (private.key, NAME.psk; mode 0600). What has no counterpart is told with file and
     line. Nothing is written where `bridgectl check` would refuse the outcome.
     """
-    from bridge import config as configuration  # noqa: PLC0415 - pydantic, not for `bridgectl --help`
-    from bridge.faults import ConfigError  # noqa: PLC0415 - the same
-    from bridge.wgquick import read  # noqa: PLC0415 - the same
-    from bridge.wgquick_import import imported  # noqa: PLC0415 - the same
+    from bridge.config import load as configuration  # noqa: PLC0415 - pydantic, not for `bridgectl --help`
+    from bridge.config.errors import ConfigError  # noqa: PLC0415 - the same
+    from bridge.config.wgquick.importing import imported  # noqa: PLC0415 - the same
+    from bridge.config.wgquick.reading import read  # noqa: PLC0415 - the same
 
     name = "stdin" if str(source) == "-" else "".join(c if c.isprintable() else "?" for c in str(source))
     try:
@@ -104,8 +104,8 @@ def export(
     It holds the private key (that for a peer: the pre-shared one), so it is made with mode 0600; `-o -` prints it. What
     has no counterpart there is told with file and line.
     """
-    from bridge import wgquick_export  # noqa: PLC0415 - pydantic, not for `bridgectl --help`
-    from bridge.faults import ConfigError  # noqa: PLC0415 - the same
+    from bridge.config.errors import ConfigError  # noqa: PLC0415 - the same
+    from bridge.config.wgquick import exporting as wgquick_export  # noqa: PLC0415 - pydantic, not for `bridgectl --help`
     from bridgectl.offline import load_config  # noqa: PLC0415 - the same
 
     if peer is not None and for_peer is not None:
@@ -142,7 +142,7 @@ def export(
 
 
 def _endpoint(text: str | None, default_port: int) -> str | None:
-    from bridge.config_fields import parse_endpoint  # noqa: PLC0415 - pydantic
+    from bridge.config.values import parse_endpoint  # noqa: PLC0415 - pydantic
 
     if text is None:
         return None

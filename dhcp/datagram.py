@@ -41,7 +41,7 @@ def read(packet: Packet) -> Message | Drop:
     if size < _UDP.size or size > len(datagram):
         return Drop.TRANSPORT_SHORT
     datagram = datagram[:size]
-    partial = packet.offload is not None and packet.offload.partial  # the kernel left it to the device: not damaged
+    partial = packet.gso is not None and packet.gso.partial  # the kernel left it to the device: not damaged
     if not partial and (datagram[6] or datagram[7]):
         pseudo = pseudo_header_sum(packet.source, packet.destination, ipv4.UDP, size)
         if ones_sum(datagram, pseudo) != 0xFFFF:

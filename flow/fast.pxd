@@ -12,7 +12,7 @@ cdef enum:
     MOST_PORTS = 1024
 
 cdef struct Claims:
-    # `wire.offload.Offload`: offsets count from the IP packet. All zero: a plain packet.
+    # `wire.gso.GsoHeader`: offsets count from the IP packet. All zero: a plain packet.
     uint8_t partial
     uint8_t gso_type
     uint16_t header_bytes

@@ -1,7 +1,7 @@
 from collections.abc import Iterator
 
 from flow.table import Flow, Forwarded, Hits, Punt
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 class CompiledTable:
     compiled: bool
@@ -24,7 +24,7 @@ class CompiledTable:
         now: int,
     ) -> int: ...
     def outdate(self) -> None: ...
-    def forward(self, in_port: int, frame: bytes, offload: Offload | None, now: int) -> Forwarded | Punt: ...
+    def forward(self, in_port: int, frame: bytes, gso: GsoHeader | None, now: int) -> Forwarded | Punt: ...
     def harvest(self, limit: int, now: int) -> list[Hits]: ...
     def settle(
         self, in_port: int, protocol: int, ends: tuple[int, int, int, int], now: int, withdraw: bool

@@ -22,7 +22,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from flow import table
 from flow.table import Flow, Forwarded, Hits, Punt
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *, const void *)
@@ -473,11 +473,11 @@ cdef class CompiledTable:
             return PUNT_UNKNOWN
         return PUNT_UNKNOWN if marks[port >> 1 | (port & 1) << 15] & MARKED else PUNT_NO_LINK
 
-    def forward(self, uint16_t in_port, bytes frame, offload, now):
+    def forward(self, uint16_t in_port, bytes frame, gso, now):
         """See `Table`."""
         cdef uint8_t[::1] scratch = self._scratch
         cdef size_t size = len(frame), skipped
-        cdef Claims claims = claims_of(offload)
+        cdef Claims claims = claims_of(gso)
         cdef Way way
         cdef int punt
         if in_port >= MOST_PORTS or size > <size_t>scratch.shape[0]:
@@ -489,7 +489,7 @@ cdef class CompiledTable:
             punt = self.repeat(in_port, &scratch[skipped], size - skipped, &claims, milliseconds(now), &way)
         if punt:
             return PUNTS[punt]
-        return Forwarded(way.out_port, way.link[:way.link_bytes] + (&scratch[skipped])[:way.size], offload)
+        return Forwarded(way.out_port, way.link[:way.link_bytes] + (&scratch[skipped])[:way.size], gso)
 
     # What was counted
 
@@ -588,17 +588,17 @@ cdef class CompiledTable:
         return count
 
 
-cdef Claims claims_of(offload):
-    """An `Offload`, or None."""
+cdef Claims claims_of(gso):
+    """An `GsoHeader`, or None."""
     cdef Claims claims = Claims(0, 0, 0, 0, 0, 0)
-    if offload is not None:
-        claims = Claims(offload.partial, offload.gso_type, offload.header_bytes, offload.gso_bytes,
-                        offload.checksum_start & 0xFFFF, offload.checksum_offset)
+    if gso is not None:
+        claims = Claims(gso.partial, gso.gso_type, gso.header_bytes, gso.gso_bytes,
+                        gso.checksum_start & 0xFFFF, gso.checksum_offset)
     return claims
 
 
 cdef inline bint _is_consistent(const Claims *claims, uint32_t protocol, uint32_t payload_bytes) noexcept nogil:
-    """`wire.offload.is_consistent` for a header of 20 bytes."""
+    """`wire.gso.is_consistent` for a header of 20 bytes."""
     cdef uint32_t gso = GSO_TCPV4 if protocol == TCP else GSO_UDP_L4
     if protocol == ICMP:
         return False

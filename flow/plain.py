@@ -35,8 +35,8 @@ from flow.table import (
 )
 from wire.checksum import apply, apply_icmp, apply_partial, delta16, delta32, fold
 from wire.ethernet import HEADER_BYTES, IPV4_TYPE, NO_MAC
+from wire.gso import GsoHeader, is_consistent
 from wire.ipv4 import DONT_FRAGMENT, ICMP, ICMP_QUERIES, TCP, UDP
-from wire.offload import Offload, is_consistent
 
 Ends = tuple[int, int, int, int]
 
@@ -251,7 +251,7 @@ class PlainTable:
 
     # A decision is repeated
 
-    def forward(self, in_port: int, frame: bytes, offload: Offload | None, now: int) -> Forwarded | Punt:
+    def forward(self, in_port: int, frame: bytes, gso: GsoHeader | None, now: int) -> Forwarded | Punt:
         """See `Table`."""
         ours = self._macs[in_port]
         at = 0
@@ -284,7 +284,7 @@ class PlainTable:
             if room < 8:
                 return TRANSPORT
             length = frame[transport + 4] << 8 | frame[transport + 5]
-            if length < 8 or (length > room and (offload is None or not offload.gso_type)):
+            if length < 8 or (length > room and (gso is None or not gso.gso_type)):
                 return TRANSPORT
         elif protocol != ICMP:
             return PROTOCOL
@@ -314,11 +314,11 @@ class PlainTable:
         if control & _CONTROL:
             return CONTROL
         wire_bytes = total
-        if offload is not None:
-            if (offload.gso_type and not offload.partial) or not is_consistent(memoryview(frame)[at:end], offload):
+        if gso is not None:
+            if (gso.gso_type and not gso.partial) or not is_consistent(memoryview(frame)[at:end], gso):
                 return CLAIMS
-            if offload.gso_type:
-                wire_bytes = min(20 + header_bytes + offload.gso_bytes, total)
+            if gso.gso_type:
+                wire_bytes = min(20 + header_bytes + gso.gso_bytes, total)
         out_port = entry.out_port
         if wire_bytes > self._mtus[out_port]:
             return TOO_BIG
@@ -344,7 +344,7 @@ class PlainTable:
         else:
             field = transport + (16 if protocol == TCP else 6)
             check = frame[field] << 8 | frame[field + 1]
-            if offload is not None and offload.partial:
+            if gso is not None and gso.partial:
                 check = apply_partial(check, entry.address_delta)
             elif check or protocol == TCP:
                 check = apply(check, entry.full_delta) or (0xFFFF if protocol == UDP else 0)
@@ -363,7 +363,7 @@ class PlainTable:
         entry.packets += 1
         entry.size_bytes += total
         entry.last_ms = now_ms
-        return Forwarded(out_port, rewritten, offload)
+        return Forwarded(out_port, rewritten, gso)
 
     def _query(self, message: bytes, entry: _Entry) -> bytearray:
         """An ICMP query with its new identifier."""

@@ -41,7 +41,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple, Protocol
 
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 ENTRIES: Final = 131_072
 """Of 65,536 links, both directions."""
@@ -98,11 +98,11 @@ IN_ORDER: Final = frozenset(
 
 class Forwarded(NamedTuple):
     """A decision repeated. `frame`: with the link header of the out-port (destination and source MAC address, 0800), or
-    bare on a raw IP port; `offload` as it came in."""
+    bare on a raw IP port; `gso` as it came in."""
 
     out_port: int
     frame: bytes
-    offload: Offload | None
+    gso: GsoHeader | None
 
 
 class Hits(NamedTuple):
@@ -181,7 +181,7 @@ class Table(Protocol):
     def outdate(self) -> None:
         """Repeat no decision that was learned before now."""
 
-    def forward(self, in_port: int, frame: bytes, offload: Offload | None, now: int) -> Forwarded | Punt:
+    def forward(self, in_port: int, frame: bytes, gso: GsoHeader | None, now: int) -> Forwarded | Punt:
         """Repeat the decision for a frame that came in by `in_port`, or say why not."""
 
     def harvest(self, limit: int, now: int) -> list[Hits]:

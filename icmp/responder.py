@@ -28,7 +28,7 @@ def is_echo_request(packet: Packet) -> bool:
 
 def has_valid_transport_checksum(packet: Packet) -> bool:
     """Check the checksum of a whole packet addressed to us; a partial one counts as valid (the kernel made it)."""
-    if packet.offload is not None and packet.offload.partial:
+    if packet.gso is not None and packet.gso.partial:
         return True
     payload = memoryview(packet.data)[packet.header_bytes :]
     if packet.protocol == ipv4.ICMP:

@@ -1,1 +1,1 @@
-"""Floor 4: the whole topology in network namespaces, with real kernel stacks."""
+"""Floor 4: the topology in network namespaces, with real kernel stacks, as `bridgectl demo` shows it."""

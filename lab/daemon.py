@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bridge.control_client import ControlError, NotRunning, request, stream
+from bridge.control.client import ControlError, NotRunning, request, stream
 from lab.namespace import Namespace
 from lab.process import Failed, Process
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from typing import Any, NamedTuple
 
-from bridge.control_client import ControlError
+from bridge.control.client import ControlError
 from lab.topology import HOSTS, OFFLOADED, TAP1, TUN0, TUNNELLED, VPN_ALIAS, Lab
 from wire import ethernet, ipv4
 from wire.units import address_text

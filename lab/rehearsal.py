@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bridge import replay
-from bridge.config import load
-from bridge.routing import routes_from
+from bridge.config.into_routes import routes_from
+from bridge.config.load import load
+from bridge.replay import run as replay
 from lab.flows import Flow
 from lab.topology import CONFIGURATION, HOSTS, ROUTER
 from wire import ipv4, pcap

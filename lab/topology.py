@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bridge.control_client import request
+from bridge.control.client import request
 from lab import outside
 from lab.daemon import await_answer, watch
 from lab.namespace import Namespace

@@ -20,7 +20,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
-from bridge import built
+from bridge.daemon import built
 from tests.conftest import ROOT
 from wire import pcap
 
@@ -165,12 +165,13 @@ def test_with_a_compiler_everything_is_compiled_and_pytricia_is_asked_for(tree: 
     fresh = Fresh(tmp_path / "fresh", with_pytricia=True)
     assert SAID not in fresh.install(tree, **QUICK)
     code = """
-from bridge import built, cores
+from bridge.daemon import built
+from bridge.vpn import ciphers as cores
 from bridge.ports.third import eight
 print(built.missing(), cores.open_cores(2, {}).kind, eight(), cores.__file__)
 """
     said = fresh.run("python", "-c", code, cwd=tmp_path).stdout
-    assert said == f"[] compiled 8 {fresh.packages / 'bridge' / 'cores.py'}\n"
+    assert said == f"[] compiled 8 {fresh.packages / 'bridge' / 'vpn' / 'ciphers.py'}\n"
     (metadata,) = fresh.packages.glob("tapbridge-*.dist-info/METADATA")
     assert "Requires-Dist: pytricia>=1.0.2\n" in metadata.read_text()
     for package in ("bridge", "flow", "tunnel", "wire"):

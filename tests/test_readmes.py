@@ -11,13 +11,19 @@ import pytest
 from tests import conftest
 
 HERE = Path(__file__).resolve().parent.parent
-PACKAGES = tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+PACKAGES = [*tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"], "trials"]
 ROOMS = {name: HERE.joinpath(*name.split(".")) for name in PACKAGES}
 FILE = re.compile(r"`(?:[\w.-]+/)*([\w.-]+\.pyx?)`")
 
 
 def files_of(folder: Path) -> set[str]:
-    return {file.name for ending in ("*.py", "*.pyx") for file in folder.glob(ending)}
+    """The modules of a room and of the rooms inside it that have no README of their own."""
+    return {
+        file.name
+        for ending in ("*.py", "*.pyx")
+        for file in folder.rglob(ending)
+        if folder == next(above for above in file.parents if (above / "README.md").exists())
+    }
 
 
 @pytest.mark.parametrize("room", [name for name, folder in ROOMS.items() if (folder / "README.md").exists()])
@@ -25,8 +31,9 @@ def test_a_readme_names_each_file_of_its_room_and_none_that_is_gone(room: str) -
     text = (ROOMS[room] / "README.md").read_text()
     named = set(FILE.findall(text))
     if "| all others |" not in text:
-        assert files_of(ROOMS[room]) - {"__init__.py"} - named == set(), "not named"
-    there = files_of(HERE / "tests").union(*map(files_of, ROOMS.values()), *map(files_of, HERE.glob("tests/*")))
+        assert files_of(ROOMS[room]) - {"__init__.py", "__main__.py"} - named == set(), "not named"
+    tests = {file.name for file in (HERE / "tests").rglob("*.py")}
+    there = tests.union(*map(files_of, ROOMS.values()))
     assert named - there == set(), "gone"
 
 

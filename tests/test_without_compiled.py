@@ -12,20 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from bridge import built
+from bridge.daemon import built
 from tests.conftest import ROOT
 from tests.test_build import NOT_COPIED, Fresh
 
 # Each room that has a twin of something compiled, what drives the whole walk, and the four flows between real kernels.
 CHOSEN = (
     "tests/flow",
-    "tests/ports",
+    "tests/bridge/ports",
     "tests/route",
     "tests/wire",
-    *(
-        f"tests/bridge/test_{name}.py"
-        for name in ("coherence", "gateway", "implementation", "loop", "uplink", "workers")
-    ),
+    "tests/bridge/daemon/test_implementation.py",
+    "tests/bridge/loop/test_loop.py",
+    "tests/bridge/loop/test_workers.py",
+    "tests/bridge/vpn/test_vpn_port.py",
+    "tests/bridge/walk/test_coherence.py",
+    "tests/bridge/walk/test_gateway.py",
     "tests/bridgectl",
     "tests/conformance/test_udp.py",
     "tests/conformance/test_mechanics.py",

@@ -47,7 +47,7 @@ from tunnel.relay import Relaying, with_ways
 from tunnel.session import Lane, Session
 from tunnel.timers import OFF
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 _NO_STAMPS = Stamps(tai64n.NEVER, tai64n.NEVER)
 _NO_NETWORKS = Networks()
@@ -58,7 +58,7 @@ _Job = tuple[Session, int, Received]
 Heard = tuple[int, int, bool, Endpoint | None]
 """Our index of a session, the bytes of authentic datagrams under it, whether there was data among them, and where the
 last one came from, None where all came from where the peer is."""
-Opened = tuple[int, bytes, Offload | None, int]
+Opened = tuple[int, bytes, GsoHeader | None, int]
 """Our index of a session, a plaintext or a super-frame made of several, the ECN field of its datagram."""
 
 
@@ -250,7 +250,7 @@ class Tunnel:
                 peer.control(control, session, now, out)
                 self._judge(now, out)
 
-    # Packets that others seal and open (`bridge.ports.lanes`)
+    # Packets that others seal and open (`bridge.ports.udp.lanes`)
 
     def lanes(self) -> list[Lane]:
         """What others may do until the next call of ours that changes it: after each call, ask again."""
@@ -266,11 +266,11 @@ class Tunnel:
 
     def taken(
         self, heard: Iterable[Heard], opened: Iterable[Opened], now: int
-    ) -> tuple[Effects, list[tuple[str, bytes, Offload | None]]]:
+    ) -> tuple[Effects, list[tuple[str, bytes, GsoHeader | None]]]:
         """Others have opened datagrams of peers that are reached directly; windows have moved. `opened`: what is yet
         to be judged, in order. What may be walked comes back with the name of its peer."""
         out = Effects()
-        frames: list[tuple[str, bytes, Offload | None]] = []
+        frames: list[tuple[str, bytes, GsoHeader | None]] = []
         sessions = self._common.indices.sessions
         for index, size, has_data, moved_to in heard:
             peer = sessions[index].peer

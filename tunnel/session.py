@@ -1,7 +1,7 @@
 """One pair of keys with its counters, and the table of the indices by which peers name their sessions.
 
 What the sealing and opening of a packet changes lies in one piece of memory, `Session.memory`, which compiled code
-(`bridge.ports.lanes`) reads and writes as well: there is one counter and one window, whoever uses them.
+(`bridge.ports.udp.lanes`) reads and writes as well: there is one counter and one window, whoever uses them.
 
 | offset | bytes, native order | what |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Consecutive segments of a TCP flow as one super-frame: the inverse of `wire.offload.segment`.
+"""Consecutive segments of a TCP flow as one super-frame: the inverse of `wire.gso.segment`.
 
 One walk and one write then do for up to 64 KB. Segments are merged only where cutting the super-frame gives them back:
 in sequence, of one size (the last may be shorter), flags ACK and PSH alone, and everything else of both headers equal.
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from wire.checksum import apply, delta16, ones_sum, pseudo_header_sum
-from wire.offload import GSO_TCPV4, SMALLEST_SEGMENT_BYTES, Offload
+from wire.gso import GSO_TCPV4, SMALLEST_SEGMENT_BYTES, GsoHeader
 
 _IP_BYTES: Final = 20
 _LONGEST_BYTES: Final = 65_535
@@ -28,7 +28,7 @@ _FIELDS = struct.Struct("!BBHHHBBH12sIIBBHHH")
 """A packet of 40 bytes and more: version, TOS, length, identification, fragment, TTL, protocol, checksum, addresses and
 ports, sequence number, acknowledgment, data offset, flags, window, checksum, urgent pointer."""
 
-Frame = tuple[bytes, Offload | None]
+Frame = tuple[bytes, GsoHeader | None]
 
 
 class _Run:
@@ -138,4 +138,4 @@ def _frame(run: _Run) -> Frame:
     frame[33] = run.parts[-1][33]  # PSH, where the last one has it
     source, destination = struct.unpack_from("!II", first, 12)
     struct.pack_into("!H", frame, 36, pseudo_header_sum(source, destination, _TCP, size - _IP_BYTES))
-    return bytes(frame), Offload(True, GSO_TCPV4, header_bytes, run.segment_bytes, _IP_BYTES, 16)
+    return bytes(frame), GsoHeader(True, GSO_TCPV4, header_bytes, run.segment_bytes, _IP_BYTES, 16)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from wire.checksum import apply, checksum, delta16
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 MINIMUM_HEADER_BYTES = 20
 ICMP, IGMP, TCP, UDP, GRE, ESP, DCCP, SCTP, UDPLITE = 1, 2, 6, 17, 47, 50, 33, 132, 136
@@ -33,7 +33,7 @@ class Packet:
 
     `data`: the packet without link header and padding. `header_bytes`: of the IP header. `is_fragment`: a first,
     middle or last one. `offset_bytes`: of a fragment. `source_port` and `destination_port`: TCP and UDP ports; for an
-    ICMP query both are its identifier; 0 for later fragments and every other protocol. `offload`: what the port said of
+    ICMP query both are its identifier; 0 for later fragments and every other protocol. `gso`: what the port said of
     it, None for a plain packet.
     """
 
@@ -42,11 +42,11 @@ class Packet:
         "destination",
         "destination_port",
         "dont_fragment",
+        "gso",
         "header_bytes",
         "identification",
         "is_fragment",
         "more_fragments",
-        "offload",
         "offset_bytes",
         "protocol",
         "source",
@@ -55,7 +55,7 @@ class Packet:
         "ttl",
     )
     data: bytearray
-    offload: Offload | None
+    gso: GsoHeader | None
     source: int
     destination: int
     protocol: int
@@ -65,12 +65,12 @@ class Packet:
     header_bytes: int
     offset_bytes: int
 
-    def __init__(self, data: bytearray, offload: Offload | None) -> None:
+    def __init__(self, data: bytearray, gso: GsoHeader | None) -> None:
         first, self.tos, _, self.identification, flags, self.ttl, self.protocol, _, self.source, self.destination = (
             _FIXED.unpack_from(data)
         )
         self.data = data
-        self.offload = offload
+        self.gso = gso
         self.header_bytes = (first & 15) * 4
         self.offset_bytes = (flags & 0x1FFF) * 8
         self.more_fragments = bool(flags & MORE_FRAGMENTS)
@@ -98,7 +98,7 @@ class Packet:
         """An independent packet with the same bytes and fields."""
         twin = Packet.__new__(Packet)
         twin.data = self.data[:]
-        twin.offload = self.offload
+        twin.gso = self.gso
         twin.source = self.source
         twin.destination = self.destination
         twin.source_port = self.source_port
@@ -121,7 +121,7 @@ ICMP_QUERY_REPLIES = frozenset({0, 14, 16, 18})
 ICMP_QUERIES = ICMP_QUERY_REQUESTS | ICMP_QUERY_REPLIES
 
 
-def parse(frame: bytes | bytearray | memoryview, start: int = 0, offload: Offload | None = None) -> Packet | Drop:
+def parse(frame: bytes | bytearray | memoryview, start: int = 0, gso: GsoHeader | None = None) -> Packet | Drop:
     """The packet that begins at `start` of a frame, trimmed to its total length, or why it is none.
 
     The order is RFC 1812 5.2.2: 20 bytes, checksum, version, header length, total length. Transport headers are
@@ -150,7 +150,7 @@ def parse(frame: bytes | bytearray | memoryview, start: int = 0, offload: Offloa
     data = bytearray(frame)
     del data[start + total_bytes :]
     del data[:start]  # moves a pointer, not the bytes
-    return Packet(data, offload)
+    return Packet(data, gso)
 
 
 def read_transport(packet: Packet) -> Drop | None:
@@ -173,8 +173,8 @@ def read_transport(packet: Packet) -> Drop | None:
         if room < 8:
             return Drop.TRANSPORT_SHORT
         length = data[start + 4] << 8 | data[start + 5]
-        gso = packet.offload is not None and packet.offload.gso_type
-        if length < 8 or (length > room and not packet.more_fragments and not gso):
+        is_super = packet.gso is not None and packet.gso.gso_type
+        if length < 8 or (length > room and not packet.more_fragments and not is_super):
             return Drop.TRANSPORT_SHORT
     elif protocol == ICMP:
         if room < 8:
@@ -256,7 +256,7 @@ def fragments_of(packet: Packet, mtu_bytes: int) -> Iterator[Packet]:
     """The packet cut for an MTU (RFC 791 3.2, RFC 1812 4.2.2.7): in order, the same identification, payloads of a
     multiple of eight bytes but the last, options repeated in later fragments only where their copy bit is set.
 
-    The packet is plain (no offload) and DF is clear; it may be a fragment itself.
+    The packet is plain (no `gso`) and DF is clear; it may be a fragment itself.
     """
     data, header_bytes = packet.data, packet.header_bytes
     first_header = bytes(data[:header_bytes])

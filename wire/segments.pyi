@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 
 from wire.coalesce import Frame
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
-def segment(packet: bytes | bytearray | memoryview, offload: Offload) -> list[bytes]: ...
+def segment(packet: bytes | bytearray | memoryview, gso: GsoHeader) -> list[bytes]: ...
 def coalesce(packets: Sequence[bytes]) -> list[Frame]: ...

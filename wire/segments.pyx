@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
-"""Super-frames cut into packets and made of them: the compiled twins of `wire.offload.segment` and `wire.coalesce`.
+"""Super-frames cut into packets and made of them: the compiled twins of `wire.gso.segment` and `wire.coalesce`.
 
 Why it is compiled: in the tunnel every byte is summed here once each way, because no device does it for us. In Python
 that costs 2.8 us a packet, twice what sealing it does; here it is a tenth of a microsecond.
@@ -12,7 +12,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 cdef extern from "<arpa/inet.h>" nogil:
     uint16_t ntohs(uint16_t)
@@ -77,7 +77,7 @@ cdef inline uint32_t pseudo_header_sum(const uint8_t *packet, uint32_t protocol,
 
 cdef int plan(Cut *cut, const uint8_t *packet, size_t size, bint partial, uint32_t gso_type, uint32_t gso_bytes,
               uint32_t checksum_start, uint32_t checksum_offset) noexcept nogil:
-    """How an IPv4 packet of at most 65,535 bytes is cut, by its `Offload`; 0, or -1 where that does not fit it."""
+    """How an IPv4 packet of at most 65,535 bytes is cut, by its `GsoHeader`; 0, or -1 where that does not fit it."""
     cdef uint32_t transport_bytes
     if not IP_BYTES <= size <= SUPER_FRAME_BYTES:
         return -1
@@ -150,14 +150,14 @@ cdef uint32_t piece(const Cut *cut, uint32_t index, uint8_t *target) noexcept no
     return size
 
 
-def segment(const uint8_t[::1] packet not None, offload not None):
-    """`wire.offload.segment`; `ValueError` where the claims do not fit the packet."""
+def segment(const uint8_t[::1] packet not None, gso not None):
+    """`wire.gso.segment`; `ValueError` where the claims do not fit the packet."""
     cdef Cut cut
     cdef uint32_t index, size
     cdef uint8_t target[SUPER_FRAME_BYTES]
     cdef list packets = []
-    if packet.shape[0] == 0 or plan(&cut, &packet[0], packet.shape[0], offload.partial, offload.gso_type,
-                                    offload.gso_bytes, offload.checksum_start, offload.checksum_offset):
+    if packet.shape[0] == 0 or plan(&cut, &packet[0], packet.shape[0], gso.partial, gso.gso_type,
+                                    gso.gso_bytes, gso.checksum_start, gso.checksum_offset):
         raise ValueError("claims that do not fit the packet")
     for index in range(cut.count):
         size = piece(&cut, index, target)
@@ -303,5 +303,5 @@ def coalesce(packets):
             frame = PyBytes_FromStringAndSize(NULL, one.total)
             assemble(segments, at, <uint8_t *>PyBytes_AS_STRING(frame))
             header = IP_BYTES + (one.data[32] >> 4) * 4
-            frames.append((frame, Offload(True, 1, header, one.size - header, IP_BYTES, 16)))
+            frames.append((frame, GsoHeader(True, 1, header, one.size - header, IP_BYTES, 16)))
     return frames

@@ -87,7 +87,7 @@ def clamp_mss(packet: Packet, limit: int) -> None:
     if old <= limit:
         return
     data[at + 2 : at + 4] = limit.to_bytes(2, "big")
-    if packet.offload is not None and packet.offload.partial:
+    if packet.gso is not None and packet.gso.partial:
         return
     delta = delta16(old, limit)
     if (at - start) & 1:  # the option stands on an odd offset: the words that cover it are byte-swapped (RFC 1071 2.B)

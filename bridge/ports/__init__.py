@@ -1,1 +1,1 @@
-"""The ports: where frames enter and leave. Devices, memory, captures, and faults for tests."""
+"""The ports: the only place that reads and writes frames and datagrams."""

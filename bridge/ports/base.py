@@ -1,7 +1,7 @@
 """What a port is: the only place where frames enter and leave.
 
 A port hands over what it read as plain values and takes frames back; it knows no address and no policy. Frames of a
-tap begin with their Ethernet header, frames of a tun with the IP header; the offsets of an `Offload` count from the IP
+tap begin with their Ethernet header, frames of a tun with the IP header; the offsets of a `GsoHeader` count from the IP
 header on both, `link_bytes` is the difference.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 Kind = Literal["tap", "tun"]
-Arrival = tuple[bytes, Offload | None]
+Arrival = tuple[bytes, GsoHeader | None]
 
 LINK_BYTES: dict[Kind, int] = {"tap": 14, "tun": 0}
 
@@ -51,7 +51,7 @@ class Port(Protocol):
     def read_burst(self, limit: int) -> list[Arrival]:
         """At most `limit` waiting frames, the oldest first; none where none waits. `PortGone` where the device went."""
 
-    def write(self, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+    def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
         """Send one frame; what the kernel refuses is a drop with its reason, never an error."""
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from bridge.ports.police cimport CompiledPolice, admit, end
 from flow.fast cimport MOST_PORTS, Claims, CompiledTable, Way
 
 from flow.table import IN_ORDER, Punt
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 from bridge.ports.base import PortGone
 from bridge.ports.bursts import BURST_BYTES, Counted
@@ -192,7 +192,7 @@ cdef class CompiledBursts:
         cdef Claims *claims = &self._claims
         if not claims.partial and not claims.gso_type:
             return None
-        return Offload(bool(claims.partial), claims.gso_type, claims.header_bytes, claims.gso_bytes,
+        return GsoHeader(bool(claims.partial), claims.gso_type, claims.header_bytes, claims.gso_bytes,
                        <int>(claims.checksum_start + link_bytes & 0xFFFF) - <int>link_bytes,
                        claims.checksum_offset)
 
@@ -304,7 +304,7 @@ cdef inline int _milliseconds(uint64_t until, uint64_t now) noexcept nogil:
 
 
 cdef inline void _unpack(const uint8_t *header, uint32_t link_bytes, Claims *claims) noexcept nogil:
-    """`wire.offload.unpack`."""
+    """`wire.gso.unpack`."""
     cdef uint16_t fields[4]
     if not header[0] & NEEDS_CSUM and header[1] == 0:
         return
@@ -318,7 +318,7 @@ cdef inline void _unpack(const uint8_t *header, uint32_t link_bytes, Claims *cla
 
 
 cdef inline void _pack(uint8_t *header, uint32_t link_bytes, const Claims *claims) noexcept nogil:
-    """`wire.offload.pack` for what `repeat` lets through: plain, or with a partial checksum."""
+    """`wire.gso.pack` for what `repeat` lets through: plain, or with a partial checksum."""
     cdef uint16_t *fields = [min(claims.header_bytes + link_bytes, 0xFFFF) if claims.gso_type else 0, claims.gso_bytes,
                              claims.checksum_start + link_bytes, claims.checksum_offset]
     memset(header, 0, HEADER_BYTES)

@@ -1,6 +1,6 @@
 """Bursts of frames between ports: what the flow table knows is repeated on the way, the rest is handed to the walk.
 
-`Bursts` is what `bridge.loop` needs; `PlainBursts` does it with `DevicePort` in plain Python, and
+`Bursts` is what `bridge.loop.loop` needs; `PlainBursts` does it with `DevicePort` in plain Python, and
 `bridge.ports.burst.CompiledBursts` without the interpreter. Frames for an out-port that is no device (a peer of the
 tunnel), and what a device without virtio header cannot take as it is, come back to whoever writes there.
 """
@@ -16,13 +16,13 @@ from bridge.ports.base import Arrival, Port
 from bridge.ports.policing import MOST, PlainPolice
 from flow.table import IN_ORDER, Forwarded, Punt, Table
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 BURST_BYTES: Final = 1 << 20
 """A burst ends behind so many bytes, or the other ports would wait for a millisecond and more."""
 
-Queued = tuple[int, bytes, Offload | None]
-"""A frame for the writer of an out-port: (number, frame, offload)."""
+Queued = tuple[int, bytes, GsoHeader | None]
+"""A frame for the writer of an out-port: (number, frame, gso)."""
 
 
 class Counted(NamedTuple):
@@ -115,15 +115,15 @@ class PlainBursts:
         forward, ports = self.table.forward, self._ports
         received = self._count(number)
         burst = self._ports[number].read_burst(limit)
-        for at, (frame, offload) in enumerate(burst):
-            found = forward(number, frame, offload, now)
+        for at, (frame, gso) in enumerate(burst):
+            found = forward(number, frame, gso, now)
             if (
                 isinstance(found, Punt)
                 and found is not Punt.NO_LINK
                 and (police is None or police.admits(frame, found))
             ):
                 self._punts[found] += 1
-                walked.append((frame, offload))
+                walked.append((frame, gso))
                 if found in IN_ORDER:
                     walked += burst[at + 1 :]
                     return len(burst), False
@@ -139,9 +139,9 @@ class PlainBursts:
             sent[3] += len(rewritten)
             port = ports.get(out)
             if port is None:
-                queued.append((out, rewritten, offload))
+                queued.append((out, rewritten, gso))
                 continue
-            refusal = port.write(rewritten, offload)
+            refusal = port.write(rewritten, gso)
             if refusal is not None:
                 sent[_REFUSALS.get(refusal, 6)] += 1
         return len(burst), True

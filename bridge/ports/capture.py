@@ -1,7 +1,7 @@
 """A port made of two captures: its frames come from one and go into another, so that the real loop can be run on them.
 
 Time is the caller's: records are handed over as fast as the loop takes them, whatever their timestamps say, and what
-is written carries the time of a clock that is given. `bridge.replay` is what keeps the time of a capture.
+is written carries the time of a clock that is given. `bridge.replay.run` is what keeps the time of a capture.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import BinaryIO
 from bridge.ports.base import LINK_BYTES, Arrival, Kind
 from wire import pcap
 from wire.drop import Drop
-from wire.offload import Offload, segment
+from wire.gso import GsoHeader, segment
 
 
 class CapturePort:
@@ -56,14 +56,14 @@ class CapturePort:
             os.eventfd_read(self._event)
         return burst
 
-    def write(self, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+    def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
         """Append a record; a super-frame appends its segments."""
         now = self._clock()
-        if offload is None:
+        if gso is None:
             self._writer.write(now, frame)
             return None
         link = bytes(frame[: self.link_bytes])
-        for piece in segment(bytearray(frame[self.link_bytes :]), offload):
+        for piece in segment(bytearray(frame[self.link_bytes :]), gso):
             self._writer.write(now, link + piece)
         return None
 

@@ -5,7 +5,7 @@ in front of every frame so that super-frames and partial checksums pass through 
 probed: a kernel refuses bits that it does not know, so fewer are asked for until it agrees. `DevicePort` reads and
 writes it. Where the kernel gives no virtio header, frames that need one are cut and completed in software.
 
-Link settings (MTU, bridge, addresses) are made by `bridge.ports.link`.
+Link settings (MTU, bridge, addresses) are made by `bridge.ports.netif`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import struct
 
 from bridge.ports.base import LINK_BYTES, Arrival, Kind, PortError, PortGone
 from wire.drop import Drop
-from wire.offload import HEADER_BYTES, PLAIN, Offload, pack, segment, unpack
+from wire.gso import HEADER_BYTES, PLAIN, GsoHeader, pack, segment, unpack
 
 CLONE_DEVICE = "/dev/net/tun"
 
@@ -130,15 +130,15 @@ class DevicePort:
 
     def read_burst(self, limit: int) -> list[Arrival]:
         """Waiting frames until the queue is empty or `limit` is reached. The virtio header is unpacked, not judged:
-        whether its claims fit the packet is seen when the packet has been parsed (`wire.offload.is_consistent`)."""
+        whether its claims fit the packet is seen when the packet has been parsed (`wire.gso.is_consistent`)."""
         fd, buffers, header, frame, link_bytes = self._fd, self._buffers, self._header, self._frame, self.link_bytes
         header_bytes = HEADER_BYTES if self.vnet_header else 0
         burst: list[Arrival] = []
         try:
             for _ in range(limit):
                 count = os.readv(fd, buffers) - header_bytes
-                offload = unpack(header, link_bytes) if header[0] or header[1] else None
-                burst.append((bytes(frame[:count]), offload))
+                gso = unpack(header, link_bytes) if header[0] or header[1] else None
+                burst.append((bytes(frame[:count]), gso))
         except BlockingIOError:
             pass
         except OSError as error:
@@ -146,14 +146,14 @@ class DevicePort:
                 raise PortGone(f"{self.interface} is gone: {error.strerror}") from error
         return burst
 
-    def write(self, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+    def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
         """One system call a frame; a super-frame on a device without virtio header takes one for each segment, and the
         first refusal ends it."""
         try:
             if not self.vnet_header:
-                self._write_plain(frame, offload)
+                self._write_plain(frame, gso)
             else:
-                os.writev(self._fd, (PLAIN if offload is None else pack(offload, self.link_bytes), frame))
+                os.writev(self._fd, (PLAIN if gso is None else pack(gso, self.link_bytes), frame))
         except OSError as error:
             reason = _REFUSALS.get(error.errno or 0)
             if reason is None:
@@ -161,12 +161,12 @@ class DevicePort:
             return reason
         return None
 
-    def _write_plain(self, frame: bytes | bytearray, offload: Offload | None) -> None:
-        if offload is None:
+    def _write_plain(self, frame: bytes | bytearray, gso: GsoHeader | None) -> None:
+        if gso is None:
             os.write(self._fd, frame)
             return
         link = frame[: self.link_bytes]
-        for piece in segment(bytearray(frame[self.link_bytes :]), offload):
+        for piece in segment(bytearray(frame[self.link_bytes :]), gso):
             os.write(self._fd, link + piece)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bridge.ports.base import Arrival, Kind, Port
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,13 @@ class FaultyPort:
     def read_burst(self, limit: int) -> list[Arrival]:
         """What the cable lets through of the next burst; doubled frames may make it longer than `limit`."""
         return [
-            arrival
-            for frame, offload in self._port.read_burst(limit)
-            for arrival in self._pass(frame, offload, self._late_in)
+            arrival for frame, gso in self._port.read_burst(limit) for arrival in self._pass(frame, gso, self._late_in)
         ]
 
-    def write(self, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+    def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
         """A frame that the cable loses was sent all the same: the answer is the wrapped port's last one, or None."""
         answer = None
-        for piece, claims in self._pass(bytes(frame), offload, self._late_out):
+        for piece, claims in self._pass(bytes(frame), gso, self._late_out):
             answer = self._port.write(piece, claims)
         return answer
 
@@ -73,7 +71,7 @@ class FaultyPort:
         """Close the wrapped port."""
         self._port.close()
 
-    def _pass(self, frame: bytes, offload: Offload | None, late: list[Arrival]) -> Iterator[Arrival]:
+    def _pass(self, frame: bytes, gso: GsoHeader | None, late: list[Arrival]) -> Iterator[Arrival]:
         faults, rng = self._faults, self._rng
         if rng.random() < faults.loss:
             return
@@ -83,8 +81,8 @@ class FaultyPort:
             frame = bytes(damaged)
         copies = 2 if rng.random() < faults.duplicate else 1
         if not late and rng.random() < faults.reorder:
-            late.extend([(frame, offload)] * copies)
+            late.extend([(frame, gso)] * copies)
             return
-        yield from [(frame, offload)] * copies
+        yield from [(frame, gso)] * copies
         yield from late
         late.clear()

@@ -7,7 +7,7 @@ from collections import deque
 
 from bridge.ports.base import LINK_BYTES, Arrival, Kind
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 
 class MemoryPort:
@@ -21,14 +21,14 @@ class MemoryPort:
         self.kind: Kind = kind
         self.link_bytes = LINK_BYTES[kind]
         self.capacity = capacity
-        self.sent: list[tuple[bytes, Offload | None]] = []
+        self.sent: list[tuple[bytes, GsoHeader | None]] = []
         self._waiting: deque[Arrival] = deque()
         self._event: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
-    def deliver(self, *frames: bytes, offload: Offload | None = None) -> None:
+    def deliver(self, *frames: bytes, gso: GsoHeader | None = None) -> None:
         """Let frames arrive, all with the same virtio claims."""
         assert self._event is not None, "the port is closed"
-        self._waiting.extend((frame, offload) for frame in frames)
+        self._waiting.extend((frame, gso) for frame in frames)
         os.eventfd_write(self._event, 1)
 
     def fileno(self) -> int:
@@ -43,11 +43,11 @@ class MemoryPort:
             os.eventfd_read(self._event)
         return burst
 
-    def write(self, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+    def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
         """Keep a copy in `sent`."""
         if len(self.sent) >= self.capacity:
             return Drop.PORT_FULL
-        self.sent.append((bytes(frame), offload))
+        self.sent.append((bytes(frame), gso))
         return None
 
     def close(self) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.checklist import ROWS
 from tests.agree.conftest import NARROW_BYTES, WIDE
 from tests.agree.deviations import DEVIATIONS, Deviation, outcome, sums_right
 from tests.agree.kernel import KernelNat
 from tests.agree.pair import Pair
+from trials.conformance.checklist import ROWS
 
 pytestmark = pytest.mark.lab
 

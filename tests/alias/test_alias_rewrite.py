@@ -16,8 +16,8 @@ from alias import rewrite
 from tests.alias.nat import A, E, checked, packet
 from wire import ipv4
 from wire.checksum import apply, delta16
+from wire.gso import GSO_NONE, GsoHeader, complete
 from wire.ipv4 import Packet
-from wire.offload import GSO_NONE, Offload, complete
 from wire.units import address_int, address_text
 
 # All-zero and all-one words are where the two zeros of one's complement meet.
@@ -171,13 +171,13 @@ def test_a_partial_checksum_takes_the_address_alone(
     partial = scapy_checksum(pseudo) ^ 0xFFFF
     frame[20 + offset : 22 + offset] = partial.to_bytes(2, "big")
     moved = fresh(bytes(frame))
-    moved.offload = Offload(True, GSO_NONE, 0, 0, 20, offset)
+    moved.gso = GsoHeader(True, GSO_NONE, 0, 0, 20, offset)
     rewrite.source(moved, address, port)
     new_destination, new_port = destination, 2000
     if both:
         new_destination, new_port = source, 77
         rewrite.destination(moved, new_destination, new_port)
-    complete(moved.data, moved.offload)
+    complete(moved.data, moved.gso)
     whole = transport(sport=port, dport=new_port) / Raw(payload)
     assert moved.data == bytes(IP(src=address_text(address), dst=address_text(new_destination)) / whole)
 

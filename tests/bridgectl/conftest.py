@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bridge import explain
-from bridge.capture_stream import capture
-from bridge.config import load
-from bridge.control import Client, ControlServer, Handler
-from bridge.control_client import ControlError, Document
-from bridge.gateway import Gateway
-from bridge.loop import Loop
+from bridge.config.into_routes import routes_from
+from bridge.config.load import load
+from bridge.control import explain
+from bridge.control.capture_stream import capture
+from bridge.control.client import ControlError, Document
+from bridge.control.server import Client, ControlServer, Handler
+from bridge.loop.loop import Loop
 from bridge.ports.memory import MemoryPort
-from bridge.routing import routes_from
+from bridge.walk.gateway import Gateway
 from bridgectl.main import cli
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 CONFIGURATION = """
 [tap0]
@@ -92,15 +92,15 @@ def document(result: Result) -> Any:
 class RouterPort(MemoryPort):
     """tap1 with an ISP router behind it that answers ARP."""
 
-    def write(self, frame: bytes | bytearray, offload: Offload | None) -> Drop | None:
+    def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
         if frame[12:14] == b"\x08\x06" and frame[20:22] == b"\0\1" and frame[38:42] == ROUTER:
             answer = frame[6:12] + MAC_ROUTER + frame[12:20] + b"\0\2" + MAC_ROUTER + ROUTER + frame[22:32]
             self.deliver(bytes(answer) + bytes(18))
-        return super().write(frame, offload)
+        return super().write(frame, gso)
 
 
 class Daemon:
-    """What `bridge.daemon` puts together, without kernel devices and without forks."""
+    """What `bridge.daemon.daemon` puts together, without kernel devices and without forks."""
 
     def __init__(self, folder: Path) -> None:
         config = load(folder / "gateway.toml", "replay")

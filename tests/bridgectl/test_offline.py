@@ -14,7 +14,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from bridge.config import load
+from bridge.config.load import load
 from tests.bridgectl.conftest import Run, document
 from tests.conftest import ROOT
 from wire import pcap

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.config import load
-from bridge.wgquick import WgQuick, read
+from bridge.config.load import load
+from bridge.config.wgquick.reading import WgQuick, read
 from lab.private import Impossible
 from tests.bridgectl.conftest import Run
 from tests.laboratory import needing_the_kernel

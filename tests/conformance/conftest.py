@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge import replay
-from bridge.config import load
-from bridge.routing import routes_from
+from bridge.config.into_routes import routes_from
+from bridge.config.load import load
+from bridge.replay import run as replay
 from tests.conformance.harness import PORTS, START_NS, Scenario
 from wire import pcap
 
@@ -65,7 +65,7 @@ def _compare(request: pytest.FixtureRequest, transcript: str) -> None:
 
 
 def _replay(scenario: Scenario) -> None:
-    """The same input through `bridge.replay`: the same frames, at the same times, byte for byte."""
+    """The same input through `bridge.replay.run`: the same frames, at the same times, byte for byte."""
     folder = scenario.path.parent
     inputs = []
     # A capture holds one port's packets; ties between ports go by the order of the inputs, so each run of packets of

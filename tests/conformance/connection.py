@@ -6,7 +6,7 @@ from typing import Any
 
 from scapy.packet import Packet as ScapyPacket
 
-from bridge import explain
+from bridge.control import explain
 from tests.conformance.harness import IP, TCP, A, E, Scenario
 from tests.conformance.packets import only, tcp, way
 from wire.drop import Drop

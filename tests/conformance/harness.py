@@ -2,8 +2,8 @@
 
 The notation is that of the checklist: L, O, U and V are tap0, tap1, tun0 and the tunnel's inside; A and B are LAN
 hosts, E and F remotes, X our address on the egress in use. A scenario writes down what went in and what came out; at
-its end the same input goes through `bridge.replay` and must give the same bytes, and the transcript is compared with a
-golden file (`pytest --update-goldens` rewrites it; read the difference before you commit it).
+its end the same input goes through `bridge.replay.run` and must give the same bytes, and the transcript is compared
+with a golden file (`pytest --update-goldens` rewrites it; read the difference before you commit it).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet as ScapyPacket
 from scapy.packet import Raw
 
-from bridge import balance
-from bridge.config import load
-from bridge.effects import Event, Send
-from bridge.gateway import Gateway
-from bridge.routing import routes_from
+from bridge.config.into_routes import routes_from
+from bridge.config.load import load
+from bridge.walk import balance
+from bridge.walk.effects import Event, Send
+from bridge.walk.gateway import Gateway
 from wire.drop import Drop
 from wire.units import seconds_ns
 
@@ -219,7 +219,7 @@ class Scenario:
                         f"{self._t()} {LETTERS.get(effect.port, effect.port)}  drop {effect.facts['reason']}"
                     )
                 continue
-            assert effect.offload is None, "a plain packet became a super-frame"
+            assert effect.gso is None, "a plain packet became a super-frame"
             port = LETTERS.get(effect.port, effect.port)
             out = Out((self.now - START_NS) / 1e9, port, bytes(effect.frame), port in self.ethernet)
             self.given.append((self.now, port, out.frame))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge import explain
+from bridge.control import explain
 from route.lists import Prefix, parse_prefix
 from tests.conformance.conftest import MakeScenario
 from tests.conformance.exit_node import (

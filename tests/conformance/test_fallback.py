@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge import explain
+from bridge.control import explain
 from tests.conformance.conftest import MakeScenario
 from tests.conformance.harness import ADDRESS_V, HOST, ICMP, IP, A, Scenario
 from tests.conformance.packets import echo, error, only, raw_ip, tcp, udp

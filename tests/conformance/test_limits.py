@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge import replay
-from bridge.config import load
-from bridge.routing import routes_from
+from bridge.config.into_routes import routes_from
+from bridge.config.load import load
+from bridge.replay import run as replay
 from tests.conformance.conftest import MakeScenario
 from tests.conformance.harness import (
     ADDRESS_L,

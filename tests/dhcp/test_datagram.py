@@ -9,7 +9,7 @@ from scapy.layers.inet import IP, UDP
 from dhcp import datagram
 from dhcp.message import Message
 from wire.drop import Drop
-from wire.offload import Offload
+from wire.gso import GsoHeader
 
 
 def test_d8_a_servers_packet_is_read() -> None:
@@ -29,7 +29,7 @@ def test_d8_a_damaged_packet_is_a_drop_and_a_checksum_of_zero_is_none() -> None:
 def test_d8_a_checksum_that_the_kernel_left_to_the_device_is_no_damage() -> None:
     packet = packet_of(reply("offer", 5, granted()))
     packet.data[100] ^= 1
-    packet.offload = Offload(True, 0, 0, 0, 20, 6)
+    packet.gso = GsoHeader(True, 0, 0, 0, 20, 6)
     assert isinstance(datagram.read(packet), Message)
 
 

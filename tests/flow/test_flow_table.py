@@ -32,7 +32,7 @@ from flow.table import (
     Table,
 )
 from tests.compiled import table_kind
-from wire.offload import GSO_TCPV4, GSO_UDP_L4, Offload
+from wire.gso import GSO_TCPV4, GSO_UDP_L4, GsoHeader
 from wire.units import SECOND_NS, address_int, mac_bytes
 
 LAN, WORLD, RAW = 0, 1, 2  # ports: two taps and a tun
@@ -76,7 +76,7 @@ class Bench:
             before, after = (address_int(E), 53, address_int(X), 6000), (address_int(E), 53, address_int(A), 5000)
         return self.table.learn(WORLD, out_port, NUMBERS[protocol], before, after, 100, slot, REPEAT, self.now)
 
-    def forward(self, port: int, packet: ScapyPacket | bytes, claims: Offload | None = None) -> Forwarded | Punt:
+    def forward(self, port: int, packet: ScapyPacket | bytes, claims: GsoHeader | None = None) -> Forwarded | Punt:
         return self.table.forward(port, bytes(packet), claims, self.now)
 
     def harvest(self) -> list[Any]:
@@ -204,20 +204,20 @@ def pseudo(source: str, size_bytes: int) -> int:
 
 def test_a_partial_checksum_takes_the_addresses_and_not_the_ports(bench: Bench) -> None:
     bench.out("tcp")
-    claims = Offload(True, 0, 40, 0, 20, 16)
+    claims = GsoHeader(True, 0, 40, 0, 20, 16)
     out = repeated(bench.forward(LAN, from_lan(tcp(chksum=pseudo(A, 24))), claims))
-    assert (Ether(out.frame)[TCP].chksum, out.offload) == (pseudo(X, 24), claims)
+    assert (Ether(out.frame)[TCP].chksum, out.gso) == (pseudo(X, 24), claims)
 
 
 @pytest.mark.parametrize(
     ("protocol", "claims"),
-    [("tcp", Offload(True, GSO_TCPV4, 40, 1400, 20, 16)), ("udp", Offload(True, GSO_UDP_L4, 28, 1400, 20, 6))],
+    [("tcp", GsoHeader(True, GSO_TCPV4, 40, 1400, 20, 16)), ("udp", GsoHeader(True, GSO_UDP_L4, 28, 1400, 20, 6))],
 )
-def test_a_super_frame_passes_whole(bench: Bench, protocol: str, claims: Offload) -> None:
+def test_a_super_frame_passes_whole(bench: Bench, protocol: str, claims: GsoHeader) -> None:
     bench.out(protocol)
     layer = tcp(data=bytes(20_000)) if protocol == "tcp" else udp(bytes(20_000))
     out = repeated(bench.forward(LAN, from_lan(layer), claims))
-    assert (len(out.frame), out.offload) == (14 + 20_000 + (40 if protocol == "tcp" else 28), claims)
+    assert (len(out.frame), out.gso) == (14 + 20_000 + (40 if protocol == "tcp" else 28), claims)
 
 
 # What is not
@@ -281,17 +281,17 @@ def test_what_is_unusual_goes_to_the_walk_and_nothing_has_changed(
 @pytest.mark.parametrize(
     ("layer", "claims"),
     [
-        (udp(), Offload(True, 0, 0, 0, 20, 16)),
-        (udp(), Offload(True, 0, 0, 0, 34, 6)),
-        (udp(), Offload(True, GSO_TCPV4, 28, 100, 20, 6)),
-        (udp(), Offload(True, 3, 28, 100, 20, 6)),
-        (udp(bytes(500)), Offload(True, GSO_UDP_L4, 28, 0, 20, 6)),
-        (tcp(), Offload(False, GSO_TCPV4, 40, 1400, 0, 0)),
-        (tcp(), Offload(True, GSO_TCPV4, 40, 7, 20, 16)),
-        (ICMP(type=8, id=5000), Offload(True, 0, 0, 0, 20, 2)),
+        (udp(), GsoHeader(True, 0, 0, 0, 20, 16)),
+        (udp(), GsoHeader(True, 0, 0, 0, 34, 6)),
+        (udp(), GsoHeader(True, GSO_TCPV4, 28, 100, 20, 6)),
+        (udp(), GsoHeader(True, 3, 28, 100, 20, 6)),
+        (udp(bytes(500)), GsoHeader(True, GSO_UDP_L4, 28, 0, 20, 6)),
+        (tcp(), GsoHeader(False, GSO_TCPV4, 40, 1400, 0, 0)),
+        (tcp(), GsoHeader(True, GSO_TCPV4, 40, 7, 20, 16)),
+        (ICMP(type=8, id=5000), GsoHeader(True, 0, 0, 0, 20, 2)),
     ],
 )
-def test_claims_that_do_not_fit_are_the_walks_to_judge(bench: Bench, layer: ScapyPacket, claims: Offload) -> None:
+def test_claims_that_do_not_fit_are_the_walks_to_judge(bench: Bench, layer: ScapyPacket, claims: GsoHeader) -> None:
     for protocol in NUMBERS:
         bench.out(protocol)
     assert bench.forward(LAN, from_lan(layer), claims) is Punt.CLAIMS

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.fuzz_flow import table_steps
-from bench.hostile import Failure
 from flow.plain import PlainTable
 from tests.compiled import compiled_table
+from trials.fuzz.hostile import Failure
+from trials.fuzz.targets.flow import table_steps
 
 # Clocks at which what is stored in seconds or milliseconds comes round, and others.
 STARTS = st.sampled_from([0, 1, (1 << 16) * 10**9 - 5 * 10**9, (1 << 32) * 10**6 - 5 * 10**9]) | st.integers(0, 1 << 60)

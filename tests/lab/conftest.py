@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridge import balance
+from bridge.walk import balance
 from lab.topology import Lab, topology
 from lab.wireguard import FarEnd, demand_wireguard
 from tests.laboratory import needing_the_kernel
@@ -52,7 +52,7 @@ def far(wired: Lab) -> Iterator[FarEnd]:
 
 
 def unbalanced(lab: Lab) -> str:
-    """What its gateway's counters owe the law of `bridge.balance`, where one runs."""
+    """What its gateway's counters owe the law of `bridge.walk.balance`, where one runs."""
     if lab.gateway is None or not lab.gateway.is_running:
         return ""
     return balance.difference(balance.accounts_of(lab.ask("stats")), at_rest=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.control_client import ControlError, NotRunning, stream
+from bridge.control.client import ControlError, NotRunning, stream
 from lab.flows import LAN_TO_OFFLOAD
 from lab.process import Process
 from lab.topology import CONFIGURATION, OFFLOAD_LIST, OFFLOADED, TAP0, TAP1, TUN0, TUNNELLED, VPN_ALIAS, Lab

@@ -20,10 +20,10 @@ from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from bridge.ports import datagrams as module
-from bridge.ports.datagrams import DatagramSocket
 from bridge.ports.namespace import entered
-from bridge.ports.ways import MOST_KNOWN
+from bridge.ports.udp import datagrams as module
+from bridge.ports.udp.datagrams import DatagramSocket
+from bridge.ports.udp.ways import MOST_KNOWN
 from lab.namespace import Namespace
 from lab.outside import OUTER_EXIT, OUTER_GATEWAY
 from lab.topology import Lab

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bridge.control_client import request
+from bridge.control.client import request
 from lab.daemon import await_answer, start_daemon
 from lab.namespace import Namespace
 from lab.other_end import KeyFile

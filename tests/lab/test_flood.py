@@ -69,7 +69,15 @@ def carried(lab: Lab) -> float:
 
 @contextmanager
 def flooding(crowd: Namespace, far: FarEnd) -> Iterator[Process]:
-    words = ("lab.flood", OUTER_GATEWAY, str(OUR_PORT), far.ours.public, SOURCES, str(A_TURN), str(RATE))
+    words = (
+        "trials.floods.initiations",
+        OUTER_GATEWAY,
+        str(OUR_PORT),
+        far.ours.public,
+        SOURCES,
+        str(A_TURN),
+        str(RATE),
+    )
     flood = crowd.start_python("-m", *words, listens=True)
     try:
         assert flood.line() == "begun"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.control_client import ControlError
+from bridge.control.client import ControlError
 from bridge.ports.namespace import entered
 from lab.process import Process
 from lab.topology import TUNNELLED, Lab
@@ -24,7 +24,7 @@ TALKATIVE = """
 import logging, sys
 from pathlib import Path
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
-from bridge.daemon import run
+from bridge.daemon.daemon import run
 sys.exit(run(Path(sys.argv[1])))
 """
 QUESTIONS = [
@@ -93,7 +93,7 @@ def test_no_key_but_the_public_ones_is_told_anywhere(wired: Lab, far: FarEnd) ->
     gateway = wired.start_gateway(program=TALKATIVE)
     assert wired.client("lan3", "ping", TUNNELLED)["ok"]
     told = told_by_the_system(gateway).decode(errors="backslashreplace")
-    assert "from bridge.daemon import run" in told
+    assert "from bridge.daemon.daemon import run" in told
     told += answers(wired) + metrics(wired)
     for words in (
         ("check", "-c", str(wired.config_path)),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bridge.control_client import ControlError, request
+from bridge.control.client import ControlError, request
 from lab.daemon import watch
 from lab.flows import LAN_TO_VPN, Flow, datagrams, observe
 from lab.second import ADDRESS, SecondInstance

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.lab
 BARE_DEVICES = """
 import functools, sys
 from pathlib import Path
-from bridge.ports import link
+from bridge.ports import netif as link
 link.open_device = functools.partial(link.open_device, vnet_header=False)
-from bridge.daemon import run
+from bridge.daemon.daemon import run
 sys.exit(run(Path(sys.argv[1])))
 """
 """A kernel that gives no virtio header: super-frames are cut, and checksums completed, by the gateway."""

@@ -86,7 +86,7 @@ def test_no_process_of_the_gateway_tells_a_key(wired: Lab, far: FarEnd) -> None:
     assert wired.client("lan3", "ping", TUNNELLED)["ok"]
     warden = warden_of(gateway)
     told = told_by_the_system(gateway).decode(errors="backslashreplace") + answers(wired)
-    assert "bridge.warden" in told
+    assert "bridge.privsep.warden" in told
     assert_no_key(far, told)
     assert readable_by_its_user(gateway, gateway.pid) == []
     assert readable_by_its_user(gateway, warden) == []

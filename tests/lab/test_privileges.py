@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from bridge.control_client import ControlError
+from bridge.control.client import ControlError
 from lab.flows import FLOWS, Flow, observe
 from lab.private import Impossible
 from lab.process import Process
@@ -83,7 +83,9 @@ def warden_of(gateway: Process) -> int:
     found = []
 
     def has_come() -> bool:
-        found[:] = [pid for pid in family(gateway.pid) if b"bridge.warden" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        found[:] = [
+            pid for pid in family(gateway.pid) if b"bridge.privsep.warden" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
         return bool(found) and status(found[0]).seccomp == 2
 
     until(has_come, "the warden has given up its rights")
@@ -225,8 +227,9 @@ def test_no_confinement_where_none_is_wanted(quiet: Lab) -> None:
 CAPTURED = """
 import ctypes, errno, os, pwd, signal, socket, subprocess, sys
 from pathlib import Path
-from bridge import landlock, seccomp
-from bridge.privileges import KEPT, User, drop_capabilities, forbid_core_dumps
+from bridge.privsep import landlock
+from bridge.privsep import seccomp
+from bridge.privsep.privileges import KEPT, User, drop_capabilities, forbid_core_dumps
 
 user, writable, other = sys.argv[1], sys.argv[2], int(sys.argv[3])
 libc = ctypes.CDLL(None, use_errno=True)

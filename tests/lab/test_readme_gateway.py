@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.control_client import request
+from bridge.control.client import request
 from lab.daemon import await_answer, start_daemon
 from lab.namespace import Namespace
 from lab.other_end import KeyFile

@@ -12,9 +12,9 @@ from itertools import count
 import pytest
 
 from lab.process import Process
-from lab.restart import DIRECTIONS, WAYS, Way, measure
 from lab.topology import CONFIGURATION, HOSTS, OFFLOAD_LIST, Lab
 from tests.lab.far_end import peer
+from trials.bench.restart import DIRECTIONS, WAYS, Way, measure
 
 pytestmark = pytest.mark.lab
 
@@ -29,12 +29,12 @@ class Held:
     def __init__(self, lab: Lab, way: Way, host: str, stack: ExitStack, source_port: int | None = None) -> None:
         port = next(PORTS)
         self.far = lab.namespaces[way.far].start_python(
-            "-m", "lab.held", "accept", way.address, str(port), listens=True
+            "-m", "trials.traffic.held", "accept", way.address, str(port), listens=True
         )
         stack.callback(self.far.stop)
         assert self.far.line() == "ready"
         self.near = lab.namespaces[host].start_python(
-            "-m", "lab.held", "call", way.address, str(port), str(source_port or port), listens=True
+            "-m", "trials.traffic.held", "call", way.address, str(port), str(source_port or port), listens=True
         )
         stack.callback(self.near.stop)
         assert self.near.line() == "ready"
@@ -130,7 +130,8 @@ def test_without_a_file_nothing_is_kept(bare_lab: Lab, stack: ExitStack) -> None
 
 
 def test_the_gap_is_measured_in_every_direction(bare_lab: Lab, stack: ExitStack) -> None:
-    """`python -m lab.restart` in short; the tunnel is called at once, or its silent LAN would wait for 15 s."""
+    """`python -m trials.bench.restart` in short; the tunnel is called at once, or its silent LAN would wait for 15
+    s."""
     ((out, back, woken),) = measure(bare_lab, WAYS[2], 1, signal.SIGKILL, prefixes=100)
     assert len(DIRECTIONS) == 3
     assert min(out, back, woken) > 0

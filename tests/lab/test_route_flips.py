@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.stamped import heard
 from lab.topology import OFFLOAD_LIST, TAP1, VPN_ALIAS, Lab
+from trials.traffic.stamped import heard
 
 pytestmark = pytest.mark.lab
 
@@ -31,7 +31,7 @@ def both_sides(lab: Lab) -> Iterator[dict[str, Path]]:
     for name in SIDES:
         lab.namespaces[name].ip(f"addr add {REMOTE}/32 dev lo")
         files[name] = lab.folder / f"heard-{name}"
-        listener = lab.namespaces[name].start_python("-m", "lab.stamped", "hear", REMOTE, str(files[name]))
+        listener = lab.namespaces[name].start_python("-m", "trials.traffic.stamped", "hear", REMOTE, str(files[name]))
         assert listener.line() == "ready"
         listeners.append(listener)
     yield files
@@ -50,7 +50,7 @@ def _until_sent(lab: Lab, port: str) -> None:
 def test_after_a_reload_is_answered_no_datagram_takes_the_way_of_before(lab: Lab, both_sides: dict[str, Path]) -> None:
     """One that is sent after the answer and heard before the next question has seen one route alone, wherever it
     waited meanwhile."""
-    sender = lab.namespaces["lan3"].start_python("-m", "lab.stamped", "send", REMOTE, listens=True)
+    sender = lab.namespaces["lan3"].start_python("-m", "trials.traffic.stamped", "send", REMOTE, listens=True)
     turns: list[tuple[int, int, str]] = []  # answered, asked again, which side
     for turn in range(FLIPS):
         side = ("isp", "exit")[turn % 2]

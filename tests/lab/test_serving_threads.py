@@ -11,11 +11,11 @@ from signal import SIGHUP
 
 import pytest
 
-from bench.fuzz_flow import packet
 from lab.flows import FLOWS, Flow
 from lab.topology import CONFIGURATION, HOSTS, OFFLOAD_LIST, OFFLOADED, Lab
 from tests.compiled import compiled_bursts
 from tests.lab.far_end import until
+from trials.fuzz.targets.flow import packet
 from wire.ipv4 import UDP
 from wire.units import address_int
 

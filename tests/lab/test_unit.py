@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.notify import watchdog_s
+from bridge.daemon.notify import watchdog_s
 from lab.daemon import await_answer
 from lab.flows import FLOWS, observe
 from lab.process import ROOT, Process

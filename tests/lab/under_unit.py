@@ -21,8 +21,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bridge import seccomp
-from bridge.privileges import CAP_NET_ADMIN, die_with_parent
+from bridge.privsep import seccomp
+from bridge.privsep.privileges import CAP_NET_ADMIN, die_with_parent
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS = 0x00020000

@@ -11,7 +11,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
 
 from wire.coalesce import coalesce
-from wire.offload import segment
+from wire.gso import segment
 
 SOURCE, DESTINATION = "8.8.8.8", "192.168.192.210"
 

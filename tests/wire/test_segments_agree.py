@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.compiled import compiled
 from wire.checksum import checksum, pseudo_header_sum
 from wire.coalesce import coalesce
-from wire.offload import GSO_ECN, GSO_TCPV4, GSO_UDP_L4, Offload, is_consistent, segment
+from wire.gso import GSO_ECN, GSO_TCPV4, GSO_UDP_L4, GsoHeader, is_consistent, segment
 
 TCP, UDP = 6, 17
 LONGEST = 65_535
@@ -81,7 +81,7 @@ def test_both_cut_a_packet_into_the_same_pieces(
     packet = super_frame(protocol, payload, ip_options, tcp_options, flags, seed, zeros)
     kind = (GSO_TCPV4 | GSO_ECN if flags & CWR else GSO_TCPV4) if protocol == TCP else GSO_UDP_L4
     start = 20 + 4 * ip_options
-    claims = Offload(True, kind if is_super else 0, 0, gso if is_super else 0, start, 16 if protocol == TCP else 6)
+    claims = GsoHeader(True, kind if is_super else 0, 0, gso if is_super else 0, start, 16 if protocol == TCP else 6)
     if payload > 128 * gso and protocol == UDP:
         claims = claims._replace(gso_bytes=gso * 1024 if is_super else 0)
     assert not is_super or is_consistent(packet, claims)
@@ -96,7 +96,7 @@ def test_a_udp_checksum_of_zero_is_written_as_ones_by_both() -> None:
     for number in range(1 << 16):
         packet = super_frame(UDP, 2, 0, 0, 0, 5, True)
         packet[28:30] = number.to_bytes(2, "big")
-        claims = Offload(True, GSO_UDP_L4, 0, 2, 20, 6)
+        claims = GsoHeader(True, GSO_UDP_L4, 0, 2, 20, 6)
         [piece] = compiled("wire.segments", "segment")(packet, claims)
         found.add(piece[26:28])
         if piece[26:28] in (b"\xff\xff", b"\0\0"):
@@ -108,7 +108,7 @@ def test_a_udp_checksum_of_zero_is_written_as_ones_by_both() -> None:
 @given(
     packet=st.binary(max_size=200),
     claims=st.builds(
-        Offload,
+        GsoHeader,
         st.booleans(),
         st.integers(0, 255),
         st.integers(0, 0xFFFF),
@@ -117,7 +117,7 @@ def test_a_udp_checksum_of_zero_is_written_as_ones_by_both() -> None:
         st.integers(0, 0xFFFF),
     ),
 )
-def test_claims_of_any_kind_are_refused_or_kept_within_the_packet(packet: bytes, claims: Offload) -> None:
+def test_claims_of_any_kind_are_refused_or_kept_within_the_packet(packet: bytes, claims: GsoHeader) -> None:
     try:
         cut = compiled("wire.segments", "segment")(packet, claims)
     except ValueError:

@@ -1,0 +1,297 @@
+"""What the values of a configuration owe each other, whatever it is read for.
+
+Only usable values come here; whether the file gives a table at all is asked of the document, so that a table which is
+wrong by itself does not make others look wrong. Subnets of taps are /8 to /30: the ARP table has one slot for each
+address (RFC 826 in an array), and a /31 or /32 has no room for a next hop and a broadcast address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from itertools import combinations
+
+from bridge.config.document import Document, Report
+from bridge.config.model import Config, Forward, Tap0, Tap1
+from bridge.config.toml_lines import KeyPath
+from route.lists import Prefix
+from route.table import NEVER_FORWARDED
+from tunnel.announce import MOST_PREFIXES
+from tunnel.effects import SHORTEST_ANNOUNCED
+
+_WIDEST_SUBNET = 8
+_NARROWEST_TAP_SUBNET = 30
+
+
+def check(config: Config, document: Document, report: Report) -> None:
+    """Report every contradiction."""
+    _own_addresses(config, report)
+    _subnets_apart(config, report)
+    _next_hop(config, document, report)
+    for name, tap in (("tap0", config.tap0), ("tap1", config.tap1)):
+        if tap is not None:
+            _static_arp(name, tap, report)
+    _alias_address(config, report)
+    _forwards(config, document, report)
+    _interface_names(config, report)
+    _macs_apart(config, report)
+    _announced(config, report)
+    _without_effect(config, document, report)
+
+
+def _subnets(config: Config) -> Iterator[tuple[str, IPv4Interface]]:
+    """The connected ports with their addresses."""
+    if config.tap0:
+        yield "tap0", config.tap0.address
+    if config.tap1:
+        yield "tap1", config.tap1.address
+    if config.tun0:
+        yield "tun0", config.tun0.address
+
+
+def _edge(address: IPv4Address, subnet: IPv4Network) -> str | None:
+    """What an address is, where no host may have it."""
+    if subnet.prefixlen <= 30 and address == subnet.network_address:
+        return f"the network address of {subnet}"
+    if subnet.prefixlen <= 30 and address == subnet.broadcast_address:
+        return f"the broadcast address of {subnet}"
+    return None
+
+
+def _never_forwarded(address: IPv4Address) -> Prefix | None:
+    host = Prefix(int(address), 32)
+    return next((around for around in NEVER_FORWARDED if around.holds(host)), None)
+
+
+def _own_addresses(config: Config, report: Report) -> None:
+    for name, address in _subnets(config):
+        path: KeyPath = (name, "address")
+        length = address.network.prefixlen
+        is_tap = name == "tap0" or (name == "tap1" and config.tap1 is not None and config.tap1.kind == "tap")
+        narrowest = _NARROWEST_TAP_SUBNET if is_tap else 32
+        if not _WIDEST_SUBNET <= length <= narrowest:
+            report.fault(
+                path, f"a /{length} is no subnet for this port, give one from /{_WIDEST_SUBNET} to /{narrowest}"
+            )
+        if edge := _edge(address.ip, address.network):
+            report.fault(path, f"{address.ip} is {edge}, give a host's address")
+        if around := _never_forwarded(address.ip):
+            report.fault(path, f"{address.ip} lies in {around}, which is never forwarded: give another subnet")
+
+
+def _subnets_apart(config: Config, report: Report) -> None:
+    for (first, one), (second, other) in combinations(_subnets(config), 2):
+        if one.network.overlaps(other.network):
+            what = f"{other.network} overlaps {first}'s {one.network}, give each port a subnet of its own"
+            report.fault((second, "address"), what)
+
+
+def _next_hop(config: Config, document: Document, report: Report) -> None:
+    tap1 = config.tap1
+    written = document.written("tap1")
+    if isinstance(written, dict) and "gateway" not in written and written.get("kind") != "tun":
+        report.fault(("tap1",), '"gateway" is missing, add the ISP router\'s address (or kind = "tun")')
+    if tap1 is None or tap1.kind == "tun" or tap1.gateway is None:
+        return
+    _neighbour(("tap1", "gateway"), tap1.gateway, "tap1", tap1.address, report)
+
+
+def _neighbour(path: KeyPath, address: IPv4Address, name: str, own: IPv4Interface, report: Report) -> None:
+    """An address that a host on the port's subnet must have."""
+    if address not in own.network:
+        report.fault(path, f"{address} is outside {name}'s subnet {own.network}, give an address inside")
+    elif address == own.ip:
+        report.fault(path, f"{address} is {name}'s own address, give the other station's")
+    elif edge := _edge(address, own.network):
+        report.fault(path, f"{address} is {edge}, give a host's address")
+
+
+def _static_arp(name: str, tap: Tap0 | Tap1, report: Report) -> None:
+    for number, mac in tap.arp.items():
+        address = IPv4Address(number)
+        path: KeyPath = (name, "arp", str(address))
+        _neighbour(path, address, name, tap.address, report)
+        if mac == tap.mac:
+            report.fault(path, f"{mac.hex(':')} is {name}'s own MAC address, give the other station's")
+
+
+def _alias_address(config: Config, report: Report) -> None:
+    alias = config.vpn.address if config.vpn else None
+    if alias is None:
+        return
+    path: KeyPath = ("vpn", "address")
+    if around := _never_forwarded(alias):
+        report.fault(path, f"{alias} lies in {around}, which is never forwarded: give another address")
+    for name, own in _subnets(config):
+        if alias == own.ip:
+            report.fault(path, f"{alias} is {name}'s address too, give the alias an address of its own")
+        elif name != "tun0" and alias in own.network:
+            report.fault(path, f"{alias} lies in {name}'s subnet {own.network}, give an address outside of it")
+        elif edge := _edge(alias, own.network):
+            report.fault(path, f"{alias} is {edge} ({name}'s subnet), give a host's address")
+
+
+def _forwards(config: Config, document: Document, report: Report) -> None:
+    taken: dict[tuple[str, str, int], KeyPath] = {}
+    for index, forward in enumerate(config.alias.forward):
+        path: KeyPath = ("alias", "forward", index)
+        if forward.on == "tap1" and not document.has("tap1"):
+            report.fault((*path, "on"), 'there is no [tap1], add it or forward on = "vpn"')
+        if forward.on == "vpn" and not document.has("vpn", "address"):
+            report.fault((*path, "on"), 'there is no vpn.address, add it or forward on = "tap1"')
+        if (
+            forward.on == "tap1"
+            and forward.protocol == "udp"
+            and config.tunnel
+            and forward.outside_port == config.tunnel.listen_port
+        ):
+            what = f"udp port {forward.outside_port} is tunnel.listen_port, give another"
+            report.fault((*path, "outside_port"), what)
+        key = forward.on, forward.protocol, forward.outside_port
+        if key in taken:
+            what = f"{forward.protocol} port {forward.outside_port} of {forward.on} is forwarded already"
+            report.fault((*path, "outside_port"), f"{what} (line {document.line(taken[key])}), give another")
+        taken.setdefault(key, path)
+        _inside(config, document, forward, (*path, "inside"), report)
+
+
+def _inside(config: Config, document: Document, forward: Forward, path: KeyPath, report: Report) -> None:
+    """The inside of a forward: a LAN host, this host, or on tap1 what a peer's prefix holds."""
+    address = IPv4Address(forward.inside.address)
+    if config.tun0 and address == config.tun0.address.ip:
+        return
+    if config.tap0 and address in config.tap0.address.network:
+        _neighbour(path, address, "tap0", config.tap0.address, report)
+        return
+    if (document.has("tap0") and not config.tap0) or (document.has("tun0") and not config.tun0):
+        return  # it may lie in the subnet that could not be read
+    host = Prefix(forward.inside.address, 32)
+    of_peers = [prefix for peer in config.peer.values() for prefix in peer.allowed_ips if prefix.length]
+    if any(prefix.holds(host) for prefix in of_peers):
+        if forward.on == "vpn":
+            report.fault(
+                path, f'{address} is behind a peer, which the tunnel does not lead back to: forward on = "tap1"'
+            )
+        return
+    places = [f"an address in tap0's subnet {config.tap0.address.network}"] if config.tap0 else []
+    places += [f"tun0's address {config.tun0.address.ip}"] if config.tun0 else []
+    places += ["an address of a peer's allowed_ips"] if of_peers and forward.on == "tap1" else []
+    right = "give " + " or ".join(places) if places else "add [tap0] or [tun0]"
+    report.fault(path, f"{address} is no inside host, {right}")
+
+
+def _interface_names(config: Config, report: Report) -> None:
+    ports = (("tap0", config.tap0), ("tap1", config.tap1), ("tun0", config.tun0), ("vpn", config.vpn))
+    taken: dict[tuple[str | None, str], str] = {}
+    for name, port in ports:
+        if port is None or port.interface is None:
+            continue
+        first = taken.setdefault((port.netns, port.interface), name)
+        if first != name:
+            report.fault(
+                (name, "interface"), f'"{port.interface}" is the device of {first} too, give each its own name'
+            )
+    for name, tap in ports[:2]:
+        if isinstance(tap, Tap0 | Tap1) and tap.bridge and (tap.netns, tap.bridge) in taken:
+            what = f'"{tap.bridge}" is the device of {taken[tap.netns, tap.bridge]}, name the Linux bridge to join'
+            report.fault((name, "bridge"), what)
+
+
+def _macs_apart(config: Config, report: Report) -> None:
+    """A Linux bridge learns a MAC address on one of its ports: the other one would get nothing."""
+    tap0, tap1 = config.tap0, config.tap1
+    if tap0 is None or tap1 is None or tap1.kind == "tun" or tap0.mac != tap1.mac:
+        return
+    if tap0.bridge is not None and (tap0.netns, tap0.bridge) == (tap1.netns, tap1.bridge):
+        what = f"{tap1.mac.hex(':')} is tap0's on the same bridge {tap1.bridge}, give each port its own"
+        report.fault(("tap1", "mac"), what)
+
+
+def _announced(config: Config, report: Report) -> None:
+    """What we announce, as far as no peer of this design would take it."""
+    prefixes = config.tunnel.announce if config.tunnel and config.tunnel.announce else ()
+    for index, prefix in enumerate(prefixes):
+        path: KeyPath = ("tunnel", "announce", index)
+        if prefix.length < SHORTEST_ANNOUNCED:
+            report.fault(path, f"{prefix} is no network behind a node, give prefixes from /{SHORTEST_ANNOUNCED} on")
+        elif around := next((never for never in NEVER_FORWARDED if never.holds(prefix) or prefix.holds(never)), None):
+            report.fault(path, f"{around} is never forwarded, give a prefix outside of it")
+    if len(prefixes) > MOST_PREFIXES:
+        what = f"{len(prefixes)} prefixes do not fit into one message, give {MOST_PREFIXES} at most"
+        report.fault(("tunnel", "announce"), what)
+
+
+def _without_effect(config: Config, document: Document, report: Report) -> None:
+    if document.has("offload", "prefixes") and not document.has("tap1"):
+        report.warn(("offload",), "nothing is offloaded without [tap1]")
+    if config.tap1 and config.tap1.kind == "tun":
+        for key in ("mac", "bridge", "arp"):
+            if document.has("tap1", key):
+                report.warn(("tap1", key), 'has no effect on a port of kind "tun", which speaks raw IP')
+    _tunnel(config, document, report)
+    if config.vpn and config.vpn.netns and not document.has("vpn", "interface"):
+        report.warn(("vpn", "netns"), "has no effect without vpn.interface")
+    for name, peer in config.peer.items():
+        if peer.exit and not document.has("tap1"):
+            report.warn(("peer", name, "exit"), "has no effect without [tap1]")
+    if not document.has("tap0"):
+        _exit_node(config, document, report)
+
+
+def _exit_node(config: Config, document: Document, report: Report) -> None:
+    """Peers of an exit node that get nowhere, or no answer."""
+    for name, peer in config.peer.items():
+        path: KeyPath = ("peer", name)
+        if not document.has("tun0") and not (peer.exit and document.has("tap1")):
+            report.warn(path, "its packets get no further than other peers, add [tun0] (or [tap1] and exit = true)")
+        is_default = config.default_node == name or (document.has("vpn", "node") and config.default_node is None)
+        is_named = any(prefix.length for prefix in peer.allowed_ips)
+        if peer.allowed_ips and not (is_named or is_default or peer.exit or peer.accept):
+            what = "0.0.0.0/0 routes nothing to the peer, name the prefixes behind it"
+            report.warn((*path, "allowed_ips"), what)
+
+
+def _tunnel(config: Config, document: Document, report: Report) -> None:
+    """What the tunnel does not do, and what others do in its place."""
+    if document.has("peer") or document.has("tunnel"):
+        table = "tunnel" if document.has("tunnel") else "peer"
+        if document.has("vpn", "interface"):
+            report.warn((table,), "no tunnel is opened: vpn.interface, which is not encrypted, takes its place")
+        elif document.has("tap0") and not document.has("vpn"):
+            report.warn((table,), "no tunnel is opened on a LAN gateway without [vpn], add it with its node")
+    relays = {peer.via for peer in config.peer.values()}  # needed without carrying anything of their own
+    for name, peer in config.peer.items():
+        _accept(name, config, report)
+        if peer.via is not None and peer.endpoint is not None:
+            report.warn(("peer", name, "endpoint"), f"has no effect on a peer that is reached via {peer.via}")
+        is_relay_alone = name in relays
+        if not (document.has("peer", name, "allowed_ips") or document.has("peer", name, "accept") or is_relay_alone):
+            report.warn(("peer", name), 'nothing is taken from the peer, add allowed_ips = ["0.0.0.0/0"] or less')
+    if config.tap0 and config.vpn and config.vpn.address:
+        lan = config.tap0.address.network
+        for index, prefix in enumerate(config.announced):
+            if IPv4Network((prefix.network, prefix.length)).overlaps(lan):
+                what = f"nothing is let in to {lan} from the tunnel while vpn.address hides it, take one of both out"
+                report.warn(("tunnel", "announce", index), what)
+    named: dict[Prefix, str] = {}
+    for name, peer in config.peer.items():
+        for index, prefix in enumerate(peer.allowed_ips):
+            if (
+                prefix.length or peer.exit
+            ):  # of several that may send from anywhere, answers go to the first with `exit`
+                first = named.setdefault(prefix, name)
+                if first != name:
+                    what = f"{prefix} is routed to {first}, which names it first"
+                    report.warn(("peer", name, "allowed_ips", index), what)
+
+
+def _accept(name: str, config: Config, report: Report) -> None:
+    """Ranges of which nothing can be taken, whatever the peer announces."""
+    connected = [(port, address.network) for port, address in _subnets(config) if port != "tun0"]
+    for index, prefix in enumerate(config.peer[name].accept):
+        path: KeyPath = ("peer", name, "accept", index)
+        if around := next((never for never in NEVER_FORWARDED if never.holds(prefix)), None):
+            report.warn(path, f"has no effect: {around} is never forwarded")
+        for port, network in connected:
+            if IPv4Network((prefix.network, prefix.length)).subnet_of(network):
+                report.warn(path, f"has no effect: it lies in {port}'s subnet {network}")

@@ -1,0 +1,132 @@
+"""The route table of a configuration: which layer says what, and where it stands in the files.
+
+The rules themselves (order, ranges without effect) are in `route.table`; here the configuration is laid out for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Interface
+from pathlib import Path
+from types import MappingProxyType
+
+from bridge.config.errors import ConfigError
+from bridge.config.lists import read_prefix_file, reason
+from bridge.config.model import Config
+from route.lists import Prefix, PrefixList
+from route.table import LOCAL, TAP0, TAP1, TUN0, UNREACHABLE, Layer, RouteTable, vpn_target
+
+Announced = Mapping[str, Sequence[Prefix]]
+"""The prefixes that peers announced at run time, by peer; only what their configuration lets them announce."""
+
+
+def routes_from(
+    config: Config,
+    *,
+    offload: Sequence[Path] | None = None,
+    nodes: Mapping[str, Path] | None = None,
+    announced: Announced = MappingProxyType({}),
+) -> RouteTable:
+    """The table of a configuration, with its prefix files as they were when it was read.
+
+    `offload`: other lists in the place of `offload.prefixes`, `nodes`: other files in the place of nodes' route files,
+    read now (`bridgectl route diff FILE...`); raises `ConfigError` where they are at fault.
+    """
+    lists = config.prefix_files.offload if offload is None else _read(offload)
+    changed = nodes or {}
+    route_files = config.prefix_files.nodes | dict(zip(changed, _read(list(changed.values())), strict=True))
+    default = vpn_target(config.default_node) if config.default_node else UNREACHABLE
+    return RouteTable(
+        connected=_connected(config, default),
+        route_files=[_listed(_node(config, node), prefixes) for node, prefixes in sorted(route_files.items())],
+        bypass=[_written(config, default, ("offload", "bypass"), config.offload.bypass)],
+        allowed_ips=[
+            # 0.0.0.0/0 says what a peer may send, not what is sent to it: that is the default node's
+            _written(config, _node(config, name), ("peer", name, "allowed_ips"), peer.allowed_ips, shortest=1)
+            for name, peer in config.peer.items()
+        ],
+        announced=announced_layers(config, announced),
+        offload=[_listed(TAP1, prefixes) for prefixes in lists] if config.tap1 else [],
+        default=default,
+        edges=_edges(config),
+    )
+
+
+def announced_layers(config: Config, announced: Announced) -> list[Layer]:
+    """What peers announced, for `RouteTable.announce`: in the order of the configuration, without peers that it does
+    not have."""
+    return [
+        Layer(_node(config, name), f"announced by {name}", [(*prefix, 0) for prefix in announced[name]])
+        for name in config.peer
+        if name in announced
+    ]
+
+
+def _read(files: Sequence[Path]) -> list[PrefixList]:
+    lists: list[PrefixList] = []
+    faults: list[str] = []
+    for file in files:
+        try:
+            lists.append(read_prefix_file(file))
+        except OSError as error:
+            faults.append(f"{file}:1: {reason(error)}, name a prefix list")
+            continue
+        faults += lists[-1].faults
+    if faults:
+        raise ConfigError(faults)
+    return lists
+
+
+def _node(config: Config, name: str) -> str:
+    """The target of a node, as far as there is a tunnel at all."""
+    return vpn_target(name) if config.has_vpn else UNREACHABLE
+
+
+def _connected(config: Config, default: str) -> list[Layer]:
+    """Our own addresses first, then the subnets. Of tun0's subnet only its address is this host's; the rest is the
+    default node's. An exit node has none: there it is the peers', as their `allowed_ips` share it out."""
+
+    def layer(target: str, port: str, prefix: Prefix) -> Layer:
+        return Layer(target, str(config.path), [(*prefix, config.line(port, "address"))])
+
+    own: list[Layer] = []
+    subnets: list[Layer] = []
+    ports = ((TAP0, LOCAL, TAP0, config.tap0), (TAP1, LOCAL, TAP1, config.tap1), (TUN0, TUN0, default, config.tun0))
+    for name, own_target, subnet_target, port in ports:
+        if port is None:
+            continue
+        own.append(layer(own_target, name, Prefix(int(port.address.ip), 32)))
+        if name == TUN0 and config.tap0 is None and config.default_node is None:
+            continue
+        subnet = port.address.network
+        subnets.append(layer(subnet_target, name, Prefix(int(subnet.network_address), subnet.prefixlen)))
+    if config.vpn and config.vpn.address:
+        own.append(layer(LOCAL, "vpn", Prefix(int(config.vpn.address), 32)))
+    return own + subnets
+
+
+def _listed(target: str, prefixes: PrefixList) -> Layer:
+    return Layer(target, prefixes.name, prefixes.entries)
+
+
+def _written(
+    config: Config, target: str, path: tuple[str, ...], prefixes: Iterable[Prefix], *, shortest: int = 0
+) -> Layer:
+    """Prefixes that stand in the configuration file itself, each with its line."""
+    entries = [
+        (*prefix, config.line(*path, index)) for index, prefix in enumerate(prefixes) if prefix.length >= shortest
+    ]
+    return Layer(target, str(config.path), entries)
+
+
+def subnet_edges(address: IPv4Interface) -> frozenset[int]:
+    """Network and broadcast address of a connected subnet; none where it is too narrow to have them (RFC 3021)."""
+    subnet = address.network
+    if subnet.prefixlen > 30:
+        return frozenset()
+    return frozenset((int(subnet.network_address), int(subnet.broadcast_address)))
+
+
+def _edges(config: Config) -> set[int]:
+    """What is never forwarded beside the built-in ranges (RFC 2644)."""
+    return {edge for port in (config.tap0, config.tap1, config.tun0) if port for edge in subnet_edges(port.address)}

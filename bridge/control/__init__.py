@@ -1,0 +1,1 @@
+"""Questions and answers: the control socket with both its ends, live captures, metrics."""

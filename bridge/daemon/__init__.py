@@ -1,0 +1,1 @@
+"""`bridgectl run`: the gateway process from its configuration to its end."""

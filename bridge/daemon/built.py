@@ -1,0 +1,38 @@
+"""What was compiled where this was installed. Where something was not, its plain twin serves; `run` says so, once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+
+from route.engine import BEST
+
+MODULES = (
+    "bridge.ports.burst",
+    "bridge.ports.udp.lanes",
+    "bridge.ports.police",
+    "flow.fast",
+    "tunnel.burst",
+    "wire.segments",
+)
+"""Every .pyx there is; setup.py finds them by pattern, and a test that none is forgotten here."""
+
+
+def missing() -> list[str]:
+    """What was not compiled, or cannot be loaded here: our own modules, and pytricia."""
+    names = [] if BEST == "pytricia" else ["pytricia"]
+    for name in MODULES:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            names.append(name)
+    return names
+
+
+def complaint(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The sentence for who starts the gateway; None where all is there, or is not wanted (`TAPBRIDGE_FAST=0`)."""
+    names = [] if environment.get("TAPBRIDGE_FAST") == "0" else missing()
+    if not names:
+        return None
+    return f"not compiled here (gcc and Python.h, then install again): {', '.join(names)}; plain Python serves, slower"

@@ -1,0 +1,464 @@
+"""The loop that does input and output: ports, timers, signals and control sockets, by epoll.
+
+Of every ready port it takes one burst per wake-up, so that no port starves another; the clock is read once per burst.
+What the flow table knows never reaches the walk (`repeat_with`), and a burst of nothing else does not even end the
+waiting; of the rest, the effects of a frame are carried out before the next frame. While anybody watches frames pass,
+all of them are walked. A frame on which our own code fails is logged, counted and left behind: it never ends the loop.
+
+Threads (`bridge.loop.workers`) may serve ports in its place. They hold `lock` while they walk frames, as the loop does
+while it does anything but wait.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import select
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Protocol
+
+from bridge.ports.base import Arrival, Port, PortGone
+from bridge.ports.bursts import Bursts, Queued
+from bridge.walk.effects import Effect, Event, Send
+from wire.drop import Drop
+from wire.gso import GsoHeader
+from wire.units import SECOND_NS, earliest
+
+log = logging.getLogger(__name__)
+
+BURST_FRAMES = 64
+FAULT_INTERVAL_NS = 60 * SECOND_NS
+"""A place in our code that fails is logged at most this often."""
+CLAIM_INTERVAL_NS = 10 * SECOND_NS
+FAULT_PAUSE_NS = SECOND_NS
+"""A timer that fails is tried again after this time, not at once."""
+_FAULT_FRAME_BYTES = 256
+_LONGEST_WAIT_S = 3600.0  # epoll takes no more than 2^31 milliseconds, a link may live longer
+
+Watcher = Callable[[str, str, bytes | bytearray, GsoHeader | None], None]
+"""Sees frames pass: (port, `in` or `out`, frame, gso)."""
+
+
+class Walk(Protocol):
+    """What the loop needs of `bridge.walk.gateway.Gateway`."""
+
+    def receive(self, port: str, frame: bytes, now: int, gso: GsoHeader | None = None) -> list[Effect]:
+        """Walk one frame."""
+
+    def tick(self, now: int) -> list[Effect]:
+        """Fire what is due."""
+
+    def next_deadline(self) -> int | None:
+        """When `tick` is wanted, in ns."""
+
+    def refused(self, port: str, reason: Drop) -> None:
+        """A frame could not be sent."""
+
+    def failed(self, port: str | None) -> None:
+        """A bug: `receive` or what followed it failed on a frame of `port`; None: `tick` did."""
+
+
+class Numbers(Protocol):
+    """What the loop needs of `bridge.walk.fast_path.FastPath`: ports have numbers in the flow table."""
+
+    def number(self, port: str) -> int:
+        """The number of a port's name."""
+
+    def name(self, number: int) -> str:
+        """The port's name of a number."""
+
+
+class _Unnumbered:
+    """No flow table yet, and so nobody asks."""
+
+    def number(self, port: str) -> int:
+        raise LookupError(port)
+
+    def name(self, number: int) -> str:
+        raise LookupError(number)
+
+
+class Timer:
+    """A call that is due once, at `due_ns`."""
+
+    __slots__ = ("callback", "due_ns")
+
+    def __init__(self, due_ns: int, callback: Callable[[], None]) -> None:
+        self.due_ns = due_ns
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Not to be called any more; also fine after it was."""
+        self.callback = None
+
+
+class Loop:
+    """`on_gone` is called with a port whose device was removed under it. `clock`: monotonic ns."""
+
+    def __init__(
+        self,
+        walk: Walk,
+        *,
+        on_gone: Callable[[Port, PortGone], None] | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.clock = clock
+        self.lock = threading.Lock()
+        self._walk = walk
+        self._on_gone = on_gone
+        self._writers: dict[str, Callable[[bytes | bytearray, GsoHeader | None], Drop | None]] = {}
+        self._bursts: Bursts | None = None
+        self._numbers: Numbers = _Unnumbered()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll = select.epoll()
+        self._ports: dict[int, Port] = {}
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._timers: list[tuple[int, int, Timer]] = []
+        self._order = itertools.count()
+        self._watchers: dict[str, tuple[Watcher, ...]] = {}
+        self._faults: dict[tuple[str, int], tuple[int, int]] = {}
+        self._claims_quiet_until_ns = 0
+        self._resume_ticks_ns = 0
+        self._after: list[Callable[[], None]] = []
+        self._running = True
+        self.add(self._wake, self._woken)
+
+    def attach(self, port: Port) -> None:
+        """Serve a port from the next turn on. It belongs to whoever opened it."""
+        self._ports[port.fileno()] = port
+        self._writers[port.name] = port.write
+        self._epoll.register(port.fileno(), select.EPOLLIN)
+
+    def repeat_with(self, bursts: Bursts, numbers: Numbers) -> None:
+        """From now on let the flow table repeat what it can."""
+        self._bursts, self._numbers = bursts, numbers
+
+    def attach_served(self, port: Port) -> None:
+        """Write frames for a port that somebody else reads (`serve`)."""
+        self._writers[port.name] = port.write
+
+    def attach_writer(self, name: str, write: Callable[[bytes | bytearray, GsoHeader | None], Drop | None]) -> None:
+        """Give frames for the port `name` to `write`, for ports that share one descriptor; `detach_writer` ends it."""
+        self._writers[name] = write
+
+    def detach_writer(self, name: str) -> None:
+        """Frames for the port `name` have nowhere to go any more."""
+        self._writers.pop(name, None)
+
+    def after_bursts(self, callback: Callable[[], None]) -> None:
+        """Call after every burst of frames and at the end of every turn: what was written meanwhile may leave now."""
+        self._after.append(callback)
+
+    # Running
+
+    def run(self) -> None:
+        """Turn until `stop`."""
+        while self._running:
+            self.turn()
+
+    def stop(self) -> None:
+        """Let `run` return after the present turn."""
+        self._running = False
+
+    def turn(self, longest_s: float | None = None) -> None:
+        """Wait for something, at most until the next deadline (or `longest_s`), and do what there is to do once."""
+        with self.lock:
+            deadline = self._walk_deadline()  # once a turn: one that these frames bring closer is the next turn's
+            timeout_s = self._timeout(deadline, longest_s)
+        burst, ready = self._wait(timeout_s)
+        with self.lock:
+            if burst is not None:
+                number, walked, queued = burst
+                self._finish(self._numbers.name(number), walked, queued)
+            for fd, events in ready:
+                port = self._ports.get(fd)
+                if port is not None:
+                    self._burst(port)
+                    continue
+                callback = self._callbacks.get(fd)  # None where an earlier callback of this turn removed it
+                if callback is not None:
+                    self._call(partial(callback, events))
+            self._fire(deadline)
+            self._settle()
+
+    def _wait(
+        self, timeout_s: float | None
+    ) -> tuple[tuple[int, list[Arrival], list[Queued]] | None, list[tuple[int, int]]]:
+        """As `Bursts.wait`. Where a burst fails on the way, its port is read once more beside the others: whoever does
+        that tells a device that is gone from a bug of ours."""
+        if self._bursts is not None and not self._watchers:
+            try:
+                return self._bursts.wait(self._epoll, timeout_s, BURST_FRAMES)
+            except PortGone:
+                pass  # its port is ready still
+            except Exception as error:  # noqa: BLE001 - the next one may be better
+                with self.lock:
+                    self._fault(error, "in a burst while it waited", b"")
+        return None, self._epoll.poll(timeout_s)
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        self._epoll.close()
+        os.close(self._wake)
+
+    # Descriptors and timers of others
+
+    def add(self, fd: int, callback: Callable[[int], None], events: int = select.EPOLLIN) -> None:
+        """Call `callback(events)` whenever `fd` is ready; its work is to be bounded, the frames wait meanwhile."""
+        self._callbacks[fd] = callback
+        self._epoll.register(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        """Wait for other events of an added descriptor."""
+        self._epoll.modify(fd, events)
+
+    def remove(self, fd: int) -> None:
+        """Forget an added descriptor, before it is closed."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call once, `seconds` from now."""
+        return self.call_at(self.clock() + round(seconds * SECOND_NS), callback)
+
+    def call_at(self, due_ns: int, callback: Callable[[], None]) -> Timer:
+        """Call once, when the clock shows `due_ns`."""
+        timer = Timer(due_ns, callback)
+        heapq.heappush(self._timers, (timer.due_ns, next(self._order), timer))
+        return timer
+
+    # Watching
+
+    @property
+    def watching(self) -> int:
+        """How many watchers there are, on all ports."""
+        return sum(map(len, self._watchers.values()))
+
+    def watch(self, port: str, watcher: Watcher) -> None:
+        """Show `watcher` every frame of a port; nothing is spent on ports that nobody watches."""
+        self._watchers[port] = (*self._watchers.get(port, ()), watcher)
+
+    def unwatch(self, port: str, watcher: Watcher) -> None:
+        """End `watch`."""
+        left = tuple(other for other in self._watchers.get(port, ()) if other != watcher)
+        if left:
+            self._watchers[port] = left
+        else:
+            self._watchers.pop(port, None)
+
+    # The work
+
+    def carry_out(self, effects: Iterable[Effect]) -> None:
+        """Put frames on their ports; what a port refuses is told to the walk, which counts it."""
+        for effect in effects:
+            if not isinstance(effect, Send):
+                self._tell(effect)
+                continue
+            port, frame, gso = effect
+            write = self._writers.get(port)
+            if write is None:
+                self._walk.refused(port, Drop.PORT_ABSENT)
+                continue
+            if self._watchers:
+                for watcher in self._watchers.get(port, ()):
+                    watcher(port, "out", frame, gso)
+            refusal = write(frame, gso)
+            if refusal is not None:
+                self._walk.refused(port, refusal)
+
+    def _tell(self, event: Event) -> None:
+        """Two stations claim one address: an operator must hear of it, at most once in `CLAIM_INTERVAL_NS`; `stats`
+        counts them all."""
+        claimant, now = event.facts.get("claimant"), self.clock()
+        if claimant is None or now < self._claims_quiet_until_ns:
+            return
+        self._claims_quiet_until_ns = now + CLAIM_INTERVAL_NS
+        ours = event.facts["change"] == "conflict"
+        owner = "our own address" if ours else f"which is at {event.facts['mac']}"
+        log.warning("%s: %s claims %s, %s", event.port, claimant, event.facts["ip"], owner)
+
+    def _burst(self, port: Port) -> None:
+        try:
+            if self._bursts is None or self._watchers:
+                self._walk_all(port.name, port.read_burst(BURST_FRAMES))
+            else:
+                number = self._numbers.number(port.name)
+                self._finish(port.name, *self._bursts.take(number, BURST_FRAMES, self.clock()))
+        except PortGone as gone:
+            self._lost(port, gone)
+        except Exception as error:  # noqa: BLE001 - the port's next burst may be better
+            self._fault(error, f"in a burst of {port.name}", b"")
+
+    def _finish(self, name: str, walked: list[Arrival], queued: list[Queued]) -> None:
+        """What a burst has left to do: frames for writers of ours, then those for the walk."""
+        for number, frame, gso in queued:
+            self.put(number, frame, gso)
+        self._walk_all(name, walked)
+
+    def _walk_all(self, name: str, burst: list[Arrival]) -> None:
+        if burst:
+            self.walk(name, burst)
+        self._settle()
+
+    def serve(self, port: Port, bursts: Bursts) -> bool:
+        """One burst of a port, from a thread of its own with bursts of its own; False where its device is gone."""
+        try:
+            if self._watchers:
+                with self.lock:
+                    self._walk_all(port.name, port.read_burst(BURST_FRAMES))
+                return True
+            walked, queued = bursts.take(self._numbers.number(port.name), BURST_FRAMES, self.clock())
+            if walked or queued:
+                with self.lock:
+                    before = self._deadline()
+                    self._finish(port.name, walked, queued)
+                    if self._deadline() != before:
+                        os.eventfd_write(self._wake, 1)  # it sleeps until the deadline of before
+        except PortGone as gone:
+            with self.lock:
+                self._lost(port, gone)
+            os.eventfd_write(self._wake, 1)
+            return False
+        except Exception as error:  # noqa: BLE001 - a thread that ends takes its ports along
+            with self.lock:
+                self._fault(error, f"in a burst of {port.name}", b"")
+        return True
+
+    def put(self, number: int, frame: bytes, gso: GsoHeader | None) -> None:
+        """Give a frame that was repeated to the writer of its out-port."""
+        name = self._numbers.name(number)
+        write = self._writers.get(name)
+        try:
+            refusal = Drop.PORT_ABSENT if write is None else write(frame, gso)
+        except Exception as error:  # noqa: BLE001 - as in `walk`
+            self._fault(error, f"on a frame for {name}", frame)
+            refusal = Drop.WALK_FAULT
+        if refusal is not None:
+            self._walk.refused(name, refusal)
+
+    def walk(self, name: str, burst: Iterable[Arrival]) -> None:
+        """Walk frames that came in by the port `name`, and carry out what comes of each."""
+        receive, carry_out = self._walk.receive, self.carry_out
+        now = self.clock()
+        watchers = self._watchers.get(name, ())
+        for frame, gso in burst:
+            for watcher in watchers:
+                watcher(name, "in", frame, gso)
+            try:
+                effects = receive(name, frame, now, gso)
+                if effects:
+                    carry_out(effects)
+            except Exception as error:  # noqa: BLE001 - no frame ends the gateway; `_fault` logs it whole
+                self._fault(error, f"on a frame of {name}", frame)
+                self._walk.failed(name)
+
+    def _woken(self, _events: int) -> None:
+        os.eventfd_read(self._wake)
+
+    def _settle(self) -> None:
+        for callback in self._after:
+            self._call(callback)
+
+    def _fire(self, deadline: int | None) -> None:
+        """Timers of the walk, the first of which is due at `deadline`, then those of the process."""
+        now = self.clock()
+        if deadline is not None and deadline <= now:
+            try:
+                self.carry_out(self._walk.tick(now))
+            except Exception as error:  # noqa: BLE001 - nor does a timer
+                self._fault(error, "on a timer", b"")
+                self._walk.failed(None)
+                self._resume_ticks_ns = now + FAULT_PAUSE_NS
+        while self._timers and self._timers[0][0] <= now:
+            _, _, timer = heapq.heappop(self._timers)
+            if timer.callback is not None:
+                self._call(timer.callback)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001 - a bug in what serves people does not end the forwarding
+            self._fault(error, "beside the frames", b"")
+
+    def _walk_deadline(self) -> int | None:
+        deadline = self._walk.next_deadline()
+        return None if deadline is None else max(deadline, self._resume_ticks_ns)
+
+    def _deadline(self) -> int | None:
+        """When the loop has something to do, whatever comes until then."""
+        return self._or_timer(self._walk_deadline())
+
+    def _or_timer(self, deadline: int | None) -> int | None:
+        return earliest(deadline, self._timers[0][0] if self._timers else None)
+
+    def _timeout(self, deadline: int | None, longest_s: float | None) -> float | None:
+        deadline = self._or_timer(deadline)
+        if deadline is None:
+            return longest_s
+        until_s = max(deadline - self.clock(), 0) / SECOND_NS  # epoll rounds up to milliseconds: never early
+        return min(until_s, _LONGEST_WAIT_S if longest_s is None else longest_s)
+
+    def _lost(self, port: Port, gone: PortGone) -> None:
+        if self._ports.pop(port.fileno(), None) is not None:
+            with suppress(OSError):
+                self._epoll.unregister(port.fileno())
+        if self._on_gone is None:
+            raise gone
+        self._on_gone(port, gone)
+
+    def _fault(self, error: Exception, occasion: str, frame: bytes) -> None:
+        """Log our own bug with all that is needed to repeat it, once per place and `FAULT_INTERVAL_NS`."""
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = (last.filename, last.lineno or 0)
+        now = self.clock()
+        told_ns, unsaid = self._faults.get(place, (now - FAULT_INTERVAL_NS, 0))
+        if now - told_ns < FAULT_INTERVAL_NS:
+            self._faults[place] = (told_ns, unsaid + 1)
+            return
+        self._faults[place] = (now, 0)
+        log.error(
+            "a bug in the gateway %s (%d more since the last time); the frame: %s%s",
+            occasion,
+            unsaid,
+            frame[:_FAULT_FRAME_BYTES].hex() or "none",
+            f"... ({len(frame)} bytes)" if len(frame) > _FAULT_FRAME_BYTES else "",
+            exc_info=error,
+        )
+
+
+class Signals:
+    """Signals as loop events: `handlers` by signal number, called by the loop, never in the middle of a frame."""
+
+    def __init__(self, loop: Loop, handlers: Mapping[signal.Signals, Callable[[], None]]) -> None:
+        self._loop = loop
+        self._handlers = handlers
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._before_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, lambda *_: None) for number in handlers}
+        loop.add(self._reader.fileno(), self._wake)
+
+    def _wake(self, _events: int) -> None:
+        for number in self._reader.recv(256):
+            handler = self._handlers.get(signal.Signals(number))
+            if handler is not None:
+                handler()
+
+    def close(self) -> None:
+        """Put everything back as it was."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._before_fd)
+        self._loop.remove(self._reader.fileno())
+        self._reader.close()
+        self._writer.close()

@@ -1,0 +1,143 @@
+"""The gateway's side of its companion: the process that makes the devices and stays as the warden where one is needed.
+
+It is started before the first key is read, as a fresh interpreter, so it has nothing of ours, and loads its library
+while we read the configuration. What goes to it are an order (`bridge.privsep.order`) and the two messages of
+`bridge.privsep.warden`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from bridge.loop.loop import Loop
+from bridge.ports.base import PortError
+from bridge.ports.device import DevicePort
+from bridge.privsep.messages import END, OPEN, ORDER, as_file
+from bridge.privsep.order import Order
+
+log = logging.getLogger(__name__)
+
+_LONGEST_ANSWER_BYTES = 1 << 16
+_MOST_PORTS = 8
+_ANSWER_S = 30.0
+_END_S = 5.0
+
+
+class Made(NamedTuple):
+    """`ports` by name; `gateway_before`: the kernel's next hop before they came up, None where it had none."""
+
+    ports: dict[str, DevicePort]
+    gateway_before: str | None
+
+
+class Companion:
+    """Starts the process; `close` ends it."""
+
+    def __init__(self) -> None:
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        modules = str(Path(__file__).resolve().parents[2])
+        before = os.environ.get("PYTHONPATH")
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "bridge.privsep.maker", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": modules if not before else f"{modules}{os.pathsep}{before}"},
+                pass_fds=[theirs.fileno()],
+                process_group=0,  # Ctrl-C is for us; it ends with us
+            )
+        self._pidfd = -1
+        self._has_order = False
+        self._loop: Loop | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process, whether it still runs or not."""
+        return self._process.pid
+
+    def make(self, order: Order) -> Made:
+        """Have the devices made; `PortError` lists everything that stands in the way, and then there are none."""
+        self._channel.settimeout(_ANSWER_S)
+        self._has_order = True
+        try:
+            told = as_file(order.packed())
+            try:
+                socket.send_fds(self._channel, [ORDER], [told])
+            finally:
+                os.close(told)
+            answer, descriptors, _, _ = socket.recv_fds(
+                self._channel, _LONGEST_ANSWER_BYTES, _MOST_PORTS, socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError as error:
+            raise PortError(f"the process that makes the devices gave no answer: {error.strerror or error}") from error
+        if not answer:
+            raise PortError("the process that makes the devices ended; its last words say more")
+        document = json.loads(answer)
+        if "error" in document:
+            raise PortError(document["error"])
+        ports = [DevicePort(fd=fd, **facts) for fd, facts in zip(descriptors, document["ports"], strict=True)]
+        return Made({port.name: port for port in ports}, document["gateway_before"])
+
+    def watch(self, loop: Loop, *, is_to_stay: bool) -> None:
+        """Tell the log when it ends although it `is_to_stay`; one that is not to stay is only waited for."""
+        self._loop = loop
+        self._pidfd = os.pidfd_open(self._process.pid)
+
+        def ended(_events: int) -> None:
+            self.unwatch()
+            self._process.wait()
+            if is_to_stay:
+                log.error(
+                    "the warden has ended (status %d): bridges that are made again, default routes and reloads are on "
+                    "their own until the gateway is restarted",
+                    self._process.returncode,
+                )
+
+        loop.add(self._pidfd, ended)
+
+    def open(self, path: Path) -> int:
+        """A descriptor of a file or folder of the configuration that only root may read; `OSError` where it is none of
+        them. Any thread and any forked child may ask: each brings a socket for its answer."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            with theirs:
+                socket.send_fds(self._channel, [OPEN + os.fsencode(path)], [theirs.fileno()])
+            ours.settimeout(_ANSWER_S)
+            answer, descriptors, _, _ = socket.recv_fds(ours, 16, 1, socket.MSG_CMSG_CLOEXEC)
+        if descriptors:
+            return descriptors[0]
+        number = int(answer or b"5")  # EIO: it has ended over it
+        raise OSError(number, os.strerror(number), str(path))
+
+    def unwatch(self) -> None:
+        """The loop is about to end; a second call does nothing."""
+        if self._loop is not None:
+            self._loop.remove(self._pidfd)
+            os.close(self._pidfd)
+            self._loop = None
+
+    def close(self) -> None:
+        """Let it remove what is its duty to remove, end, and wait for that."""
+        self.unwatch()
+        if not self._has_order:
+            self._process.kill()  # the start has failed already, and it may still be loading its library
+        try:
+            self._channel.settimeout(_END_S)
+            self._channel.send(END)
+        except OSError as error:
+            log.debug("the companion has ended: %s", error)
+        self._channel.close()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            log.warning("the warden does not end by itself")
+            with suppress(PermissionError):  # it is root and we are not any more; our end kills it
+                self._process.kill()
+                self._process.wait()

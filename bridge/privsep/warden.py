@@ -1,0 +1,270 @@
+"""The warden: a small process beside the gateway that keeps the rights which the gateway gives up.
+
+It has no frame, no socket of the tunnel and no key, and takes nothing in but the kernel's news about links and two
+messages of the gateway's. In return for CAP_NET_ADMIN it
+
+- puts a tap back into its bridge, and up, when that bridge was deleted and made again under its name; a tap that
+  somebody took out of the bridge or set down stays where it is;
+- gives tun0 its two half default routes again when it was set down and up, which takes them away.
+
+Where the gateway became another user the warden stays root, without any other capability but reading, and
+
+- opens files for a reload (`OPEN` with a path and a socket to answer on): those that the configuration names, and what
+  lies in its folder, for reading only;
+- removes control socket, lock and folders made for them at an orderly end (`END`), which only root can.
+
+It ends with the gateway: its end of the pair of sockets is closed, and the kernel kills it. `bridge.privsep.maker`
+becomes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import select
+import socket
+import stat
+import sys
+from contextlib import suppress
+
+from bridge.ports.rtnetlink import HALVES, IFF_UP, RTM_DELLINK, RTM_NEWLINK, LinkNews, Links
+from bridge.privsep import landlock, seccomp
+from bridge.privsep.messages import END, OPEN, read_back
+from bridge.privsep.privileges import (
+    CAP_DAC_READ_SEARCH,
+    CAP_NET_ADMIN,
+    die_with_parent,
+    drop_capabilities,
+    forbid_core_dumps,
+)
+
+LONGEST_MESSAGE_BYTES = 4096 + len(OPEN)
+_TOO_WIDE = ("/", "/etc", "/home", "/root", "/run", "/tmp", "/usr/local/etc", "/var")
+_STDERR = 2
+
+
+class Care:
+    """One device and what it is to keep. `bridge_index`: of the bridge that it was put into, 0 while that is gone."""
+
+    def __init__(self, links: Links, interface: str, index: int, bridge: str | None, bridge_index: int) -> None:
+        self._links = links
+        self.interface = interface
+        self.index = index
+        self.bridge = bridge
+        self.bridge_index = bridge_index
+        self.is_default = False
+        self.was_down = False
+
+    def hear(self, news: LinkNews | None) -> None:
+        """Take one piece of news in; None: some was lost, so that anything may have happened."""
+        if news is None:
+            self.bridge_index = -1 if self.bridge else 0
+            self.was_down = True
+        elif news.kind == RTM_DELLINK and news.link == self.bridge_index:
+            self.bridge_index = 0
+        elif news.kind == RTM_NEWLINK and news.link == self.index and not news.flags & IFF_UP:
+            self.was_down = True
+
+    def mend(self) -> None:
+        """Put right what the news taken in says is wrong, once: what is set by hand afterwards stays."""
+        if self.bridge is not None:
+            found = self._links.index_of(self.bridge)
+            was, self.bridge_index = self.bridge_index, found
+            if found and found != was:
+                self._rejoin(self.bridge, found)
+        if self.is_default and self.was_down and self._links.is_up(self.index):
+            self.was_down = False
+            self._lead_here()
+
+    def _rejoin(self, bridge: str, bridge_index: int) -> None:
+        try:
+            self._links.join(self.index, bridge_index)
+        except OSError as error:
+            say("WARNING", f"{self.interface} cannot be put back into {bridge}: {error.strerror}")
+        else:
+            say("INFO", f"{bridge} was made again: {self.interface} is back in it, and up")
+
+    def _lead_here(self) -> None:
+        try:
+            added = [half for half in HALVES if self._links.add_route(half, self.index)]
+        except OSError as error:
+            say("WARNING", f"{self.interface} was down, and its default routes cannot be made again: {error.strerror}")
+        else:
+            if added:
+                say("INFO", f"{self.interface} was down: it has its default routes again")
+
+
+class Files:
+    """What may be opened for the gateway. `folders`: with all that lies in them; `names`: files by themselves, by the
+    path that the configuration has for them. System folders are never opened as a whole."""
+
+    def __init__(self, folders: list[str], names: list[str]) -> None:
+        self._folders = [real for folder in folders if (real := os.path.realpath(folder)) not in _TOO_WIDE]
+        self._names = dict.fromkeys(names)
+
+    def open(self, path: str) -> int:
+        """A descriptor for reading a file or listing a folder; `OSError` where it is none of ours, or cannot be had."""
+        real = os.path.realpath(path)
+        if not self._covers(path, real):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        found = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            kind = os.fstat(found).st_mode
+            if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+            if os.readlink(f"/proc/self/fd/{found}") != real:  # a folder on the way was exchanged for a link meanwhile
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        except OSError:
+            os.close(found)
+            raise
+        return found
+
+    def _covers(self, path: str, real: str) -> bool:
+        """Names last, and by themselves first: there may be thousands, and each is a walk through folders."""
+        if any(real == folder or real.startswith(folder + "/") for folder in self._folders):
+            return True
+        return path in self._names or real in map(os.path.realpath, self._names)
+
+
+class Warden:
+    """`channel`: to the gateway; `cares` by their links; `socket_path` and `made`: what is removed at the end."""
+
+    def __init__(
+        self, channel: socket.socket, cares: dict[Links, list[Care]], files: Files, socket_path: str, made: list[str]
+    ) -> None:
+        self._channel = channel
+        self._cares = cares
+        self._files = files
+        self._socket_path = socket_path
+        self._made = made
+
+    def watch(self) -> None:
+        """Until the gateway ends, or says that it is about to."""
+        poll = select.poll()
+        by_descriptor = {links.fileno(): links for links in self._cares}
+        for descriptor in (self._channel.fileno(), *by_descriptor):
+            poll.register(descriptor, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor != self._channel.fileno():
+                    self._hear(by_descriptor[descriptor])
+                elif not self._obey():
+                    return
+
+    def _hear(self, links: Links) -> None:
+        cares = self._cares[links]
+        for news in links.news():
+            for care in cares:
+                care.hear(news)
+        for care in cares:
+            with suppress(OSError):  # no answer in time: the next news asks again
+                care.mend()
+
+    def _obey(self) -> bool:
+        """One message; False where it was the last one."""
+        try:
+            message, descriptors, _, _ = socket.recv_fds(
+                self._channel, LONGEST_MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError:
+            return False
+        if message == END:
+            if self._socket_path:
+                self._remove()
+            return False
+        if message.startswith(OPEN) and descriptors:
+            self._answer(message.removeprefix(OPEN), descriptors[0])
+        elif descriptors:
+            os.close(descriptors[0])
+        return bool(message)
+
+    def _answer(self, path: bytes, descriptor: int) -> None:
+        try:
+            reply = socket.socket(fileno=descriptor)
+        except OSError:  # it is no socket
+            os.close(descriptor)
+            return
+        with reply:
+            self._open(path, reply)
+
+    def _open(self, path: bytes, reply: socket.socket) -> None:
+        with suppress(OSError):  # who asked may have ended
+            reply.setblocking(False)
+            try:
+                found = self._files.open(os.fsdecode(path))
+            except (OSError, ValueError) as error:
+                number = error.errno if isinstance(error, OSError) else None
+                reply.send(b"%d" % (number or errno.EINVAL))
+                return
+            try:
+                socket.send_fds(reply, [b"0"], [found])
+            finally:
+                os.close(found)
+
+    def _remove(self) -> None:
+        """Socket and lock, unless another gateway has taken them meanwhile, then the folders, where they are empty."""
+        lock_path = self._socket_path + ".lock"
+        try:
+            lock = os.open(lock_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(lock), os.stat(lock_path)):
+                return
+            with suppress(FileNotFoundError):
+                os.unlink(self._socket_path)
+            os.unlink(lock_path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            say("WARNING", f"{self._socket_path} stays: {error.strerror}")
+        for folder in reversed(self._made):
+            with suppress(OSError):  # somebody uses it
+                os.rmdir(folder)
+
+
+def say(level: str, text: str) -> None:
+    """One line as the gateway's own log has it (`bridge.daemon.log`): lost where it would have to be waited for."""
+    poll = select.poll()
+    poll.register(_STDERR, select.POLLOUT)
+    with suppress(OSError):
+        if any(events & select.POLLOUT for _, events in poll.poll(0)):
+            os.write(_STDERR, f"{level}: warden: {text}\n".encode(errors="backslashreplace"))
+
+
+def main(words: list[str]) -> int:
+    """`words`: the descriptor of a file with one JSON object, see `bridge.privsep.maker`."""
+    order = json.loads(read_back(int(words[0])))
+    channel = socket.socket(fileno=order["channel"])
+    cares: dict[Links, list[Care]] = {}
+    for group in order["cares"]:
+        links = Links.from_descriptors(*group["descriptors"])
+        cares[links] = []
+        for one in group["devices"]:
+            care = Care(links, one["interface"], one["index"], one["bridge"], one["bridge_index"])
+            care.is_default = one["is_default"]
+            cares[links].append(care)
+    keeper = order["keeper"]
+    kept = (1 << CAP_NET_ADMIN if cares else 0) | (1 << CAP_DAC_READ_SEARCH if keeper else 0)
+    drop_capabilities(kept)
+    folder = os.path.dirname(keeper["socket"]) if keeper else None
+    if order["is_confined"]:
+        landlock.confine(
+            removing=[folder] if folder else [], folding=map(os.path.dirname, keeper["made"] if keeper else [])
+        )
+        seccomp.confine(more=seccomp.NO_NETWORK)
+    warden = Warden(
+        channel,
+        cares,
+        Files(keeper["folders"], keeper["names"]) if keeper else Files([], []),
+        keeper["socket"] if keeper else "",
+        keeper["made"] if keeper else [],
+    )
+    warden.watch()
+    return 0
+
+
+if __name__ == "__main__":
+    forbid_core_dumps()
+    die_with_parent()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,377 @@
+"""The fast path as the walk sees it: what it decides is told to the flow table, what the table repeats is heard.
+
+The walk calls `learn` for every packet that it forwards, and `settle` before one that changes the state of a TCP
+connection; `Gateway` calls `outdate` where anything changes that decisions rest on, and `harvest` from its timer. Who
+moves frames (`bridge.ports.bursts`) asks the table itself.
+
+What may be repeated is a pure rewrite: of addresses and ports, one end of the two, of a packet that is whole, has no
+options, and leaves by another port than it came by. Its link lives longer than the decision (`LEASE_S`): that it ends
+needs no word to the table. What a decision rests on beyond that and may change at any time is looked at anew by every
+packet: the next hop's slot, the MTU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Final
+
+from alias.table import Aliases
+from alias.types import Egress, Link
+from bridge.ports.bursts import Bursts, refusals, unwalked
+from bridge.walk.counters import Counters
+from bridge.walk.crossing import Openings
+from bridge.walk.interface import Interface
+from bridge.walk.outgoing import Outgoing
+from bridge.walk.path import Arrival, Path
+from flow.plain import PlainTable
+from flow.table import (
+    ALIASED,
+    BRIEF,
+    BRIEF_LEASE_S,
+    HARVEST_S,
+    LEASE_S,
+    MOST_PORTS,
+    NEAR_SENDS,
+    NO_SLOT,
+    REPEAT,
+    Flow,
+    Hits,
+    Punt,
+    Table,
+)
+from wire.ipv4 import ICMP, ICMP_QUERIES, ICMP_QUERY_REQUESTS, MINIMUM_HEADER_BYTES, TCP, UDP, Packet
+from wire.tcp import FIN, RST, SYN
+from wire.units import SECOND_NS
+
+Ends = tuple[int, int, int, int]
+"""Source, source port, destination, destination port, as `flow.table.Table.learn` takes them."""
+
+SLICES: Final = 40
+"""A harvest goes round in so many steps, so that none of them is long."""
+SLICE_NS: Final = HARVEST_S * SECOND_NS * 4 // 5 // SLICES  # a fifth is for loops that are late
+RECORDED: Final = 32_768
+"""Flows that are kept for people alone, where nothing is repeated."""
+_LASTS_NS: Final = (LEASE_S + 1) * SECOND_NS
+"""A link that lives so long outlives every lease, which is counted in whole seconds."""
+_LASTS_BRIEFLY_NS: Final = (BRIEF_LEASE_S + 1) * SECOND_NS
+"""The same for a `BRIEF` lease."""
+_FLAGS_OFFSET: Final = 13  # of the TCP header
+
+
+class FastPath:
+    """`table`: where it is None, flows are recorded for people and nothing is repeated. `bursts`: whoever moves frames
+    puts itself here, so that what it counts is counted. `due_ns`: when `harvest` is due, None while no entry is there.
+    """
+
+    def __init__(
+        self, table: Table | None, interfaces: dict[str, Interface], aliases: Aliases, openings: Openings, out: Outgoing
+    ) -> None:
+        self.repeats = table is not None
+        self.table: Table = PlainTable(RECORDED) if table is None else table
+        self.bursts: list[Bursts] = []
+        self.due_ns: int | None = None
+        self._interfaces = interfaces
+        self._aliases = aliases
+        self._openings = openings
+        self._out = out
+        self._names: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._behind: dict[str, list[int]] = {name: [] for name in interfaces}  # the ports of each interface
+        self._owners: list[Link | None] = []  # by the number of the entry; numbers are given out from 0 on
+        self._swept = 0
+        self._unheard = 0  # slices to go until all that was repeated before the last change is heard
+        for name in interfaces:
+            self.number(name)
+        out.on_path_mtus = self.set_ports
+
+    # Ports
+
+    def number(self, port: str) -> int:
+        """The number of a port's name in the table, given out at the first question; -1 where there is none left."""
+        number = self._numbers.get(port, -1)
+        if number < 0 and len(self._names) < MOST_PORTS:
+            number = self._numbers[port] = len(self._names)
+            self._names.append(port)
+            self._behind[port.partition(":")[0]].append(number)
+            self._set_port(number)
+            self._set_outside(number)
+        return number
+
+    def name(self, number: int) -> str:
+        """The port's name of a number."""
+        return self._names[number]
+
+    def set_ports(self) -> None:
+        """The MTU of some ports has changed."""
+        for number in range(len(self._names)):
+            self._set_port(number)
+
+    def _set_port(self, number: int) -> None:
+        interface = self._interface_of(number)
+        slots = interface.arp.words if interface.arp is not None else None
+        mac = interface.mac if interface.arp is not None else b""
+        self.table.set_port(number, mac, self._out.mtu_towards(self._names[number], interface), slots)
+
+    def set_outside(self) -> None:
+        """What comes from outside for a port that nobody has needs no walk: where the settings are silent about it."""
+        for number in range(len(self._names)):
+            self._set_outside(number)
+
+    def _set_outside(self, number: int) -> None:
+        interface = self._interface_of(number)
+        if interface.egress is None or not interface.address:
+            return
+        for protocol in (TCP, UDP):
+            is_silent = protocol == UDP or self._aliases.settings.unsolicited_syn == "silent"
+            marks = self._aliases.marks(interface.egress, protocol) if is_silent else None
+            self.table.set_outside(number, interface.address, protocol, marks)
+
+    def _interface_of(self, number: int) -> Interface:
+        return self._interfaces[self._names[number].partition(":")[0]]
+
+    # The walk tells
+
+    def learn(self, arrival: Arrival, path: Path, sent: Packet, now: int) -> None:
+        """A packet is about to leave: `sent`, as it will be on the wire."""
+        received, link, source, destination = arrival.packet, path.link, path.source, path.destination
+        in_port, out_port = self._numbers.get(arrival.port, -1), self._numbers.get(path.port, -1)
+        if in_port < 0 or out_port < 0:
+            in_port, out_port = self.number(arrival.port), self.number(path.port)
+            if in_port < 0 or out_port < 0:
+                return
+        protocol = received.protocol
+        before = path.flow or ends_of(received)
+        after = before
+        if source is not None:
+            after = (*source, after[2], after[3])
+        if destination is not None:
+            after = (after[0], after[1], *destination)
+        if protocol == ICMP:  # one identifier, wherever it was rewritten, and the type
+            after = (after[0], after[1] if destination is None else after[3], after[2], before[3])
+        flags = NEAR_SENDS if path.inside[0] == received.source else 0
+        if path.egress is not None:
+            flags |= ALIASED
+        slot = self._slot(path.interface, after[2])
+        if in_port != out_port and slot is not None and self._is_rewrite(received, path, before[3], flags):
+            flags |= self._lease(path, flags, now)
+        if link is not None and link.is_static and not flags & NEAR_SENDS:
+            # A visitor of a forward: the answers go where it comes from, whatever they did before, and when it comes
+            # elsewhere again the walk has to see it.
+            self._settle(out_port, protocol, (after[2], after[3], after[0], after[1]), now, withdraw=True)
+            self._settle_inward(protocol, after[2:], after[:2], now, withdraw=True)
+        entry = self.table.learn(
+            in_port,
+            out_port,
+            protocol,
+            before,
+            after,
+            len(sent.data),
+            NO_SLOT if slot is None else slot,
+            flags,
+            now,
+        )
+        if self.repeats and entry >= 0:
+            self._own(entry, link, (in_port, protocol, before), now)
+            if self.due_ns is None:
+                self.due_ns = now + SLICE_NS
+
+    def _own(self, entry: int, link: Link | None, key: tuple[int, int, Ends], now: int) -> None:
+        """The entry counts for this link from now on. What it may have counted under another one before the last change
+        is settled, which costs the flow one more walk."""
+        owners = self._owners
+        if entry >= len(owners):
+            owners += [link] * (entry + 1 - len(owners))
+        if self._unheard and owners[entry] is not link:
+            self._settle(*key, now, withdraw=True)
+        owners[entry] = link
+
+    def _slot(self, out: Interface, destination: int) -> int | None:
+        """The next hop's slot in the ARP table of the out-port, `NO_SLOT` on a raw IP port; None where no neighbour has
+        its address."""
+        if out.arp is None:
+            return NO_SLOT
+        slot = self._out.next_hop(out, destination) - out.network
+        return slot if 0 <= slot < out.arp.slots else None
+
+    def _is_rewrite(self, received: Packet, path: Path, kind: int, flags: int) -> bool:
+        """Whether every packet of this flow may be treated as this one, by what the packet itself shows."""
+        link = path.link
+        if received.offset_bytes:  # it follows a decision from before, perhaps from before a change
+            return False
+        if received.header_bytes > MINIMUM_HEADER_BYTES or path.quoted is not None:
+            return False
+        if path.source is not None and path.destination is not None:
+            return False
+        if received.protocol == ICMP:
+            # A reply from the near side does not refresh its link (RFC 7857 7.1), and hits would.
+            is_reply = kind not in ICMP_QUERY_REQUESTS
+            if kind not in ICMP_QUERIES or (link is not None and flags & NEAR_SENDS and is_reply):
+                return False
+        elif received.protocol == TCP:
+            # Behind a reset the walk sees the next segment: it may revive the connection, or be the first of one.
+            if received.data[received.header_bytes + _FLAGS_OFFSET] & RST:
+                return False
+        elif received.protocol != UDP:
+            return False
+        return True
+
+    def _lease(self, path: Path, flags: int, now: int) -> int:
+        """`REPEAT`, with `BRIEF` where the link may end within a lease; 0 where the next packet must be walked."""
+        if path.link is None:
+            return REPEAT
+        lasts_ns = self._aliases.holds_until(path.link, *path.outside, now, outbound=bool(flags & NEAR_SENDS)) - now
+        if lasts_ns >= _LASTS_NS:
+            return REPEAT
+        return REPEAT | BRIEF if lasts_ns >= _LASTS_BRIEFLY_NS else 0
+
+    def settle(self, arrival: Arrival, now: int) -> None:
+        """Before a TCP segment is walked: where it is a SYN, FIN or RST, what was repeated of its connection in either
+        direction is told to its link first. Behind a reset the walk sees the next segment of both: it may revive the
+        connection, and must not be told late. So does it behind the second FIN, whose acknowledgment ends it."""
+        packet = arrival.packet
+        flags = 0 if packet.offset_bytes else packet.data[packet.header_bytes + _FLAGS_OFFSET]
+        if not flags & (SYN | FIN | RST):
+            return
+        near, far = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+        link = self._link_from_outside(arrival)
+        withdraw = bool(flags & RST) or (bool(flags & FIN) and self._is_half_closed(link, near, far))
+        self._settle(self._numbers.get(arrival.port, -1), TCP, (*near, *far), now, withdraw=withdraw)
+        self._settle_inward(TCP, near, far, now, withdraw=withdraw)
+        side = self._openings.side_of(link.inside) if link is not None else None
+        if link is not None and side is not None:
+            ends = link.inside, link.inside_port, *near
+            self._settle(self._numbers.get(side.port, -1), TCP, ends, now, withdraw=withdraw)
+
+    def _link_from_outside(self, arrival: Arrival) -> Link | None:
+        """The link that a segment from outside is for."""
+        packet, turn = arrival.packet, arrival.interface.egress
+        if turn is None or packet.destination != arrival.interface.address:
+            return None
+        return self._aliases.peek_inbound(turn, TCP, packet.destination_port, packet.source)
+
+    def _is_half_closed(self, link: Link | None, near: tuple[int, int], far: tuple[int, int]) -> bool:
+        """Whether the other end of a connection, or the same one, has sent its FIN before. `link`: of a segment from
+        outside, None of one from inside."""
+        if link is not None:
+            return self._aliases.is_half_closed(link, *near)
+        links = [self._aliases.peek_outbound(egress, TCP, *near, far[0]) for egress in Egress]
+        return any(one is not None and self._aliases.is_half_closed(one, *far) for one in links)
+
+    def _settle_inward(
+        self, protocol: int, near: tuple[int, int], far: tuple[int, int], now: int, *, withdraw: bool
+    ) -> None:
+        """What a remote endpoint sends to the outside names of an inside one, wherever it comes by."""
+        for egress in Egress:
+            link = self._aliases.peek_outbound(egress, protocol, *near, far[0])
+            if link is None:
+                continue
+            outside = self._interfaces[egress.label].address, link.outside_port
+            for number in self._behind[egress.label]:
+                self._settle(number, protocol, (*far, *outside), now, withdraw=withdraw)
+
+    def _settle(self, in_port: int, protocol: int, ends: Ends, now: int, *, withdraw: bool = False) -> None:
+        hits = self.table.settle(in_port, protocol, ends, now, withdraw) if in_port >= 0 else None
+        if hits is not None:
+            self._tell(hits)
+
+    def outdate(self) -> None:
+        """Something changed that decisions rest on: the walk makes each of them anew."""
+        self.table.outdate()
+        self._unheard = SLICES + 1
+
+    # The table tells
+
+    def tick(self, now: int) -> None:
+        """Where it is due, harvest the next part of the table, or as much as was missed."""
+        if self.due_ns is None or now < self.due_ns:
+            return
+        missed = min((now - self.due_ns) // SLICE_NS + 1, SLICES)
+        self.harvest(-(-self.table.limit * missed // SLICES), now)
+        self.due_ns = now + SLICE_NS if len(self.table) else None
+        self._unheard = max(self._unheard - missed, 0)
+
+    def harvest(self, limit: int, now: int) -> None:
+        """Tell links and ARP what the next `limit` entries have counted."""
+        neighbours = set()
+        for hits in self.table.harvest(limit, now):
+            self._tell(hits)
+            if hits.slot != NO_SLOT:
+                neighbours.add((hits.out_port, hits.slot))
+        for port, slot in neighbours:
+            interface = self._interface_of(port)
+            assert interface.arp is not None, "only Ethernet ports have slots"
+            interface.arp.lookup(interface.network + slot, now)
+        if self.repeats:
+            self._sweep(limit)
+        self.account()
+
+    def _tell(self, hits: Hits) -> None:
+        link = self._owners[hits.entry]
+        if link is not None:
+            self._aliases.confirm(
+                link,
+                hits.last_ns,
+                outbound=hits.near_sends,
+                packets=hits.packets,
+                size_bytes=hits.size_bytes,
+                remote=hits.remote,
+                remote_port=hits.remote_port,
+                acknowledgment=hits.acknowledgment,
+                window=hits.window,
+            )
+
+    def _sweep(self, limit: int) -> None:
+        """Let go of links that have ended: entries outlive them."""
+        owners = self._owners
+        start, end = self._swept, min(self._swept + limit, len(owners))
+        for entry in range(start, end):
+            link = owners[entry]
+            if link is not None and not link.expires_ns:
+                owners[entry] = None
+        self._swept = end if end < len(owners) else 0
+
+    def account(self) -> None:
+        """Add what was repeated to the counters of the ports."""
+        counters: Counters = self._out.counters
+        for counted in chain.from_iterable(bursts.counted() for bursts in self.bursts):
+            name = self._names[counted.port].partition(":")[0]
+            port = counters.ports[name]
+            port.rx_packets += counted.rx_packets
+            port.rx_bytes += counted.rx_bytes
+            port.tx_packets += counted.tx_packets
+            port.tx_bytes += counted.tx_bytes
+            repeated = counted.rx_packets - counted.policed - counted.no_link
+            port.sent += repeated  # a frame that is repeated is one frame out
+            port.repeated_in += repeated
+            port.repeated_out += counted.tx_packets
+            for reason, number in unwalked(counted):
+                counters.dropped(name, reason, number)
+            for reason, number in refusals(counted):
+                counters.refused(name, reason, number)
+
+    # For people
+
+    def __len__(self) -> int:
+        """Flows in the table, each direction counted."""
+        return len(self.table)
+
+    def live(self, now: int) -> Iterator[Flow]:
+        """The flows seen lately."""
+        return self.table.live(now)
+
+    @property
+    def punts(self) -> dict[Punt, int]:
+        """Frames that were handed to the walk, by reason, zeros too."""
+        totals = dict.fromkeys(Punt, 0)
+        for bursts in self.bursts:
+            for punt, count in bursts.punts().items():
+                totals[punt] += count
+        return totals
+
+
+def ends_of(packet: Packet) -> Ends:
+    """A packet's ends as the table keys them: an ICMP message's destination port is its type."""
+    if packet.protocol == ICMP and not packet.offset_bytes:
+        return packet.source, packet.source_port, packet.destination, packet.data[packet.header_bytes]
+    return packet.source, packet.source_port, packet.destination, packet.destination_port

@@ -1,0 +1,36 @@
+"""Which flow table and which burst loop the daemon takes."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from bridge.daemon.implementation import may_share, open_bursts, open_table
+from bridge.ports.bursts import PlainBursts
+from flow.plain import PlainTable
+from flow.table import ENTRIES, MOST_ENTRIES
+from tests.compiled import compiled_bursts, compiled_table
+
+RNG = random.Random(1)
+
+
+def test_where_it_was_compiled_it_is_taken_and_threads_may_share_it() -> None:
+    wanted, moves = compiled_table(), compiled_bursts()
+    table = open_table(RNG, 64, {})
+    assert isinstance(table, wanted)
+    assert isinstance(open_bursts(table), moves)
+    assert may_share(table)
+
+
+def test_the_environment_forces_the_plain_twins_which_no_threads_share() -> None:
+    table = open_table(RNG, 64, {"TAPBRIDGE_FAST": "0"})
+    assert isinstance(table, PlainTable)
+    assert isinstance(open_bursts(table), PlainBursts)
+    assert not may_share(table)
+
+
+@pytest.mark.parametrize("environment", [{}, {"TAPBRIDGE_FAST": "0"}], ids=["best", "plain"])
+def test_more_links_than_a_table_has_entries_for_are_no_mistake(environment: dict[str, str]) -> None:
+    assert open_table(RNG, environment=environment).limit == ENTRIES
+    assert open_table(RNG, 4 * MOST_ENTRIES, environment).limit == MOST_ENTRIES

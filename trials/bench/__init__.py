@@ -1,0 +1,1 @@
+"""The benchmark: `python -m trials.bench` measures this version beside others."""

@@ -1,0 +1,1 @@
+"""The checklist, row by row: `python -m trials.conformance`."""

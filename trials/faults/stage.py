@@ -1,0 +1,357 @@
+"""Where a case is played: the lab, a gateway in it, the tunnel's other end, and traffic that is never silent.
+
+A stage is built once and keeps gateway and far ends from case to case; what a case broke for good is made anew before
+the next one. Nothing waits for a length of time: `hold` waits until the traffic has sent so much more.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from bridge.control.client import request
+from lab.flows import Flow
+from lab.outside import BadCable, BadWire
+from lab.process import Failed, Process, run
+from lab.second import SecondInstance
+from lab.topology import OFFLOADED, TUNNELLED, Lab
+from lab.wireguard import FarEnd
+from trials.faults.account import MILLISECOND_NS, Account, Window, account
+from trials.faults.case import Case, Report, Setting, judge
+from trials.traffic.lasting import Event, Kind, arrivals, events
+
+FAR_ENDS = {"isp": OFFLOADED, "exit": TUNNELLED}
+DISK_BYTES = 1 << 18
+_POLL_S = 0.01
+_WAIT_S = 30.0
+_LEAD_S, _TRAIL_S = 0.3, 0.3
+_MARGIN_NS = 300 * MILLISECOND_NS
+_SETTLED_S = 5.0
+_LOOKS_S = 0.1
+
+
+class Traffic:
+    """A talker for one flow, and what it and its far end have recorded."""
+
+    def __init__(self, lab: Lab, flow: Flow, stream: int, rate: float) -> None:
+        self.flow, self._stream, self.rate = flow, stream, rate
+        self._path = lab.folder / f"talker-{stream}"
+        self._path.touch()
+        self._happened: list[Event] = []
+        self._sent_ns: dict[int, int] = {}
+        self._attempts = 0
+        self._answered_ns = self._streamed_ns = 0
+        self._is_broken = False
+        far = "isp" if flow.remote == OFFLOADED else "exit"
+        self._arrivals = lab.folder / f"arrivals-{far}"
+        words = ("-m", "trials.traffic.lasting", "talk", flow.remote, str(stream), str(rate), str(self._path))
+        self._process = lab.namespaces[flow.client].start_python(*words, listens=True)
+
+    def _follow(self) -> None:
+        """Take in what has happened since the last look."""
+        for one in events(self._path, len(self._happened)):
+            self._happened.append(one)
+            if one.kind in (Kind.SENT, Kind.REFUSED):
+                self._attempts += 1
+                self._sent_ns[one.number] = one.at_ns
+            elif one.kind is Kind.ANSWERED:
+                self._answered_ns = max(self._answered_ns, self._sent_ns[one.number])
+            elif one.kind is Kind.STREAMED:
+                self._streamed_ns = one.at_ns
+            elif one.kind is Kind.BROKEN:
+                self._is_broken = True
+
+    def attempts(self) -> int:
+        """Datagrams that were sent or refused so far."""
+        self._follow()
+        return self._attempts
+
+    def answers_since(self, at_ns: int) -> bool:
+        """Whether a datagram was answered that was sent since then."""
+        self._follow()
+        return self._answered_ns > at_ns
+
+    def streams_since(self, at_ns: int) -> bool:
+        """Whether TCP brought anything back since then."""
+        self._follow()
+        return self._streamed_ns > at_ns
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the TCP connection has failed."""
+        self._follow()
+        return self._is_broken
+
+    def end(self) -> None:
+        """Let it send no more, and wait for what is on its way."""
+        self._process.say("")
+
+    def document(self) -> dict[str, Any]:
+        """Once it has ended: what became of its TCP connection."""
+        return self._process.document(90.0)
+
+    def account(self, window: Window) -> Account:
+        """What it lost."""
+        self._follow()
+        return account(self.flow.name, self._happened, arrivals(self._arrivals, self._stream), window, _MARGIN_NS)
+
+    def stop(self) -> None:
+        """Whatever state it is in."""
+        self._process.stop()
+        self._path.unlink(missing_ok=True)
+
+
+class Stage:
+    """`lab`: without a gateway and without far ends. The stage ends what it began when `stack` is closed."""
+
+    def __init__(self, lab: Lab, stack: ExitStack) -> None:
+        self.lab = lab
+        self.notes: list[str] = []
+        self.faults: list[str] = []
+        self.end: SecondInstance | FarEnd
+        self.wire: BadWire | None = None
+        self.isp_wire: BadCable | None = None
+        self.wire_counts: dict[str, int] = {}
+        self.traffic: dict[str, Traffic] = {}
+        self._setting: Setting | None = None
+        self._streams = 0
+        self._began_ns = self._over_ns = 0
+        self.disk.mkdir()
+        run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "lab-disk", str(self.disk)])
+        for name, address in FAR_ENDS.items():
+            words = ("-m", "trials.traffic.lasting", "serve", address, str(lab.folder / f"arrivals-{name}"))
+            server = lab.namespaces[name].start_python(*words)
+            stack.callback(server.stop)
+            if server.line() != "ready":
+                raise Failed(f"the far end in {name} does not listen\n{server.errors()}")
+        stack.callback(self._tear_down)
+
+    # What cases do
+
+    @property
+    def gateway(self) -> Process:
+        """The daemon."""
+        assert self.lab.gateway is not None, "there is no gateway"
+        return self.lab.gateway
+
+    def gw(self, line: str) -> str:
+        """`ip` on the gateway's machine."""
+        return self.lab.namespaces["gw"].ip(line)
+
+    def began(self) -> None:
+        """The cause is there from now on. A case of several parts says so once."""
+        self._began_ns = self._began_ns or time.monotonic_ns()
+
+    def over(self) -> None:
+        """The cause is gone."""
+        self._over_ns = time.monotonic_ns()
+
+    def note(self, text: str) -> None:
+        """Something that the report should say."""
+        self.notes.append(text)
+
+    def expect(self, is_so: object, otherwise: str) -> None:
+        """Something that must hold; where not it is a fault of the case, which goes on."""
+        if not is_so:
+            self.faults.append(otherwise)
+
+    def attempts(self) -> int:
+        """Datagrams that the first flow has sent, or tried to send."""
+        return next(iter(self.traffic.values())).attempts()
+
+    @property
+    def rate(self) -> float:
+        """How many it does in a second."""
+        return next(iter(self.traffic.values())).rate
+
+    def hold(self, seconds: float) -> None:
+        """Wait until the traffic has sent, or tried to send, what it sends in so many seconds."""
+        wanted = self.attempts() + round(seconds * self.rate)
+        self.until(lambda: self.attempts() >= wanted, "the traffic goes on", seconds + _WAIT_S)
+
+    def timed(self, question: str) -> float:
+        """Seconds until the daemon has answered."""
+        began = time.monotonic()
+        self.lab.ask(question)
+        return time.monotonic() - began
+
+    def until(self, condition: Callable[[], object], what: str, deadline_s: float = _WAIT_S) -> None:
+        """Wait for something to become true; `Failed` where it does not."""
+        deadline = time.monotonic() + deadline_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise Failed(f"not within {deadline_s:g} s: {what}\n{self.gateway.errors()[-4000:]}")
+            time.sleep(_POLL_S)
+
+    def becomes(self, condition: Callable[[], object], deadline_s: float) -> bool:
+        """Whether something becomes true in time."""
+        with suppress(Failed):
+            self.until(condition, "", deadline_s)
+            return True
+        return False
+
+    def passes(self, *flows: Flow) -> None:
+        """Wait until datagrams of the flows that are sent from now on are answered."""
+        now = time.monotonic_ns()
+        for flow in flows:
+            self.until(lambda flow=flow: self.traffic[flow.name].answers_since(now), f"{flow.name} passes")  # type: ignore[misc]
+
+    def start_gateway(self, program: str | None = None, more: dict[str, str] | None = None) -> None:
+        """Start the daemon again, on the same files."""
+        self.lab.start_gateway(more, program)
+
+    @property
+    def disk(self) -> Path:
+        """A small file system, the one with the tunnel's stamps."""
+        return self.lab.folder / "disk"
+
+    def fill_disk(self) -> None:
+        """Leave no room on it."""
+        with suppress(OSError), (self.disk / "ballast").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+
+    def free_disk(self) -> None:
+        """Make room again."""
+        (self.disk / "ballast").unlink()
+
+    # A case
+
+    def play(self, case: Case, seconds: float) -> Report:
+        """Play it, and judge it. What it broke beyond repair is made anew at the next one."""
+        try:
+            self._set_up(case.setting)
+            report = self._play(case, seconds)
+        except BaseException:
+            self._tear_down()
+            raise
+        if case.renews or report.faults:
+            self._tear_down()
+        return report
+
+    def _play(self, case: Case, seconds: float) -> Report:
+        self.notes, self.faults = [], []
+        self._began_ns = self._over_ns = 0
+        with self._talking(case):
+            self.until(
+                lambda: all(one.answers_since(0) and one.streams_since(0) for one in self.traffic.values()),
+                "every flow passes before anything was done",
+            )
+            since_ns = time.monotonic_ns()
+            self.hold(_LEAD_S)
+            before, pid = self._measured(), self.gateway.pid
+            beyond, beyond_is = self._drops_beyond(), self._process_beyond()
+            case.inject(self, seconds)
+            assert 0 < self._began_ns < self._over_ns, f"{case.name} does not say when"
+            surviving = {flow.name for flow in case.tcp}
+            for name, one in self.traffic.items():
+                self.becomes(lambda one=one: one.answers_since(self._over_ns), case.recovers_s)  # type: ignore[misc]
+                if name in surviving:
+                    self.becomes(lambda one=one: one.streams_since(self._over_ns) or one.is_broken, case.recovers_s)  # type: ignore[misc]
+            self.hold(_TRAIL_S)
+            for one in self.traffic.values():
+                one.end()
+            connections = {name: one.document() for name, one in self.traffic.items()}
+            if (self.gateway.pid == pid) == case.restarts:
+                self.faults.append("the daemon was started anew" if not case.restarts else "the daemon is the same")
+            after = self._measured(before[2] if self.gateway.pid == pid else None)
+            window = Window(since_ns, self._began_ns, self._over_ns)
+            accounts = [one.account(window) for one in self.traffic.values()]
+        earlier = before[0] if self.gateway.pid == pid else {}
+        report = Report(
+            case=case.name,
+            what=case.what,
+            lasted_s=(self._over_ns - self._began_ns) / 1e9,
+            accounts=accounts,
+            connections=connections,
+            drops=_more(after[0], earlier),
+            drops_beyond=_more(self._drops_beyond(), beyond if self._process_beyond() == beyond_is else {}),
+            memory_kb=(before[1], after[1]),
+            descriptors=(before[2], after[2]),
+            notes=self.notes,
+        )
+        report.faults = [*self.faults, *judge(case, report)]
+        if case.check is not None:
+            report.faults += case.check(report, self.wire_counts)
+        return report
+
+    @contextmanager
+    def _talking(self, case: Case) -> Iterator[None]:
+        with ExitStack() as stack:
+            for flow in case.flows:
+                self._streams += 1
+                talker = Traffic(self.lab, flow, self._streams, case.rate)
+                stack.callback(talker.stop)
+                self.traffic[flow.name] = talker
+            stack.callback(self.traffic.clear)
+            yield
+
+    def _measured(self, descriptors: int | None = None) -> tuple[dict[str, int], int, int | None]:
+        """Drops, resident memory in KB, descriptors: once there are no more than `descriptors`, or the fewest of some
+        looks, for a connection that has just ended is closed a moment later."""
+        drops: dict[str, int] = self.lab.ask("stats")["drops"]
+        status = Path(f"/proc/{self.gateway.pid}/status").read_text()
+        memory_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        if descriptors is not None:
+            self.becomes(lambda: (self._descriptors() or 0) <= descriptors, _SETTLED_S)
+            return drops, memory_kb, self._descriptors()
+        looks: list[int | None] = []
+        self.becomes(lambda: looks.append(self._descriptors()), _LOOKS_S)
+        return drops, memory_kb, min((look for look in looks if look is not None), default=None)
+
+    def _drops_beyond(self) -> dict[str, int]:
+        """At the other end, where it tells them."""
+        if isinstance(self.end, FarEnd):
+            return {}
+        drops: dict[str, int] = request(self.end.socket_path, "stats", {})["drops"]
+        return drops
+
+    def _process_beyond(self) -> int | None:
+        return None if isinstance(self.end, FarEnd) else self.end.pid
+
+    def _descriptors(self) -> int | None:
+        """None where we may not look: a process that cannot be dumped shows them to the machine's root alone."""
+        try:
+            return len(os.listdir(f"/proc/{self.gateway.pid}/fd"))
+        except PermissionError:
+            return None
+
+    # What stands around
+
+    def _set_up(self, setting: Setting) -> None:
+        if setting == self._setting and self.lab.gateway is not None and self.lab.gateway.is_running:
+            return
+        self._tear_down()
+        lab = self.lab
+        if setting.outside == "wire":
+            self.wire = lab.join_by_wire(seed=7)
+        if setting.isp == "wire":
+            self.isp_wire = lab.spoil_isp_cable(seed=7)
+        self.end = SecondInstance(lab) if setting.end == "ours" else FarEnd(lab)
+        self.end.start()
+        text = self.end.configuration().replace('"tunnel.json"', f'"{self.disk.name}/tunnel.json"')
+        lab.configure(text)
+        self.start_gateway()
+        self._setting = setting
+
+    def _tear_down(self) -> None:
+        """Back to a lab without anything in it."""
+        self._setting = None
+        self.lab.remove_gateway()
+        if hasattr(self, "end"):
+            self.end.stop()
+            del self.end
+        self.lab.part_outside()
+        self.lab.mend_isp_cable()
+        self.wire = self.isp_wire = None
+        for path in (self.disk / "tunnel.json", self.lab.folder / "exit" / "tunnel.json"):
+            path.unlink(missing_ok=True)
+
+
+def _more(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    """What was counted in between."""
+    return {reason: more for reason, count in after.items() if (more := count - before.get(reason, 0))}

@@ -1,0 +1,1 @@
+"""Floods against a gateway that serves others meanwhile: `python -m trials.floods`."""

@@ -1,0 +1,1 @@
+"""Hostile input to every reader of foreign bytes: `python -m trials.fuzz`."""

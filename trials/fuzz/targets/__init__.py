@@ -1,0 +1,1 @@
+"""The fuzz targets, one reader of foreign bytes each; `all` names them."""

@@ -1,0 +1,1 @@
+"""Makers of traffic, each a program that runs inside a namespace of the lab."""
