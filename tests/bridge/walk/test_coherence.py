@@ -133,7 +133,7 @@ def test_super_frames_and_partial_checksums_are_repeated_as_they_came(make: Call
         whole = packet(TCP, (A, 5000, E, 80), bytes(range(256)) * (40 if gso_bytes else 2), flags=DONT_FRAGMENT)
         raw, claims = as_partial(whole, gso_bytes)
         sent, repeated = world.inject("tap0", MACS["tap0"] + IPV4_TYPE + raw, claims)
-        assert sent[0].offload == claims
+        assert sent[0].gso == claims
     assert repeated
 
 
