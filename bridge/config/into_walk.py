@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alias.types import QUESTION_NS, AliasSettings, Egress, Forward
 from bridge.config.load import Config
+from dhcp.settings import ClientSettings, Limits, Subnet
 from wire import ipv4
 from wire.units import seconds_ns
 
@@ -42,6 +43,30 @@ def forwards_from(config: Config) -> list[Forward]:
         )
         for forward in config.alias.forward
     ]
+
+
+def client_settings(config: Config) -> ClientSettings | None:
+    """How tap1's DHCP client presents itself, and what a lease must fit; None where the address is static. Row D13: a
+    lease that overlaps the LAN, tun0's subnet or the vpn alias is refused."""
+    tap1 = config.tap1
+    if tap1 is None or not tap1.is_leased:
+        return None
+    taken = [
+        Subnet(name, int(port.address.network.network_address), port.address.network.prefixlen)
+        for name, port in (("tap0", config.tap0), ("tun0", config.tun0))
+        if port is not None
+    ]
+    if config.vpn is not None and config.vpn.address is not None:
+        taken.append(Subnet("vpn", int(config.vpn.address), 32))
+    own = tap1.dhcp
+    return ClientSettings(
+        tap1.mac,
+        own.hostname,
+        own.client_id,
+        own.vendor_class,
+        tuple(sorted(own.options.items())),
+        Limits(tuple(taken), int(tap1.gateway) if tap1.gateway is not None else 0, tap1.mtu),
+    )
 
 
 def reserved_ports(config: Config) -> list[tuple[Egress, int, int]]:

@@ -163,7 +163,11 @@ class Decision:
         return self.nodes.port(chosen)
 
     def _leave(self, arrival: Arrival, port: str, out: Interface, now: int) -> Path | Drop:
-        """By an egress: under its alias where one is due."""
+        """By an egress: under its alias where one is due. Nothing leaves by tap1 before its address is leased."""
+        if out is self._tap1 and not out.address:
+            self._out.say("route", "tap1 has no address yet")
+            self._out.error(arrival, errors.UNREACHABLE, errors.NET, now)
+            return Drop.ROUTE_UNREACHABLE
         if not self.openings.is_aliased(out, arrival.packet):
             return self._plain(arrival, port, out, now)
         return self._fit(arrival, port, out, now) or self._alias(arrival, port, out, now)

@@ -16,7 +16,7 @@ Every frame is sent, answered, taken in, held or dropped with a reason, and coun
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from alias import quote as quotes
@@ -26,19 +26,21 @@ from alias.reassembly import Expired, Reassembly
 from alias.table import Aliases
 from alias.types import Egress, Unanswered
 from arp.effects import ArpEffect, Transmit
-from bridge.config.into_routes import Announced
-from bridge.config.into_walk import alias_settings, forwards_from, reserved_ports
+from bridge.config.into_routes import Announced, leased_layers
+from bridge.config.into_walk import alias_settings, client_settings, forwards_from, reserved_ports
 from bridge.config.load import Config
-from bridge.config.model import Tap1Table
 from bridge.state.links import Ledger
 from bridge.walk.balance import missing
 from bridge.walk.decision import Decision
 from bridge.walk.effects import Effect, Send
 from bridge.walk.fast_path import FastPath, ends_of
-from bridge.walk.interface import Interface, interfaces_from, take_address
+from bridge.walk.interface import Interface, holds, interfaces_from, take_address, take_lease
+from bridge.walk.lease import OWN_PORT, LeaseService
 from bridge.walk.martians import Admission, claims_hold
 from bridge.walk.outgoing import Outgoing, Trace, pieces
 from bridge.walk.path import Answer, Arrival, Path
+from dhcp.client import Client
+from dhcp.lease import Lease
 from flow.table import HARVEST_S, Table
 from icmp import errors
 from route.table import RouteTable
@@ -65,6 +67,8 @@ class Gateway:
     ) -> None:
         self.config = config
         self._rng = rng
+        client = client_settings(config)
+        xids = random.Random(rng.getrandbits(64)) if client is not None else rng  # first: they depend on the seed alone
         self.interfaces = interfaces_from(config, rng)
         self.arp = {name: itf.arp for name, itf in self.interfaces.items() if itf.arp is not None}
         self._late_s = HARVEST_S if table is not None else 0
@@ -80,6 +84,13 @@ class Gateway:
         self.fast = FastPath(table, self.interfaces, self.aliases, self.decision.openings, self.out)
         self.admission = Admission(self.interfaces, self.decision.peers, self.nodes)
         self.ledger: Ledger | None = None
+        self.leases: LeaseService | None = None
+        self.linked_address = self.interfaces["tap1"].address if "tap1" in self.interfaces else 0
+        if client is not None:
+            self.aliases.listen(*OWN_PORT)
+            self.leases = LeaseService(Client(client, rng, xids), self.interfaces["tap1"], self.out, self._take_lease)
+            self.leases.forget = self.forget_links
+            self.out.on_arp_change = self.leases.neighbour_changed
         self._apply(config)
 
     def _apply(self, config: Config) -> None:
@@ -94,12 +105,15 @@ class Gateway:
 
     # Entry points
 
-    def start(self, now: int) -> list[Effect]:
-        """Begin the RFC 5227 probes and announcements; traffic does not wait for them."""
+    def start(self, now: int, *, announces: bool = True) -> list[Effect]:
+        """Begin: the DHCP client, and with `announces` the RFC 5227 probes and announcements. Traffic does not wait."""
         self.started_ns = now
         effects = self.out.effects = []
         for name, table in self.arp.items():
-            self.out.arp_effects(self.interfaces[name], table.start(now), now)
+            if announces:
+                self.out.arp_effects(self.interfaces[name], table.start(now), now)
+        if self.leases is not None:
+            self.leases.start(now)
         return effects
 
     def receive(
@@ -136,6 +150,8 @@ class Gateway:
         self._give_up(self.fragments.tick(now))
         for expired in self.reassembly.tick(now):
             self._unfinished(expired, now)
+        if self.leases is not None:
+            self.leases.tick(now)
         self._tell_links()
         if self.ledger is not None:
             self.ledger.tick(now)
@@ -148,6 +164,8 @@ class Gateway:
         due = earliest(due, self.decision.next_deadline())
         for table in self.arp.values():
             due = earliest(due, table.next_deadline())
+        if self.leases is not None:
+            due = earliest(due, self.leases.next_deadline())
         return due if self.ledger is None else earliest(due, self.ledger.next_deadline())
 
     def reconfigure(self, config: Config, routes: RouteTable, now: int) -> list[Effect]:
@@ -159,15 +177,17 @@ class Gateway:
         """
         effects = self.out.effects = []
         if config.tap1 is not None and self.config.tap1 is not None:
-            if config.tap1.address != self.config.tap1.address:
-                self._readdress(config.tap1, now)
-            self.interfaces["tap1"].gateway = int(config.tap1.gateway) if config.tap1.gateway is not None else 0
+            tap1 = config.tap1
+            if tap1.address != self.config.tap1.address:
+                self._readdress(lambda interface: take_address(interface, tap1, self._rng), now)
+            if not tap1.is_leased:
+                self.interfaces["tap1"].gateway = int(tap1.gateway) if tap1.gateway is not None else 0
         for name, table in self.arp.items():
             old, new = (getattr(settings, name).arp for settings in (self.config, config))
             for address in old.keys() - new.keys():
                 table.delete(address)
             for address, mac in new.items():
-                if old.get(address) != mac:
+                if old.get(address) != mac and table.is_resolvable(address):  # of a lease it may not be
                     self.out.arp_effects(self.interfaces[name], table.add(address, mac), now)
         self.config = config
         settings = alias_settings(config, self._late_s)
@@ -180,11 +200,46 @@ class Gateway:
         self._end_moved(sides)
         self.admission.peers = self.decision.peers
         self._apply(config)
+        self._reconfigure_lease(config, now)
         self.fast.outdate()
         self._tell_links()
         return effects
 
-    def _readdress(self, tap1: Tap1Table, now: int) -> None:
+    def _reconfigure_lease(self, config: Config, now: int) -> None:
+        """The new routes know the leased network; the client hears what it may take now."""
+        client = client_settings(config)
+        if self.leases is None or client is None:
+            return
+        self._route_lease(self.leases.client.lease)
+        self.leases.reconfigure(replace(client, mac=self.interfaces["tap1"].mac), now)
+
+    def _take_lease(self, lease: Lease | None, now: int) -> None:
+        """tap1 has this lease from now on, None for no address. A renewal that changes neither address nor subnet keeps
+        neighbours and links."""
+        interface, port = self.interfaces["tap1"], self.config.tap1
+        assert port is not None
+        if lease is None:
+            self._readdress(lambda one: take_address(one, port, self._rng), now)
+        else:
+            if not holds(interface, lease):
+                self._readdress(lambda one: take_lease(one, port, lease, self._rng), now)
+            interface.gateway = lease.gateway
+        interface.mtu_bytes = port.mtu if lease is None or lease.mtu_bytes is None else lease.mtu_bytes
+        self._route_lease(lease)
+        self.fast.set_ports()
+        self.fast.outdate()
+
+    def _route_lease(self, lease: Lease | None) -> None:
+        layers = leased_layers(self.config, lease) if lease is not None else []
+        self.decision.routes.connect(layers, self.interfaces["tap1"].edges)
+
+    def forget_links(self, now: int) -> None:
+        """The address of an earlier run, which tap1's links wait for, does not come back."""
+        if self.linked_address and not self.interfaces["tap1"].address:
+            self.aliases.flush(now=now, egress=Egress.TAP1)
+            self.linked_address = 0
+
+    def _readdress(self, take: Callable[[Interface], None], now: int) -> None:
         """The ISP gave us another address. What was aliased to the old one ends, as a kernel that masquerades has it:
         nobody answers there any more. Neighbours are asked anew, the MAC address stays, and the new address is probed
         and announced as at the start (RFC 5227), beside traffic."""
@@ -193,12 +248,15 @@ class Gateway:
         self.fast.harvest(self.fast.table.limit, now)  # what has passed counts for the links of before
         if interface.arp is not None:
             self.out.arp_effects(interface, interface.arp.give_up(), now)
-        self.aliases.flush(now=now, egress=Egress.TAP1)
-        take_address(interface, tap1, self._rng)
+        take(interface)
+        if interface.address != self.linked_address:  # links of an earlier run wait for the address that they had
+            self.aliases.flush(now=now, egress=Egress.TAP1)
+            self.linked_address = interface.address
         self.decision.readdressed()
         self.admission.readdressed()
         self.out.readdressed()
         self.fast.set_ports()
+        self.fast.set_outside()
         if interface.arp is not None:
             self.arp["tap1"] = interface.arp
             self.out.arp_effects(interface, interface.arp.start(now), now)
@@ -381,6 +439,8 @@ class Gateway:
         if self.out.tracing is not None:
             self.out.say("wire", "{}", packet)
         arrival = Arrival(port, interface, packet, group)
+        if self.leases is not None and self.leases.wants(arrival):
+            return self.leases.receive(arrival, now)
         drop = self.admission.source_fault(arrival) or self.admission.destination_fault(arrival)
         if drop is not None:
             return drop

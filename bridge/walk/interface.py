@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from ipaddress import IPv4Interface
 
 from alias.types import Egress
 from arp.port import ArpPort
@@ -11,6 +12,7 @@ from bridge.config.into_routes import subnet_edges
 from bridge.config.load import Config
 from bridge.config.model import Tap0Table, Tap1Table
 from bridge.walk.counters import PortCounters
+from dhcp.lease import Lease
 from wire.units import prefix_mask, seconds_ns
 
 
@@ -51,6 +53,8 @@ def take_address(interface: Interface, port: Tap0Table | Tap1Table, rng: random.
     """Give a port its address, subnet and next hop, and where it has a MAC address an ARP table that knows nothing but
     the static entries. A port that waits for its lease has none of them, and an ARP table that is deaf."""
     if port.address is None:
+        interface.address = interface.network = interface.gateway = 0
+        interface.mask, interface.edges = 0xFFFFFFFF, frozenset()
         interface.arp = ArpPort(0, 32, interface.mac, {}, rng)
         return
     address, length = int(port.address.ip), port.address.network.prefixlen
@@ -64,6 +68,37 @@ def take_address(interface: Interface, port: Tap0Table | Tap1Table, rng: random.
         )
     if isinstance(port, Tap1Table):
         interface.gateway = int(port.gateway) if port.gateway is not None else 0
+
+
+def take_lease(interface: Interface, port: Tap1Table, lease: Lease, rng: random.Random) -> None:
+    """The same for a lease. Static ARP entries outside of its subnet wait for a lease that has them."""
+    interface.address = lease.address
+    interface.network = lease.network
+    interface.mask = prefix_mask(lease.prefix_length)
+    interface.edges = subnet_edges(IPv4Interface((lease.address, lease.prefix_length)))
+    beyond = lease.gateway if not interface.is_on_link(lease.gateway) else 0
+    hosts = {
+        address: mac
+        for address, mac in port.arp.items()
+        if address != lease.address
+        and address not in interface.edges
+        and (interface.is_on_link(address) or address == beyond)
+    }
+    interface.arp = ArpPort(
+        lease.address,
+        lease.prefix_length,
+        interface.mac,
+        hosts,
+        rng,
+        reachable_ns=seconds_ns(port.arp_timeout),
+        beyond=beyond,
+    )
+
+
+def holds(interface: Interface, lease: Lease) -> bool:
+    """True where the interface has the address and the subnet of a lease, and its gateway as a neighbour."""
+    same = (interface.address, interface.mask) == (lease.address, prefix_mask(lease.prefix_length))
+    return same and interface.arp is not None and (not lease.gateway or interface.arp.is_resolvable(lease.gateway))
 
 
 def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:

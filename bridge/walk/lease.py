@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from alias.types import Egress
+from arp.effects import Changed as NeighbourChanged
 from bridge.walk.effects import Event
 from bridge.walk.interface import Interface
 from bridge.walk.outgoing import Outgoing
@@ -40,6 +41,7 @@ class LeaseService:
     ) -> None:
         self.client = client
         self.keep: Callable[[Lease | None], None] = lambda _lease: None
+        self.forget: Callable[[int], None] = lambda _now: None
         self.remembered: Lease | None = None
         self._interface = interface
         self._out = out
@@ -85,9 +87,15 @@ class LeaseService:
         """When `tick` has something to do, in ns."""
         return self.client.next_deadline()
 
-    def conflict(self, now: int) -> None:
-        """Another station uses the address of tap1."""
-        self.carry_out(self.client.conflict(now), now)
+    def neighbour_changed(self, interface: Interface, changed: NeighbourChanged, now: int) -> None:
+        """ARP has news: another station uses the address of tap1 (RFC 5227), or the ISP router has another MAC address
+        and may be the router of another network (RFC 4436)."""
+        if interface is not self._interface or not interface.address:
+            return
+        if changed.change == "conflict":
+            self.carry_out(self.client.conflict(now), now)
+        elif changed.change == "changed" and changed.address == interface.gateway:
+            self.reattach(now)
 
     def reattach(self, now: int) -> None:
         """The link came back, or the ISP router is another one."""
@@ -125,6 +133,8 @@ class LeaseService:
                     self._take(None, now)
                 case Remember(kept):
                     self.keep(kept)
+                    if kept is None:
+                        self.forget(now)
                 case Dropped(reason):
                     drop = reason
                 case Changed(change, address, says):

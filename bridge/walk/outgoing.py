@@ -68,6 +68,7 @@ class Outgoing:
         self.answered = False
         self.held = False
         self.on_path_mtus: Callable[[], None] = lambda: None
+        self.on_arp_change: Callable[[Interface, Changed, int], None] = lambda _interface, _changed, _now: None
         self._path_mtus: Mapping[str, int] = {}
         self.segments: dict[str, int] = {}
         self._host = interfaces["tun0"].address if "tun0" in interfaces else 0
@@ -250,6 +251,7 @@ class Outgoing:
     def arp_effects(self, interface: Interface, effects: Iterable[ArpEffect], now: int) -> Drop | None:
         """Carry out what the ARP room wants; the reason where it dropped the ARP frame itself."""
         drop: Drop | None = None
+        changed: list[Changed] = []
         for effect in effects:
             if isinstance(effect, Transmit):
                 self.send(interface.name, interface, effect.frame, None)
@@ -265,8 +267,12 @@ class Outgoing:
                 self._gave_up(effect.waiting, effect.reason, now)
             elif isinstance(effect, Dropped):
                 drop = effect.reason
-            elif isinstance(effect, Changed) and (self._events or effect.claimant is not None):
-                self.effects.append(Event(interface.name, "arp", _arp_facts(effect)))
+            elif isinstance(effect, Changed):
+                if self._events or effect.claimant is not None:
+                    self.effects.append(Event(interface.name, "arp", _arp_facts(effect)))
+                changed.append(effect)
+        for change in changed:  # last: another table may stand here afterwards
+            self.on_arp_change(interface, change, now)
         return drop
 
     def _gave_up(self, waiting: Waiting, reason: Drop, now: int) -> None:

@@ -62,7 +62,9 @@ class Host:
         while until not in self.told:
             left_s = deadline - time.monotonic()
             if left_s <= 0 or not select.select([self._channel], [], [], left_s)[0]:
-                raise CommandFailed(f"no {until} within {within_s:g} s, only {self.told}; the client is {self.client.state}")
+                raise CommandFailed(
+                    f"no {until} within {within_s:g} s, only {self.told}; the client is {self.client.state}"
+                )
             frame = self._channel.recv(65536)
             self._answer_arp(frame)
             packet = ipv4.parse(frame, 14) if frame[12:14] == IPV4_TYPE and frame[6:12] != MAC else None
