@@ -44,7 +44,12 @@ class Isp:
 
     def begins(self) -> list[Out]:
         """The client begins, and in the same instant a LAN host says something that goes nowhere."""
-        return self.hears([*self.s.begin(), *self.s.inject("L", IP(src=A, dst="192.168.200.2") / ICMP(type=13))])
+        return self.hears(
+            [
+                *self.s.begin(),
+                *self.s.inject("L", IP(src=A, dst="192.168.200.2") / ICMP(type=13, ts_ori=1, ts_rx=0, ts_tx=0)),
+            ]
+        )
 
     def hears(self, outs: list[Out]) -> list[Out]:
         self.sent += [out for out in outs if out.port == "O" and BOOTP in out.eth]
@@ -310,7 +315,7 @@ def test_d10_port_68_is_never_a_links(make: MakeScenario) -> None:
     assert offloaded(s, sport=68)[0].ip[UDP].sport != 68
 
 
-def test_d12_d10_a_reload_gives_a_lease_back_whose_network_the_lan_takes(make: MakeScenario) -> None:
+def test_d13_a_reload_gives_a_lease_back_whose_network_the_lan_takes(make: MakeScenario) -> None:
     s, isp = leased(make)
     moved = (*DYNAMIC, ('address = "192.168.192.211/24"', 'address = "192.168.1.211/24"'))
     s.reload(replace=moved)
