@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import click
 
 from bridgectl.daemon import ask
+from bridgectl.faults import Failed
 from bridgectl.options import Options, shared
 from bridgectl.output import Document, Shown, Table, present, show
+
+ANSWER_S = 10.0
+_POLL_S = 0.05
 
 
 @click.group()
@@ -27,7 +32,15 @@ def show_lease(options: Options) -> None:
 @shared()
 def renew(options: Options) -> None:
     """Ask a server now, and wait for its answer: at most 10 s, then the exit code is 1."""
-    show(ask(options, "dhcp.renew"), as_json=options.json, people=_lease)
+    before = ask(options, "dhcp.renew")["lease"]["answers"]
+    deadline = time.monotonic() + ANSWER_S
+    while time.monotonic() < deadline:
+        document = ask(options, "dhcp.show")
+        if document["lease"]["answers"] != before:
+            show(document, as_json=options.json, people=_lease)
+            return
+        time.sleep(_POLL_S)
+    raise Failed(f"no server has answered within {ANSWER_S:g} s")
 
 
 @command.command()

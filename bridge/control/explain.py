@@ -445,12 +445,69 @@ def _bytes(text: object) -> bytes:
 Command = Callable[[Gateway, Arguments, int], Document]
 Action = Callable[[Gateway, Arguments, int], tuple[Document, list[Effect]]]
 
+# The lease of tap1
+
+
+def dhcp_show(gateway: Gateway, arguments: Arguments, now: int) -> Document:
+    """The lease: null where the address is static. Without a lease only port and state are known."""
+    service = gateway.leases
+    if service is None:
+        return _document(lease=None)
+    client, lease = service.client, service.client.lease
+    found: dict[str, object] = {"port": "tap1", "state": str(client.state), **dict.fromkeys(_OF_A_LEASE)}
+    if lease is not None:
+        found |= {
+            "address": address_text(lease.address),
+            "prefix_length": lease.prefix_length,
+            "gateway": address_text(lease.gateway) if lease.gateway else None,
+            "server": address_text(lease.server),
+            "dns": [address_text(server) for server in lease.dns],
+            "domain": lease.domain,
+            "mtu": gateway.interfaces["tap1"].mtu_bytes,
+            "obtained_s": _seconds(now - client.obtained_ns),
+            "renew_s": _ahead(client.renew_ns, now),
+            "rebind_s": _ahead(client.rebind_ns, now),
+            "expires_s": _ahead(client.expiry_ns, now),
+        }
+    return _document(lease={**found, "answers": client.answers})
+
+
+_OF_A_LEASE = (
+    *("address", "prefix_length", "gateway", "server", "dns", "domain", "mtu"),
+    *("obtained_s", "renew_s", "rebind_s", "expires_s"),
+)
+
+
+def _ahead(due_ns: int | None, now: int) -> float | None:
+    return None if due_ns is None else _seconds(due_ns - now)
+
+
+def dhcp_renew(gateway: Gateway, arguments: Arguments, now: int) -> tuple[Document, list[Effect]]:
+    """Ask a server now. The answer to this question counts those of servers so far (`answers`): one more is the one."""
+    return dhcp_show(gateway, arguments, now), _leased(gateway).renew_lease(now)
+
+
+def dhcp_release(gateway: Gateway, arguments: Arguments, now: int) -> tuple[Document, list[Effect]]:
+    """Give the address back."""
+    effects = _leased(gateway).release_lease(now)
+    return dhcp_show(gateway, arguments, now), effects
+
+
+def _leased(gateway: Gateway) -> Gateway:
+    if gateway.leases is None:
+        raise Refused(FAILED, 'there is no lease: tap1.address is not "dhcp"')
+    return gateway
+
+
 ACTIONS: Mapping[str, Action] = {
+    "dhcp.renew": dhcp_renew,
+    "dhcp.release": dhcp_release,
     "arp.add": arp_add,
     "arp.probe": arp_probe,
 }
 
 COMMANDS: Mapping[str, Command] = {
+    "dhcp.show": dhcp_show,
     "arp.show": arp_show,
     "arp.flush": arp_flush,
     "arp.del": arp_delete,

@@ -50,6 +50,8 @@ from bridge.privsep.helper import Companion
 from bridge.privsep.order import Order
 from bridge.privsep.privileges import KEPT, User, drop_capabilities, forbid_core_dumps
 from bridge.privsep.user import choose
+from bridge.state.leases import LeaseFile
+from bridge.state.leases import beside as lease_beside
 from bridge.state.links import beside, open_ledger
 from bridge.state.stamps import StampFile
 from bridge.vpn.ciphers import Cores, open_cores
@@ -150,6 +152,7 @@ class Daemon:
         self.gateway.unreachable_nodes = setup.unreached
         self.loop = Loop(self.gateway, on_gone=self._port_gone)
         stack.callback(self.loop.close)
+        self._keep_lease(loaded, socket_path, stack)
         self._keep_links(loaded, socket_path, stack)
         signals = Signals(
             self.loop, {signal.SIGHUP: self._hang_up, signal.SIGTERM: self._stop, signal.SIGINT: self._stop}
@@ -188,6 +191,17 @@ class Daemon:
             files.ask(companion.open)
             stack.callback(files.ask, None)
         drop_capabilities(KEPT if user is None else 0, user)
+
+    def _keep_lease(self, loaded: Config, socket_path: Path, stack: ExitStack) -> None:
+        """Ask for the address of an earlier run, and keep ours for the next; first, because links wait for it."""
+        service = self.gateway.leases
+        path = loaded.tap1.dhcp.state_file if loaded.tap1 is not None else ""
+        if service is None or path == "":
+            return
+        file = LeaseFile(lease_beside(socket_path) if path is None else path, service.client.settings.mac)
+        stack.callback(file.close)
+        self.gateway.remember_lease(file.read())
+        service.keep = file.write
 
     def _keep_links(self, loaded: Config, socket_path: Path, stack: ExitStack) -> None:
         """Take up the links that an earlier run left, and keep ours for the next."""

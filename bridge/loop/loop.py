@@ -278,6 +278,9 @@ class Loop:
     def _tell(self, event: Event) -> None:
         """Two stations claim one address: an operator must hear of it, at most once in `CLAIM_INTERVAL_NS`; `stats`
         counts them all."""
+        if event.kind == "lease":
+            says = f" ({event.facts['says']})" if event.facts.get("says") else ""
+            log.info("%s: lease %s %s%s", event.port, event.facts["change"], event.facts["address"], says)
         claimant, now = event.facts.get("claimant"), self.clock()
         if claimant is None or now < self._claims_quiet_until_ns:
             return

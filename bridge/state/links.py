@@ -223,7 +223,7 @@ class Ledger:
         """What must be the same when a link is taken up: who has its inside address, and the address that hides it;
         None where a host of that address may have no links. The check sums of its records begin with it."""
         hides = self._interfaces.get(egress.label)
-        outside = 0 if hides is None else hides.address  # of now: a reload may give tap1 another one
+        outside = 0 if hides is None else hides.linked_address  # of now: a reload may give tap1 another one
         side = self._openings.side_of(inside)
         behind = self._openings.behind(inside)
         if not outside or side is None or behind is None:

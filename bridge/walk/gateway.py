@@ -85,7 +85,8 @@ class Gateway:
         self.admission = Admission(self.interfaces, self.decision.peers, self.nodes)
         self.ledger: Ledger | None = None
         self.leases: LeaseService | None = None
-        self.linked_address = self.interfaces["tap1"].address if "tap1" in self.interfaces else 0
+        for interface in self.interfaces.values():
+            interface.linked_address = interface.address
         if client is not None:
             self.aliases.listen(*OWN_PORT)
             self.leases = LeaseService(Client(client, rng, xids), self.interfaces["tap1"], self.out, self._take_lease)
@@ -233,11 +234,19 @@ class Gateway:
         layers = leased_layers(self.config, lease) if lease is not None else []
         self.decision.routes.connect(layers, self.interfaces["tap1"].edges)
 
+    def remember_lease(self, lease: Lease | None) -> None:
+        """The lease of an earlier run, before `start` and before links are restored: it is asked for again, and links
+        of its address wait for it."""
+        if self.leases is not None:
+            self.leases.remembered = lease
+            self.interfaces["tap1"].linked_address = lease.address if lease is not None else 0
+
     def forget_links(self, now: int) -> None:
         """The address of an earlier run, which tap1's links wait for, does not come back."""
-        if self.linked_address and not self.interfaces["tap1"].address:
+        interface = self.interfaces["tap1"]
+        if interface.linked_address and not interface.address:
             self.aliases.flush(now=now, egress=Egress.TAP1)
-            self.linked_address = 0
+            interface.linked_address = 0
 
     def _readdress(self, take: Callable[[Interface], None], now: int) -> None:
         """The ISP gave us another address. What was aliased to the old one ends, as a kernel that masquerades has it:
@@ -249,9 +258,9 @@ class Gateway:
         if interface.arp is not None:
             self.out.arp_effects(interface, interface.arp.give_up(), now)
         take(interface)
-        if interface.address != self.linked_address:  # links of an earlier run wait for the address that they had
+        if interface.address != interface.linked_address:  # links of an earlier run wait for the address that they had
             self.aliases.flush(now=now, egress=Egress.TAP1)
-            self.linked_address = interface.address
+            interface.linked_address = interface.address
         self.decision.readdressed()
         self.admission.readdressed()
         self.out.readdressed()
@@ -305,6 +314,20 @@ class Gateway:
         """An operator asks for a neighbour's MAC address: a request leaves at once, at most one a second."""
         effects = self.out.effects = []
         self.out.arp_effects(self.interfaces[port], self.arp[port].probe(address, now), now)
+        return effects
+
+    def renew_lease(self, now: int) -> list[Effect]:
+        """An operator wants an answer of the DHCP server now; only where tap1's address is leased."""
+        effects = self.out.effects = []
+        assert self.leases is not None
+        self.leases.renew(now)
+        return effects
+
+    def release_lease(self, now: int) -> list[Effect]:
+        """An operator gives the leased address back."""
+        effects = self.out.effects = []
+        assert self.leases is not None
+        self.leases.release(now)
         return effects
 
     def add_neighbour(self, port: str, address: int, mac: bytes, now: int) -> list[Effect]:

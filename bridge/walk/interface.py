@@ -23,7 +23,7 @@ class Interface:
     `address` is our own (of the vpn: the alias of LAN hosts, 0 where there is none). `network` and `mask` are the
     subnet whose hosts are neighbours, 0 where a port has none; `edges` are the network and broadcast address of the
     configured subnet. `arp` is None for raw IP ports. `egress` names the alias address that packets get when they
-    leave here.
+    leave here. `linked_address`: the one that links of `egress` belong to; without an address that of an earlier run.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Interface:
     arp: ArpPort | None = None
     egress: Egress | None = None
     edges: frozenset[int] = frozenset()
+    linked_address: int = 0
     counters: PortCounters = field(default_factory=PortCounters)
 
     def is_on_link(self, address: int) -> bool:

@@ -96,6 +96,7 @@ class Server:
             "--bind-interfaces",
             "--no-ping",
             "--dhcp-authoritative",
+            "--dhcp-sequential-ip",
             "--log-facility=-",
             f"--pid-file={self._folder}/pid",
             f"--dhcp-leasefile={self._folder}/leases",
