@@ -171,6 +171,7 @@ class Daemon:
         self.ports, gateway_before = companion.make(order)
         for port in self.ports.values():
             stack.callback(port.close)
+        companion.on_joined = self._joined
         companion.watch(self.loop, is_to_stay=order.leaves_warden)
         stack.callback(companion.unwatch)
         self._workers = self._attach_ports(loaded, stack)
@@ -374,6 +375,9 @@ class Daemon:
             self._down.go(self.loop.stop)
         else:
             self.loop.stop()
+
+    def _joined(self, port: str) -> None:
+        self.loop.carry_out(self.gateway.joined(port, self.loop.clock()))
 
     def _port_gone(self, port: Port, gone: PortGone) -> None:
         log.error("%s: %s; a gateway without it is of no use and stops", port.name, gone)

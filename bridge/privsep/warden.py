@@ -5,6 +5,8 @@ messages of the gateway's. In return for CAP_NET_ADMIN it
 
 - puts a tap back into its bridge, and up, when that bridge was deleted and made again under its name; a tap that
   somebody took out of the bridge or set down stays where it is;
+- tells the gateway (`JOINED`) when it did, and when another port of the bridge gets its carrier back: the network
+  behind it may be another one;
 - gives tun0 its two half default routes again when it was set down and up, which takes them away.
 
 Where the gateway became another user the warden stays root, without any other capability but reading, and
@@ -29,9 +31,9 @@ import stat
 import sys
 from contextlib import suppress
 
-from bridge.ports.rtnetlink import HALVES, IFF_UP, RTM_DELLINK, RTM_NEWLINK, LinkNews, Links
+from bridge.ports.rtnetlink import HALVES, IFF_RUNNING, IFF_UP, RTM_DELLINK, RTM_NEWLINK, LinkNews, Links
 from bridge.privsep import landlock, seccomp
-from bridge.privsep.messages import END, OPEN, read_back
+from bridge.privsep.messages import END, JOINED, OPEN, read_back
 from bridge.privsep.privileges import (
     CAP_DAC_READ_SEARCH,
     CAP_NET_ADMIN,
@@ -46,10 +48,16 @@ _STDERR = 2
 
 
 class Care:
-    """One device and what it is to keep. `bridge_index`: of the bridge that it was put into, 0 while that is gone."""
+    """One device and what it is to keep. `bridge_index`: of the bridge that it was put into, 0 while that is gone.
+    `has_joined`: the gateway is to hear that the network behind `port` may be another one."""
 
-    def __init__(self, links: Links, interface: str, index: int, bridge: str | None, bridge_index: int) -> None:
+    def __init__(
+        self, links: Links, port: str, interface: str, index: int, bridge: str | None, bridge_index: int
+    ) -> None:
         self._links = links
+        self.port = port
+        self.has_joined = False
+        self._without_carrier: set[int] = set()  # other ports of the bridge
         self.interface = interface
         self.index = index
         self.bridge = bridge
@@ -66,6 +74,17 @@ class Care:
             self.bridge_index = 0
         elif news.kind == RTM_NEWLINK and news.link == self.index and not news.flags & IFF_UP:
             self.was_down = True
+        elif news.link != self.index:
+            self._hear_of_neighbour(news)
+
+    def _hear_of_neighbour(self, news: LinkNews) -> None:
+        """Another link: where it is a port of our bridge its carrier says whether there is a network behind."""
+        is_port = news.kind == RTM_NEWLINK and self.bridge_index > 0 and news.master == self.bridge_index
+        if is_port and not news.flags & IFF_RUNNING:
+            self._without_carrier.add(news.link)
+        elif news.link in self._without_carrier:
+            self._without_carrier.discard(news.link)
+            self.has_joined = self.has_joined or is_port
 
     def mend(self) -> None:
         """Put right what the news taken in says is wrong, once: what is set by hand afterwards stays."""
@@ -84,6 +103,7 @@ class Care:
         except OSError as error:
             say("WARNING", f"{self.interface} cannot be put back into {bridge}: {error.strerror}")
         else:
+            self.has_joined = True
             say("INFO", f"{bridge} was made again: {self.interface} is back in it, and up")
 
     def _lead_here(self) -> None:
@@ -161,6 +181,10 @@ class Warden:
         for care in cares:
             with suppress(OSError):  # no answer in time: the next news asks again
                 care.mend()
+            if care.has_joined:
+                care.has_joined = False
+                with suppress(OSError):  # it does not read: it will hear of the next one
+                    self._channel.send(JOINED + care.port.encode(), socket.MSG_DONTWAIT)
 
     def _obey(self) -> bool:
         """One message; False where it was the last one."""
@@ -241,7 +265,7 @@ def main(words: list[str]) -> int:
         links = Links.from_descriptors(*group["descriptors"])
         cares[links] = []
         for one in group["devices"]:
-            care = Care(links, one["interface"], one["index"], one["bridge"], one["bridge_index"])
+            care = Care(links, one["port"], one["interface"], one["index"], one["bridge"], one["bridge_index"])
             care.is_default = one["is_default"]
             cares[links].append(care)
     keeper = order["keeper"]

@@ -316,6 +316,13 @@ class Gateway:
         self.out.arp_effects(self.interfaces[port], self.arp[port].probe(address, now), now)
         return effects
 
+    def joined(self, port: str, now: int) -> list[Effect]:
+        """The link of a port came back, and the network behind it may be another one."""
+        effects = self.out.effects = []
+        if port == "tap1" and self.leases is not None:
+            self.leases.reattach(now)
+        return effects
+
     def renew_lease(self, now: int) -> list[Effect]:
         """An operator wants an answer of the DHCP server now; only where tap1's address is leased."""
         effects = self.out.effects = []

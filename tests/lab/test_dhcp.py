@@ -165,3 +165,42 @@ def test_d7_an_address_that_another_host_has_is_declined(bare_lab: Lab, server: 
         isp.ip(f"addr del {FIRST}/32 dev lo")
         bare_lab.remove_gateway()
         bare_lab.socket_path.with_suffix(".lease").unlink(missing_ok=True)
+
+
+def make_bridge(lab: Lab) -> None:
+    """As a script of the machine makes br1 again: it knows the NIC, and no tap."""
+    gw = lab.namespaces["gw"]
+    gw.ip("link del br1")
+    gw.ip("link add br1 type bridge")
+    gw.ip("link set br1 up")
+    gw.ip("link set isp master br1 up")
+
+
+def renewals(lab: Lab) -> int:
+    return errors(lab).count("tap1: lease renewed")
+
+
+def test_d15_a_bridge_that_is_made_again_has_the_lease_asked_for_at_once(lab: Lab) -> None:
+    before = renewals(lab)
+    make_bridge(lab)
+    until(lambda: renewals(lab) > before, "the server has confirmed the address")
+    assert seen_as(lab) == FIRST
+
+
+def test_d15_a_carrier_that_comes_back_has_the_lease_asked_for_at_once(lab: Lab) -> None:
+    before = renewals(lab)
+    isp = lab.namespaces["isp"]
+    isp.ip("link set eth0 down")
+    isp.ip("link set eth0 up")
+    until(lambda: renewals(lab) > before, "the server has confirmed the address")
+    assert seen_as(lab) == FIRST
+
+
+def test_d15_behind_a_bridge_that_was_made_again_may_be_another_network(lab: Lab, server: Server) -> None:
+    server.stop()
+    server.forget()
+    server.start(first="192.168.1.80", last="192.168.1.89")
+    until(lambda: "DHCP, IP range" in server.errors(), "dnsmasq serves its other pool")
+    make_bridge(lab)
+    until(lambda: lease(lab)["address"] == "192.168.1.80", "the new network's address")
+    assert seen_as(lab) == "192.168.1.80"
