@@ -13,9 +13,9 @@ from typing import Any
 
 import click
 
-from bridge.control.client import DEFAULT_SOCKET, ControlError, Document, request, stream
-from bridge.control.client import NotRunning as NobodyListens
-from bridgectl.faults import NotRunning, with_code
+from bridge.control.client import DEFAULT_SOCKET, ControlError, NobodyListens, request, stream
+from bridge.control.protocol import Document
+from bridgectl.errors import NotRunning, with_code
 from bridgectl.options import Options
 
 

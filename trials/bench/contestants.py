@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from bridge.control.client import ControlError, NotRunning
+from bridge.control.client import ControlError, NobodyListens
 from bridge.ports.base import PortError
 from bridge.ports.namespace import entered
 from lab.demo import prefix_list
@@ -27,7 +27,16 @@ from lab.topology import CONFIGURATION, HOSTS, OFFLOADED, ROUTER, TAP0, TAP1, La
 
 OFFLOAD, TUNNEL = "offload", "tunnel"
 PREFIXES = 4604
-FAILURES = (Failed, ControlError, NotRunning, PortError, OSError, ValueError, LookupError, subprocess.SubprocessError)
+FAILURES = (
+    Failed,
+    ControlError,
+    NobodyListens,
+    PortError,
+    OSError,
+    ValueError,
+    LookupError,
+    subprocess.SubprocessError,
+)
 """What one contestant or one measurement may end with, so that the rest of a long run goes on. Each is reported."""
 _READY_S = 15.0
 _POLL_S = 0.02
