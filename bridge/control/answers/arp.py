@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from arp.effects import Entry
 from bridge.control.answers.question import Arguments, Changed, Subject, address_of, change, document, question
 from bridge.control.protocol import FAILED, USAGE, Document, QuestionRefused
 from bridge.walk.gateway import Gateway
-from wire.units import address_text, mac_bytes, mac_text, prefix_mask
+from wire.units import address_text, mac_bytes, mac_text
 
 # Questions
 
@@ -73,7 +71,7 @@ def _table(gateway: Gateway, port: str, now: int) -> Document:
     table = gateway.arp[port]
     return {
         "port": port,
-        "subnet": str(_subnet(gateway, port)),
+        "subnet": _subnet(gateway, port),
         "slots": table.slots,
         "used": table.used,
         "entries": [_entry(entry) for entry in table.entries(now)],
@@ -112,17 +110,18 @@ def _neighbour(gateway: Gateway, arguments: Arguments) -> tuple[str, int]:
     address = address_of(arguments)
     ports = _ports(gateway, arguments)
     for port in ports:
-        subnet = _subnet(gateway, port)
-        if address & prefix_mask(subnet.prefixlen) != int(subnet.network_address):
+        if not gateway.interfaces[port].is_on_link(address):
             continue
         if not gateway.arp[port].is_resolvable(address):
-            raise QuestionRefused(
-                USAGE, f"{address_text(address)} is our own address or the edge of {port}'s subnet {subnet}"
-            )
+            subnet = _subnet(gateway, port)
+            says = f"{address_text(address)} is our own address or the edge of {port}'s subnet {subnet}"
+            raise QuestionRefused(USAGE, says)
         return port, address
-    subnets = ", ".join(f"{_subnet(gateway, port)} on {port}" for port in ports)
+    subnets = ", ".join(f"{subnet} on {port}" for port in ports if (subnet := _subnet(gateway, port)) is not None)
     raise QuestionRefused(USAGE, f"{address_text(address)} is outside the subnet: {subnets or 'no port has one'}")
 
 
-def _subnet(gateway: Gateway, port: str) -> Any:
-    return getattr(gateway.config, port).address.network
+def _subnet(gateway: Gateway, port: str) -> str | None:
+    """`192.168.200.0/24`; None while the port has no address."""
+    interface = gateway.interfaces[port]
+    return f"{address_text(interface.network)}/{interface.mask.bit_count()}" if interface.network else None

@@ -100,8 +100,6 @@ def test_each_peer_has_its_handshake_age_bytes_and_state(tmp_path: Path, monkeyp
     world.now += 2 * SECOND_NS
     registry = registry_of(GatewayCollector(Subject(world.gateway, world.uplink), lambda: world.now))
     text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]  # the library leaves it unannotated
-        registry_of(GatewayCollector(Subject(world.gateway, world.uplink), lambda: world.now))
-    )  # type: ignore[no-untyped-call]  # the library leaves it unannotated
     hk, sg = described(world.gateway.config, world.uplink.status(), world.now)["peers"]
     world.close()
     lines = text.decode().splitlines()

@@ -92,7 +92,7 @@ def _check_faults(faults: list[str], lines: int) -> None:
 
 
 def stamps(data: bytes) -> None:
-    """What an earlier run, or nobody, has written."""
+    """The stamps of an earlier run, or of nobody."""
     path = Path(_folder().name) / "stamps.json"
     path.write_bytes(data)
     file = StampFile(path)
