@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bridge.config.load import Config
-from bridge.config.model import Table
+from bridge.config.model import TomlTable
 from bridge.ports.plan import DevicePlan
 
 
@@ -80,7 +80,7 @@ def changed_for_good(running: Config, wanted: Config) -> Iterator[str]:
             yield "tap1.dhcp.state_file"
 
 
-def _differs(now: Table, then: Table, key: str) -> bool:
+def _differs(now: TomlTable, then: TomlTable, key: str) -> bool:
     """A MAC address that nobody wrote down is made from the port's address; one that is in use stays as it is."""
     if key == "mac" and not {"mac"} & (now.model_fields_set | then.model_fields_set):
         return False

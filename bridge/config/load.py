@@ -1,6 +1,6 @@
 """Reading a configuration: one TOML file, checked whole before anything is touched.
 
-`load` gives a frozen `Config` or raises `ConfigError` with all faults at once. What is wrong by itself is told and then
+`load` gives a frozen `Config` or raises `ConfigError` with all errors at once. What is wrong by itself is told and then
 left out, so that what the other values owe each other (`bridge.config.checks`), what running needs
 (`bridge.config.demands`) and the prefix files are looked at in the same go.
 """
@@ -18,18 +18,19 @@ from pydantic_core import ErrorDetails
 
 from bridge.config import files
 from bridge.config.checks import check
+from bridge.config.defaults import DEFAULT_ROUTES_FOLDER
 from bridge.config.demands import demand
-from bridge.config.document import Document, Report
 from bridge.config.errors import ConfigError, without_keys
+from bridge.config.findings import Findings
 from bridge.config.lists import PrefixFiles, node_files, read_prefix_file, reason, warnings_of
 from bridge.config.model import Config, Purpose, derived_mac
+from bridge.config.toml_file import TomlFile
 from bridge.config.toml_lines import KeyPath
 from bridge.config.values import is_node_name
 from route.lists import PrefixList
 
 __all__ = ["Config", "ConfigError", "Purpose", "load", "read"]
 
-DEFAULT_ROUTES_FOLDER = "route"
 _MACHINE_ID = Path("/etc/machine-id")
 
 _FOLLOWS_FROM_ANOTHER = "default_factory_not_called"  # a default that is made from a value which is wrong itself
@@ -71,28 +72,28 @@ def load(path: Path, purpose: Purpose) -> Config:
 
 def read(text: str, path: Path, purpose: Purpose) -> Config:
     """The same for a text that stands for the file at `path`; the files that it names are read from disk."""
-    document = Document(text, path)
-    report = Report(document)
-    config = _usable(document, report)
+    toml = TomlFile(text, path)
+    findings = Findings(toml)
+    config = _usable(toml, findings)
     if purpose != "replay":
-        config = _with_own_mac(config, document)
-    check(config, document, report)
+        config = _with_own_mac(config, toml)
+    check(config, toml, findings)
     if purpose != "replay":
-        demand(config, document, report)
-    lists = PrefixFiles(_offload_lists(config, report), _node_lists(config, document, report, purpose))
-    report.warn_elsewhere(warnings_of(lists))
-    faults = report.faults()
-    if faults:
-        raise ConfigError(faults)
-    config.settle(document, report.warnings(), lists)
+        demand(config, toml, findings)
+    lists = PrefixFiles(_offload_lists(config, findings), _node_lists(config, toml, findings, purpose))
+    findings.warn_elsewhere(warnings_of(lists))
+    errors = findings.errors()
+    if errors:
+        raise ConfigError(errors)
+    config.attach(toml, findings.warnings(), lists)
     return config
 
 
-def _with_own_mac(config: Config, document: Document) -> Config:
+def _with_own_mac(config: Config, toml: TomlFile) -> Config:
     """A leased address tells no two gateways apart when the MAC address is made, and one ISP's server may see both. The
     machine's identity takes its place, but in a replay, which depends on its inputs alone."""
     tap1 = config.tap1
-    if tap1 is None or not tap1.is_leased or document.has("tap1", "mac"):
+    if tap1 is None or not tap1.is_leased or toml.has("tap1", "mac"):
         return config
     try:
         machine = _MACHINE_ID.read_text(encoding="ascii").strip()
@@ -101,12 +102,12 @@ def _with_own_mac(config: Config, document: Document) -> Config:
     return config.model_copy(update={"tap1": tap1.with_mac(derived_mac("tap1", f"dhcp {machine}"))})
 
 
-def _usable(document: Document, report: Report) -> Config:
+def _usable(toml: TomlFile, findings: Findings) -> Config:
     """The document as a `Config`. Values that are wrong by themselves are reported and left out."""
     told = False
     while True:
         try:
-            return Config.model_validate(document.remaining, context={"directory": document.path.parent})
+            return Config.model_validate(toml.remaining, context={"directory": toml.path.parent})
         except ValidationError as error:
             wrong: list[KeyPath] = []
             for details in error.errors(include_url=False):
@@ -115,10 +116,10 @@ def _usable(document: Document, report: Report) -> Config:
                 path = tuple(key for key in details["loc"] if key != _OF_THE_KEY)
                 place = path[:-1] if details["type"] == "missing" else path
                 if not told:
-                    report.fault(place, _told(path, details))
+                    findings.error(place, _told(path, details))
                 wrong.append(place)
         told = True  # what comes now are tables that lack what was left out
-        document.leave_out(wrong)
+        toml.leave_out(wrong)
 
 
 def _told(path: KeyPath, details: ErrorDetails) -> str:
@@ -173,49 +174,49 @@ def _table_type(model: type[BaseModel], key: str) -> type[BaseModel]:
     return model
 
 
-def _offload_lists(config: Config, report: Report) -> list[PrefixList]:
+def _offload_lists(config: Config, findings: Findings) -> list[PrefixList]:
     lists: list[PrefixList] = []
     for index, file in enumerate(config.offload.prefixes):
         try:
             lists.append(read_prefix_file(file))
         except OSError as error:
-            report.fault(("offload", "prefixes", index), f"{file}: {reason(error)}, name a prefix list")
+            findings.error(("offload", "prefixes", index), f"{file}: {reason(error)}, name a prefix list")
             continue
-        report.faults_elsewhere(lists[-1].faults)
+        findings.errors_elsewhere(lists[-1].errors)
     return lists
 
 
-def _node_lists(config: Config, document: Document, report: Report, purpose: Purpose) -> dict[str, PrefixList]:
+def _node_lists(config: Config, toml: TomlFile, findings: Findings, purpose: Purpose) -> dict[str, PrefixList]:
     """The route folder by node, as far as there can be nodes. A folder that nobody asked for may be missing, and in a
     replay so may any."""
-    if not any(document.has(table) for table in ("vpn", "tunnel", "peer")):
+    if not any(toml.has(table) for table in ("vpn", "tunnel", "peer")):
         return {}
     asked_for = config.tunnel.routes if config.tunnel else None
-    folder = asked_for or document.path.parent / DEFAULT_ROUTES_FOLDER
+    folder = asked_for or toml.path.parent / DEFAULT_ROUTES_FOLDER
     try:
         files = node_files(folder)
     except OSError as error:
         what = f"{folder}: {reason(error)}, name a folder with one prefix file for each node"
         if asked_for or not isinstance(error, FileNotFoundError):
-            tell = report.warn if purpose == "replay" else report.fault
+            tell = findings.warn if purpose == "replay" else findings.error
             tell(("tunnel", "routes"), what)
         return {}
-    peers_are_known = purpose != "replay" and document.has("peer")
+    peers_are_known = purpose != "replay" and toml.has("peer")
     default_node = config.vpn.node if config.vpn else None
     lists: dict[str, PrefixList] = {}
     for file in files:
         node = file.name
         if not is_node_name(node):
-            report.faults_elsewhere([f"{file}:1: this is no name of a node, call the file as a [peer.NAME]"])
+            findings.errors_elsewhere([f"{file}:1: this is no name of a node, call the file as a [peer.NAME]"])
             continue
-        if peers_are_known and node != default_node and not document.has("peer", node):
+        if peers_are_known and node != default_node and not toml.has("peer", node):
             what = f'there is no peer "{node}", add [peer.{node}] or call the file as one that is there'
-            report.faults_elsewhere([f"{file}:1: {what}"])
+            findings.errors_elsewhere([f"{file}:1: {what}"])
             continue
         try:
             lists[node] = read_prefix_file(file)
         except OSError as error:
-            report.faults_elsewhere([f"{file}:1: {reason(error)}, a route file must be readable"])
+            findings.errors_elsewhere([f"{file}:1: {reason(error)}, a route file must be readable"])
             continue
-        report.faults_elsewhere(lists[node].faults)
+        findings.errors_elsewhere(lists[node].errors)
     return lists

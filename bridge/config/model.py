@@ -13,8 +13,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from bridge.config.document import Document
+from bridge.config.defaults import DEFAULT_SOCKET, DEFAULT_STATE
 from bridge.config.lists import PrefixFiles
+from bridge.config.toml_file import TomlFile
 from bridge.config.values import (
     LONGEST_TIMER_S,
     AbsolutePath,
@@ -22,12 +23,12 @@ from bridge.config.values import (
     AddressNumber,
     ArpTimeout,
     ClientId,
-    InsideValue,
+    InsideEndpoint,
     InterfaceAddress,
     InterfaceName,
     Mac,
-    Metrics,
-    Namespace,
+    MetricsAddress,
+    NamespaceName,
     NodeName,
     OffloadAddress,
     OptionalFile,
@@ -40,17 +41,15 @@ from bridge.config.values import (
     TapMtu,
     TunMtu,
 )
-from bridge.control.client import DEFAULT_SOCKET
 from route.lists import Prefix
 
 Purpose = Literal["run", "check", "replay"]
 
 DEFAULT_TUN_MTU = 1500
 DEFAULT_VPN_MTU = 1420  # what fits a path of 1500 bytes once it is sealed (60 bytes over IPv4, 80 over IPv6)
-DEFAULT_STATE = Path("/var/lib/tapbridge/tunnel.json")
 
 
-class Table(BaseModel):
+class TomlTable(BaseModel):
     """A TOML table: unknown keys are refused, types are not bent, and nothing changes once it is read."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -65,20 +64,20 @@ def derived_mac(port: str, address: object) -> bytes:
     return b"\x02" + blake2s(f"{port} {address}".encode(), digest_size=5).digest()
 
 
-class Tap0(Table):
+class Tap0Table(TomlTable):
     """`[tap0]`: the LAN side. The ARP table has one slot for each address of the subnet."""
 
     address: InterfaceAddress
     mac: Mac = Field(default_factory=lambda data: derived_mac("tap0", data.get("address")))
     mtu: TapMtu = 1500
     bridge: InterfaceName | None = None
-    netns: Namespace | None = None
+    netns: NamespaceName | None = None
     interface: InterfaceName = "tap0"
     arp_timeout: ArpTimeout = 30
     arp: dict[AddressNumber, Mac] = Field(default_factory=dict)
 
 
-class Dhcp(Table):
+class DhcpTable(TomlTable):
     """`[tap1.dhcp]`: how tap1's client presents itself where its address is "dhcp". Empty values are not sent.
     `hostname`, `vendor_class` and `client_id` are options 12, 60 and 61, `options` further ones by number. `state_file`
     is ours: the last lease, which a start asks for again; None is beside the control socket, "" nowhere."""
@@ -90,7 +89,7 @@ class Dhcp(Table):
     state_file: OptionalFile | None = None
 
 
-class Tap1(Table):
+class Tap1Table(TomlTable):
     """`[tap1]`: the ISP side. `kind` "tun" is raw IP without ARP; `gateway`, `mac` and `arp` have no effect there.
     `address` is None where DHCP brings it (`is_leased`); then `gateway` wins over what the lease says."""
 
@@ -100,34 +99,34 @@ class Tap1(Table):
     mac: Mac = Field(default_factory=lambda data: derived_mac("tap1", data.get("address")))
     mtu: TapMtu = 1500
     bridge: InterfaceName | None = None
-    netns: Namespace | None = None
+    netns: NamespaceName | None = None
     interface: InterfaceName = Field(default_factory=lambda data: "tun1" if data.get("kind") == "tun" else "tap1")
     arp_timeout: ArpTimeout = 30
     arp: dict[AddressNumber, Mac] = Field(default_factory=dict)
-    dhcp: Dhcp = Dhcp()
+    dhcp: DhcpTable = DhcpTable()
 
     @property
     def is_leased(self) -> bool:
         """True where the address comes by DHCP."""
         return self.address is None
 
-    def with_mac(self, mac: bytes) -> Tap1:
+    def with_mac(self, mac: bytes) -> Tap1Table:
         """The same table with another MAC address that nobody wrote down."""
         own = self.model_copy(update={"mac": mac})
         own.model_fields_set.discard("mac")
         return own
 
 
-class Tun0(Table):
+class Tun0Table(TomlTable):
     """`[tun0]`: this host's own traffic. Its MTU is the tunnel's (`Config.tun0_mtu`)."""
 
     address: InterfaceAddress
     default_route: bool = False
-    netns: Namespace | None = None
+    netns: NamespaceName | None = None
     interface: InterfaceName = "tun0"
 
 
-class Vpn(Table):
+class VpnTable(TomlTable):
     """`[vpn]`: the inside of the tunnel. `address` is the alias of LAN hosts; None leaves their sources as they are.
 
     `interface` (with `netns`) joins the default node to a plain tun device instead of a tunnel: unencrypted, for labs.
@@ -137,17 +136,17 @@ class Vpn(Table):
     mtu: TunMtu = DEFAULT_VPN_MTU
     node: NodeName | None = None
     interface: InterfaceName | None = None
-    netns: Namespace | None = None
+    netns: NamespaceName | None = None
 
 
-class OffloadLists(Table):
+class OffloadTable(TomlTable):
     """`[offload]`: prefix files for tap1, and prefixes that never go there."""
 
     prefixes: Annotated[tuple[PathAsWritten, ...], Field(strict=False)] = ()
     bypass: _Prefixes = ()
 
 
-class Tunnel(Table):
+class TunnelTable(TomlTable):
     """`[tunnel]`. `run` and `check` demand the key file. `state_file` is ours: what must survive a restart. `announce`
     is what lies behind us; None is the LAN, where its sources stay as they are in the tunnel (`Config.announced`)."""
 
@@ -161,7 +160,7 @@ class Tunnel(Table):
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
 
 
-class Peer(Table):
+class PeerTable(TomlTable):
     """`[peer.NAME]`. Key and endpoint are checked for `run` and `check` only, so they are text here. `fallback` is the
     peer that takes new flows while this one is unreachable; `exit` lets this one's packets out by our tap1."""
 
@@ -176,16 +175,16 @@ class Peer(Table):
     exit: bool = False
 
 
-class Forward(Table):
+class ForwardTable(TomlTable):
     """`[[alias.forward]]`: a static port map. `inside` is `HostPort(address, port)`."""
 
     on: Literal["tap1", "vpn"]
     protocol: Literal["tcp", "udp"]
     outside_port: PortNumber
-    inside: InsideValue
+    inside: InsideEndpoint
 
 
-class Alias(Table):
+class AliasTable(TomlTable):
     """`[alias]`: the NAT. Timers are seconds; their floors are those of RFC 4787, RFC 5382 and RFC 5508. `state_file`
     is ours: where links outlive a restart; None is beside the control socket, "" nowhere."""
 
@@ -200,10 +199,10 @@ class Alias(Table):
     max_links_per_host: Annotated[int, Field(ge=1)] = 8192
     exempt: _Prefixes = ()
     state_file: OptionalFile | None = None
-    forward: Annotated[tuple[Forward, ...], Field(strict=False)] = ()
+    forward: Annotated[tuple[ForwardTable, ...], Field(strict=False)] = ()
 
 
-class Icmp(Table):
+class IcmpTable(TomlTable):
     """`[icmp]`: what the gateway itself answers."""
 
     answer_on_tap1: bool = True
@@ -211,15 +210,15 @@ class Icmp(Table):
     mute: Annotated[tuple[Literal["tap0", "tap1", "tun0", "vpn"], ...], Field(strict=False)] = ()
 
 
-class Control(Table):
+class ControlTable(TomlTable):
     """`[control]`: the socket of `bridgectl`, and where metrics are served ("" for nowhere)."""
 
     socket: AbsolutePath = DEFAULT_SOCKET
     group: str = ""
-    metrics: Metrics = ""
+    metrics: MetricsAddress = ""
 
 
-class FastPath(Table):
+class FastPathTable(TomlTable):
     """`[fast_path]`: how packets of known flows are forwarded. `threads`: how many forward; one is the loop's own.
     `police`: where more comes than can be walked, the senders of it get equal shares."""
 
@@ -227,7 +226,7 @@ class FastPath(Table):
     police: bool = True
 
 
-class Process(Table):
+class ProcessTable(TomlTable):
     """`[process]`: what the gateway still is and may once it stands. `user`: whom it becomes, "" for tapbridge where
     there is such a user. `confine`: Landlock and the seccomp filter."""
 
@@ -235,47 +234,47 @@ class Process(Table):
     confine: bool = True
 
 
-class Hooks(Table):
+class HooksTable(TomlTable):
     """`[hooks]`: programs run once all ports are up, and before they go."""
 
     up: AbsolutePath | None = None
     down: AbsolutePath | None = None
 
 
-class Config(Table):
+class Config(TomlTable):
     """A whole configuration. Tables that change what the gateway is are None when absent, the others have defaults.
 
     Made by `bridge.config.load.load` only: `settle` tells it where its words stand.
     """
 
-    tap0: Tap0 | None = None
-    tap1: Tap1 | None = None
-    tun0: Tun0 | None = None
-    vpn: Vpn | None = None
-    offload: OffloadLists = OffloadLists()
-    tunnel: Tunnel | None = None
-    peer: dict[NodeName, Peer] = Field(default_factory=dict)
-    alias: Alias = Alias()
-    icmp: Icmp = Icmp()
-    control: Control = Control()
-    fast_path: FastPath = FastPath()
-    hooks: Hooks = Hooks()
-    process: Process = Process()
+    tap0: Tap0Table | None = None
+    tap1: Tap1Table | None = None
+    tun0: Tun0Table | None = None
+    vpn: VpnTable | None = None
+    offload: OffloadTable = OffloadTable()
+    tunnel: TunnelTable | None = None
+    peer: dict[NodeName, PeerTable] = Field(default_factory=dict)
+    alias: AliasTable = AliasTable()
+    icmp: IcmpTable = IcmpTable()
+    control: ControlTable = ControlTable()
+    fast_path: FastPathTable = FastPathTable()
+    hooks: HooksTable = HooksTable()
+    process: ProcessTable = ProcessTable()
 
-    _document: Document = PrivateAttr()
+    _toml: TomlFile = PrivateAttr()
     _warnings: list[str] = PrivateAttr()
     _prefix_files: PrefixFiles = PrivateAttr()
 
-    def settle(self, document: Document, warnings: list[str], prefix_files: PrefixFiles) -> None:
+    def attach(self, toml: TomlFile, warnings: list[str], prefix_files: PrefixFiles) -> None:
         """Keep what belongs to a checked configuration beside its values."""
-        self._document = document
+        self._toml = toml
         self._warnings = warnings
         self._prefix_files = prefix_files
 
     @property
     def path(self) -> Path:
         """The file that was read, as the caller spelled it."""
-        return self._document.path
+        return self._toml.path
 
     @property
     def warnings(self) -> list[str]:
@@ -327,7 +326,7 @@ class Config(Table):
 
     def line(self, *path: str | int) -> int:
         """The line of a table, key or item, as `line("tap0", "address")`; of the table where it is not given."""
-        return self._document.line(path)
+        return self._toml.line(path)
 
     def source(self, *path: str | int) -> str:
         """The same as `FILE:LINE`."""

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from bridge.control.protocol import FAILED, Document, record_line
 
-DEFAULT_SOCKET = Path("/run/tapbridge/control.sock")
-
 _RECEIVE_BYTES = 1 << 16
 
 

@@ -51,7 +51,7 @@ def run(config_path: Path, socket_path: Path | None = None) -> int:
             try:
                 setup = read_setup(config_path)
             except ConfigError as error:
-                sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
+                sys.stderr.write("".join(f"{fault}\n" for fault in error.errors))
                 return BAD_CONFIGURATION
             keep_freed_memory()
             daemon = started(config_path, setup, socket_path or setup.config.control.socket, helper, stack)

@@ -119,7 +119,7 @@ class Reloads:
     def refusal(self, read: Setup | Exception) -> QuestionRefused | None:
         """Why this may not take the place of the running setup; None where it may. Nothing is changed."""
         if isinstance(read, ConfigError):
-            return QuestionRefused(BAD_CONFIGURATION, "\n".join(read.faults))
+            return QuestionRefused(BAD_CONFIGURATION, "\n".join(read.errors))
         if isinstance(read, Exception):
             log.error("a bug in reading the configuration", exc_info=read)
             return QuestionRefused(FAILED, "the configuration could not be read; the gateway's log says more")
@@ -144,7 +144,7 @@ class Reloads:
         try:
             setup = read_setup(self._path)
         except ConfigError as error:
-            raise QuestionRefused(BAD_CONFIGURATION, "\n".join(error.faults)) from error
+            raise QuestionRefused(BAD_CONFIGURATION, "\n".join(error.errors)) from error
         refused = self.refusal(setup)
         if refused is not None:
             raise refused

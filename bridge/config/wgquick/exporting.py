@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from bridge.config.document import dotted
 from bridge.config.into_tunnel import read_key
-from bridge.config.model import Config, Peer
+from bridge.config.model import Config, PeerTable
+from bridge.config.toml_file import dotted
 from route.lists import Prefix
 from route.table import PRIVATE
 from tunnel.noise import LocalKeys
@@ -129,7 +129,7 @@ def _key_text(path: Path) -> str:
         wipe(key)
 
 
-def _takes_everything(peer: Peer) -> bool:
+def _takes_everything(peer: PeerTable) -> bool:
     return _EVERYTHING in peer.allowed_ips or _HALVES.issubset(peer.allowed_ips)
 
 

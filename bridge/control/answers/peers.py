@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bridge.config.into_tunnel import endpoint_text, prefix_of
-from bridge.config.model import Config, Peer
+from bridge.config.model import Config, PeerTable
 from bridge.control.answers.question import Arguments, Subject, document, question, seconds
 from bridge.control.protocol import Document
 from tunnel.effects import Status
@@ -28,7 +28,7 @@ def described(config: Config, statuses: Iterable[Status], now: int) -> Document:
     return document(peers=[_peer(name, peer, by_name.get(name), now) for name, peer in config.peer.items()])
 
 
-def _peer(name: str, peer: Peer, status: Status | None, now: int) -> Document:
+def _peer(name: str, peer: PeerTable, status: Status | None, now: int) -> Document:
     endpoint = status.endpoint if status is not None and peer.via is None else None
     return {
         "name": name,

@@ -21,19 +21,19 @@ SHOWN: dict[str, Any] = {name: table for block in BLOCKS for name, table in bloc
 TABLES = {name: table for name, table in SHOWN.items() if name != "peer"} | {"peer": SHOWN["peer"]["hk"]}
 ONE_IS_SHOWN = {("alias", "forward"), ("offload", "prefixes")}
 MODELS: dict[str, type[BaseModel]] = {
-    "tap0": config_model.Tap0,
-    "tap1": config_model.Tap1,
-    "tun0": config_model.Tun0,
-    "vpn": config_model.Vpn,
-    "offload": config_model.OffloadLists,
-    "alias": config_model.Alias,
-    "icmp": config_model.Icmp,
-    "control": config_model.Control,
-    "fast_path": config_model.FastPath,
-    "hooks": config_model.Hooks,
-    "process": config_model.Process,
-    "tunnel": config_model.Tunnel,
-    "peer": config_model.Peer,
+    "tap0": config_model.Tap0Table,
+    "tap1": config_model.Tap1Table,
+    "tun0": config_model.Tun0Table,
+    "vpn": config_model.VpnTable,
+    "offload": config_model.OffloadTable,
+    "alias": config_model.AliasTable,
+    "icmp": config_model.IcmpTable,
+    "control": config_model.ControlTable,
+    "fast_path": config_model.FastPathTable,
+    "hooks": config_model.HooksTable,
+    "process": config_model.ProcessTable,
+    "tunnel": config_model.TunnelTable,
+    "peer": config_model.PeerTable,
 }
 
 
@@ -49,11 +49,11 @@ def test_the_page_has_every_key_of_a_table(table: str) -> None:
 
 
 def test_the_page_has_every_key_of_the_dhcp_client() -> None:
-    assert set(TABLES["tap1"]["dhcp"]) == set(config_model.Dhcp.model_fields)
+    assert set(TABLES["tap1"]["dhcp"]) == set(config_model.DhcpTable.model_fields)
 
 
 def test_the_page_has_every_key_of_a_forward() -> None:
-    assert set(TABLES["alias"]["forward"][0]) == set(config_model.Forward.model_fields)
+    assert set(TABLES["alias"]["forward"][0]) == set(config_model.ForwardTable.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_page_shows_the_default(table: str, key: str, default: object) -> No
         assert shown == (list(default) if isinstance(default, tuple) else default)
 
 
-@pytest.mark.parametrize(("table", "own"), [("tap0", config_model.Tap0), ("tap1", config_model.Tap1)])
+@pytest.mark.parametrize(("table", "own"), [("tap0", config_model.Tap0Table), ("tap1", config_model.Tap1Table)])
 def test_the_page_shows_the_mac_address_that_is_derived(table: str, own: type[BaseModel]) -> None:
     shown = TABLES[table]
     derived = own.model_validate({"address": shown["address"]}).mac.hex(":")  # type: ignore[attr-defined] # of both
