@@ -50,7 +50,7 @@ from bridge.privsep.helper import Companion
 from bridge.privsep.order import Order
 from bridge.privsep.privileges import KEPT, User, drop_capabilities, forbid_core_dumps
 from bridge.privsep.user import choose
-from bridge.state.links import beside, open_ledger
+from bridge.state.links import link_file_of, open_link_file
 from bridge.state.stamps import StampFile
 from bridge.vpn.ciphers import Cores, open_cores
 from bridge.vpn.lanes import PeerLanes
@@ -195,8 +195,8 @@ class Daemon:
         if path == "":
             return
         gateway = self.gateway
-        gateway.ledger = open_ledger(
-            beside(socket_path) if path is None else path,
+        gateway.ledger = open_link_file(
+            link_file_of(socket_path) if path is None else path,
             gateway.aliases,
             gateway.interfaces,
             gateway.decision.openings,
