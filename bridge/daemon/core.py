@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bridge.daemon.implementation import open_table
 from bridge.daemon.setup import Setup
 from bridge.loop.loop import Loop
-from bridge.state.links import beside, open_ledger
+from bridge.state.links import link_file_of, open_link_file
 from bridge.walk.gateway import Gateway
 from flow.plain import PlainTable
 
@@ -48,8 +48,8 @@ def _keep_links(setup: Setup, gateway: Gateway, socket_path: Path, now: int, sta
     path = setup.config.alias.state_file
     if path == "":
         return
-    gateway.ledger = open_ledger(
-        beside(socket_path) if path is None else path,
+    gateway.ledger = open_link_file(
+        link_file_of(socket_path) if path is None else path,
         gateway.aliases,
         gateway.interfaces,
         gateway.decision.openings,

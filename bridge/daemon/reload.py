@@ -23,8 +23,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bridge.config.into_devices import changed_for_good
 from bridge.config.into_routes import announced_layers
+from bridge.config.keys import changed_for_good
 from bridge.config.load import ConfigError
 from bridge.control.answers.question import Subject, document
 from bridge.control.answers.route import moves_to

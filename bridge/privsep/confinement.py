@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from bridge.config.keys import files_named, folders_named, folders_written
 from bridge.config.model import Config
 from bridge.privsep import landlock, seccomp
 from bridge.privsep.order import RootDuties
@@ -23,7 +24,7 @@ def confine(config: Config, socket_path: Path, made: Iterable[Path]) -> None:
     """
     try:
         if not landlock.confine(
-            writing=[str(path) for path in kept_folders(config)],
+            writing=[str(path) for path in folders_written(config)],
             removing=[str(socket_path.parent)],
             folding=[str(folder.parent) for folder in made],
         ):
@@ -37,27 +38,12 @@ def confine(config: Config, socket_path: Path, made: Iterable[Path]) -> None:
         log.warning("the seccomp filter is refused: %s", error.strerror)
 
 
-def kept_folders(config: Config) -> list[Path]:
-    """The folders in which a running gateway writes files of its own."""
-    return [] if config.tunnel is None else [config.tunnel.state_file.parent]
-
-
 def root_duties_for(config: Config, socket_path: Path, made: Iterable[Path]) -> RootDuties:
     """The files that the warden opens and removes for a gateway with this configuration: everything in the
     configuration's folder and the route folder, and files that are named elsewhere."""
-    named = list(named_files(config))
-    folders = [config.path.parent]
-    if config.tunnel is not None and config.tunnel.routes is not None:
-        folders.append(config.path.parent / config.tunnel.routes)
     return RootDuties(
-        os.path.abspath(socket_path), list(map(os.path.abspath, made)), list(map(os.path.abspath, folders)), named
+        os.path.abspath(socket_path),
+        list(map(os.path.abspath, made)),
+        list(map(os.path.abspath, folders_named(config))),
+        list(dict.fromkeys(map(os.path.abspath, files_named(config)))),
     )
-
-
-def named_files(config: Config) -> Iterable[str]:
-    """The absolute paths of the configuration and of every file that it names."""
-    paths = [config.path, *(config.path.parent / path for path in config.offload.prefixes)]
-    keys = [config.tunnel.private_key_file if config.tunnel is not None else None]
-    keys += [peer.preshared_key_file for peer in config.peer.values()]
-    paths += [*(path for path in keys if path is not None), *filter(None, (config.hooks.up, config.hooks.down))]
-    return dict.fromkeys(map(os.path.abspath, paths))

@@ -317,6 +317,21 @@ def test_check_shows_the_tunnel_of_an_exit_node_and_its_peers(run: Run, folder: 
     assert "announced to peers: 10.20.0.0/16" in run("check", "-c", "gateway.toml").stdout
 
 
+def test_check_ends_with_code_4_where_others_may_read_a_preshared_key(run: Run, folder: Path) -> None:
+    (folder / "route" / "sg").unlink()
+    for name, mode in (("private.key", 0o600), ("alice.psk", 0o644)):
+        with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(base64.b64encode(bytes(range(32))).decode())
+        (folder / name).chmod(mode)
+    text = EXIT.replace('fallback = "bob"\n', 'fallback = "bob"\npreshared_key_file = "alice.psk"\n')
+    (folder / "gateway.toml").write_text(text)
+    said = run("check", "-c", "gateway.toml", code=4).stderr
+    assert "gateway.toml:11: peer.alice.preshared_key_file: " in said
+    assert "has mode 0644, others may read the key: chmod 0600" in said
+    (folder / "alice.psk").chmod(0o600)
+    run("check", "-c", "gateway.toml")
+
+
 def test_an_exit_node_is_traced_from_its_peers(run: Run, folder: Path) -> None:
     (folder / "gateway.toml").write_text(EXIT)
     words = ("trace", "-j", "-c", "gateway.toml", "icmp")
