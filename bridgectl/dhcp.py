@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from bridgectl.daemon import ask
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 from bridgectl.options import Options, shared
 from bridgectl.output import Document, Shown, Table, present, show
 

@@ -29,7 +29,7 @@ from arp.effects import ArpEffect, Transmit
 from bridge.config.into_routes import Announced, leased_layers
 from bridge.config.into_walk import alias_settings, client_settings, forwards_from, reserved_ports
 from bridge.config.load import Config
-from bridge.state.links import Ledger
+from bridge.state.links import LinkFile
 from bridge.walk.balance import missing
 from bridge.walk.decision import Decision
 from bridge.walk.effects import Effect, Send
@@ -83,7 +83,7 @@ class Gateway:
         self.nodes = self.decision.nodes
         self.fast = FastPath(table, self.interfaces, self.aliases, self.decision.openings, self.out)
         self.admission = Admission(self.interfaces, self.decision.peers, self.nodes)
-        self.ledger: Ledger | None = None
+        self.ledger: LinkFile | None = None
         self.leases: LeaseService | None = None
         for interface in self.interfaces.values():
             interface.linked_address = interface.address
