@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import Config, ConfigError, Purpose, load
 from bridge.control.client import Document
 from bridge.control.explain import COMMANDS, Refused
@@ -33,7 +34,7 @@ def load_routes(config: Config) -> RouteTable:
 def answer(path: Path, command: str, arguments: Document) -> Document:
     """What the daemon would answer, freshly started with this configuration."""
     config = load_config(path)
-    gateway = Gateway(config, load_routes(config), random.Random(0))
+    gateway = Gateway(gateway_settings(config), load_routes(config), random.Random(0))
     try:
         return COMMANDS[command](gateway, arguments, 0)
     except Refused as fault:

@@ -11,6 +11,7 @@ which are to be carried out; `trace` changes the gateway that it walks through, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from alias.types import Link
@@ -22,7 +23,6 @@ from bridge.replay.run import Misuse, port_name
 from bridge.walk import balance
 from bridge.walk.effects import Effect
 from bridge.walk.gateway import Gateway
-from bridge.walk.interface import is_ethernet
 from bridge.walk.outgoing import end_text, protocol_name
 from route.table import RouteTable, node_of
 from tunnel.effects import Status
@@ -145,8 +145,9 @@ def _neighbour(gateway: Gateway, arguments: Arguments) -> tuple[str, int]:
     raise Refused(USAGE, f"{address_text(address)} is outside the subnet: {subnets or 'no port has one'}")
 
 
-def _subnet(gateway: Gateway, port: str) -> Any:
-    return getattr(gateway.config, port).address.network
+def _subnet(gateway: Gateway, port: str) -> IPv4Network:
+    interface = gateway.interfaces[port]
+    return IPv4Network((interface.network, interface.mask.bit_count()))
 
 
 # NAT links and flows
@@ -156,7 +157,7 @@ def alias_show(gateway: Gateway, arguments: Arguments, now: int) -> Document:
     """Every link that lives."""
     gateway.fast.harvest(gateway.fast.table.limit, now)
     links = [_link(gateway, link, now) for link in gateway.aliases.links(now)]
-    return _document(links=links, max_links=gateway.config.alias.max_links)
+    return _document(links=links, max_links=gateway.settings.alias.max_links)
 
 
 def _link(gateway: Gateway, link: Link, now: int) -> Document:
@@ -226,7 +227,7 @@ def route_table(gateway: Gateway, arguments: Arguments, now: int) -> Document:
     """Every prefix with its target, the configuration file that they come from, and what peers announced: what `route
     diff` starts from."""
     announced = {peer: [str(prefix) for prefix in prefixes] for peer, prefixes in gateway.announced.items()}
-    return _document(config=str(gateway.config.path.absolute()), entries=gateway.routes.entries(), announced=announced)
+    return _document(config=gateway.settings.source, entries=gateway.routes.entries(), announced=announced)
 
 
 def moves_to(gateway: Gateway, routes: RouteTable, now: int) -> Document:
@@ -382,7 +383,7 @@ def trace(gateway: Gateway, arguments: Arguments, now: int) -> Document:
     It changes the gateway that it walks through.
     """
     port = _port(gateway, arguments)
-    ethernet = is_ethernet(gateway.config, port)
+    ethernet = _is_ethernet(gateway, port)
     data = _bytes(arguments["packet"] if "packet" in arguments else arguments.get("frame"))
     link_type = _link_type(arguments)
     if link_type is None:
@@ -402,7 +403,7 @@ def trace(gateway: Gateway, arguments: Arguments, now: int) -> Document:
         out=[
             {
                 "port": sent.port,
-                "summary": summary(bytes(sent.frame), ethernet=is_ethernet(gateway.config, sent.port)),
+                "summary": summary(bytes(sent.frame), ethernet=_is_ethernet(gateway, sent.port)),
                 "hex": bytes(sent.frame).hex(),
             }
             for sent in told.out
@@ -419,12 +420,17 @@ def _port(gateway: Gateway, arguments: Arguments) -> str:
         ports = list(gateway.interfaces)
         if not ports:
             raise Refused(FAILED, "the configuration has no port, add [tap0] (a LAN gateway) or [tun0] (an exit node)")
-        raw = [port for port in ports if not is_ethernet(gateway.config, port)]
+        raw = [port for port in ports if not _is_ethernet(gateway, port)]
         name = raw[0] if raw and _link_type(arguments) in LINKS_RAW else ports[0]
     try:
-        return port_name(gateway.config, gateway.routes, str(name))
+        return port_name(gateway.settings, gateway.routes, str(name))
     except Misuse as fault:
         raise Refused(USAGE, str(fault)) from fault
+
+
+def _is_ethernet(gateway: Gateway, port: str) -> bool:
+    interface = gateway.interfaces.get(port)
+    return interface is not None and interface.framing == "ethernet"
 
 
 def _link_type(arguments: Arguments) -> int | None:

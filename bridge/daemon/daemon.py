@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from bridge.config import files
 from bridge.config import load as config
 from bridge.config.into_devices import changed_for_good, plans_from
-from bridge.config.into_routes import announced_layers, routes_from
+from bridge.config.into_routes import routes_from
 from bridge.config.into_tunnel import Peers, has_tunnel, peers_from, read_key, served
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import Config, ConfigError
 from bridge.control import explain
 from bridge.control.capture_stream import capture
@@ -56,6 +57,7 @@ from bridge.vpn.lanes import PeerLanes
 from bridge.vpn.port import Uplink
 from bridge.vpn.resolver import Resolver
 from bridge.walk.gateway import Gateway
+from bridge.walk.peer_prefixes import announced_layers
 from route.table import RouteTable, node_of
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import wipe
@@ -129,7 +131,7 @@ class Daemon:
     def __init__(
         self, config_path: Path, setup: Setup, socket_path: Path, companion: Companion, stack: ExitStack
     ) -> None:
-        loaded = setup.config
+        self.config = loaded = setup.config
         self._path = config_path
         self._exit_code = OK
         self._is_stopping = False
@@ -145,7 +147,7 @@ class Daemon:
         made = _claim(socket_path, stack)
         self._rng = rng = random.SystemRandom()
         self._table = open_table(rng, 2 * loaded.alias.max_links)
-        self.gateway = Gateway(loaded, setup.routes, rng, table=self._table)
+        self.gateway = Gateway(gateway_settings(loaded), setup.routes, rng, table=self._table)
         self.gateway.unreachable_nodes = setup.unreached
         self.loop = Loop(self.gateway, on_gone=self._port_gone)
         stack.callback(self.loop.close)
@@ -222,7 +224,7 @@ class Daemon:
         bursts = open_bursts(self._table, lanes)
         for port in self.ports.values():
             police = None
-            if self.gateway.config.fast_path.police:
+            if self.config.fast_path.police:
                 senders = Senders.STATIONS if port.name == "tap0" else Senders.ADDRESSES
                 police = open_police(self._table, senders, port.link_bytes, self._rng)
                 interface = self.gateway.interfaces[port.name]
@@ -333,7 +335,7 @@ class Daemon:
         else:
             self._ready()
         if self._workers is None:
-            Affinity(self.loop, first_choice(has_lan=self.gateway.config.tap0 is not None)).hold()
+            Affinity(self.loop, first_choice(has_lan=self.config.tap0 is not None)).hold()
         within_s = watchdog_s()
         if within_s is not None:
             Watchdog(self.loop, within_s, self._workers.stuck if self._workers is not None else lambda _within_s: "")
@@ -392,7 +394,7 @@ class Daemon:
         notify("READY=1", self._status() if refusal is None else "STATUS=a reload was refused, forwarding as before")
         for client in clients:
             if refusal is None:
-                client.answer({"version": explain.VERSION, "warnings": self.gateway.config.warnings})
+                client.answer({"version": explain.VERSION, "warnings": self.config.warnings})
             else:
                 client.fail(refusal.code, refusal.message)
         self._control.release()  # who asked meanwhile gets an answer before the files are read once more
@@ -413,7 +415,8 @@ class Daemon:
         assert not isinstance(read, Exception)
         _warn(read)
         self.gateway.unreachable_nodes = read.unreached
-        self.loop.carry_out(self.gateway.reconfigure(read.config, read.routes, self.loop.clock()))
+        self.config = read.config
+        self.loop.carry_out(self.gateway.reconfigure(gateway_settings(read.config), read.routes, self.loop.clock()))
         if self.uplink is not None:
             self.uplink.reconfigure(read.peers, read.unreached)
         log.info("reloaded")
@@ -425,7 +428,7 @@ class Daemon:
         if isinstance(read, Exception):
             log.error("a bug in reading the configuration", exc_info=read)
             return ControlError(FAILED, "the configuration could not be read; the gateway's log says more")
-        refusal = _fixed_keys(self.gateway.config, read.config)
+        refusal = _fixed_keys(self.config, read.config)
         if refusal is None and self.uplink is not None:
             fault = self.uplink.fault_of(read.peers)
             refusal = None if fault is None else ControlError(BAD_CONFIGURATION, fault)
@@ -469,7 +472,7 @@ class Daemon:
 
     def _answer_peers(self, _arguments: Document, client: Client) -> None:
         statuses = self.uplink.status() if self.uplink is not None else []
-        client.answer(explain.peers(self.gateway.config, statuses, self.loop.clock()))
+        client.answer(explain.peers(self.config, statuses, self.loop.clock()))
 
     def _answer_stats(self, arguments: Document, client: Client) -> None:
         document = explain.stats(self.gateway, arguments, self.loop.clock())
@@ -496,7 +499,7 @@ class Daemon:
             raise refusal
         if self.uplink is not None:
             announced = self.uplink.announced_under(setup.peers)
-            setup.routes.announce(announced_layers(setup.config, announced))
+            setup.routes.announce(announced_layers(setup.config.peer, announced, has_tunnel=setup.config.has_vpn))
         return explain.moves_to(self.gateway, setup.routes, self.loop.clock())
 
     def _answer_stop(self, _arguments: Document, client: Client) -> None:

@@ -15,17 +15,15 @@ from dataclasses import replace
 from alias import rewrite
 from alias.table import Aliases
 from alias.types import Egress, Link, Unanswered
-from bridge.config.into_routes import Announced, announced_layers
-from bridge.config.into_walk import forwards_from
-from bridge.config.load import Config
 from bridge.walk.crossing import Openings
 from bridge.walk.icmp_errors import error_from_inside, error_from_outside, error_hairpin
 from bridge.walk.interface import Interface
 from bridge.walk.nodes import Nodes, idle_ns
 from bridge.walk.outgoing import Outgoing, wire_bytes
 from bridge.walk.path import Answer, Arrival, Path, Side
-from bridge.walk.peer_prefixes import peer_prefixes_from
+from bridge.walk.peer_prefixes import Announced, announced_layers, peer_prefixes_from
 from bridge.walk.reply_to import Ends, Returns
+from bridge.walk.settings import GatewaySettings
 from icmp import errors, responder
 from route.table import RouteTable, is_private, node_of
 from wire import ipv4
@@ -42,11 +40,16 @@ class Decision:
     what crosses. Only the links, the visitors and the flows on a fallback change with packets."""
 
     def __init__(
-        self, config: Config, routes: RouteTable, interfaces: dict[str, Interface], aliases: Aliases, out: Outgoing
+        self,
+        settings: GatewaySettings,
+        routes: RouteTable,
+        interfaces: dict[str, Interface],
+        aliases: Aliases,
+        out: Outgoing,
     ) -> None:
         self.routes = routes
-        self.nodes = Nodes(config)
-        self.peers = peer_prefixes_from(config)
+        self.nodes = Nodes(settings)
+        self.peers = peer_prefixes_from(settings.peers)
         self.openings = Openings(interfaces, aliases, self.peers, self.nodes, self._port_towards)
         self.returns = Returns()
         self._forget_ns = 0
@@ -58,36 +61,37 @@ class Decision:
         self._vpn = interfaces.get("vpn")
         self._host = self._tun0.address if self._tun0 is not None else 0
         self.readdressed()
-        self._apply(config)
+        self._apply(settings)
 
     def readdressed(self) -> None:
         """The interfaces have their addresses."""
         self._own = {itf.address for itf in self._interfaces.values() if itf.address}
         self.openings.readdressed()
 
-    def _apply(self, config: Config) -> None:
-        self._config = config
-        self.openings.exempt = [(prefix.network, prefix_mask(prefix.length)) for prefix in config.alias.exempt]
+    def _apply(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self.openings.exempt = [(prefix.network, prefix_mask(prefix.length)) for prefix in settings.exempt]
         self.openings.forwarded = frozenset(
-            forward.inside for forward in forwards_from(config) if forward.on is Egress.TAP1
+            forward.inside for forward in settings.forwards if forward.on is Egress.TAP1
         )
 
-    def reconfigure(self, config: Config, routes: RouteTable) -> None:
+    def reconfigure(self, settings: GatewaySettings, routes: RouteTable) -> None:
         """Take a new configuration, after the aliases did."""
         announced = self.peers.announced
         self.routes = routes
-        self.peers = self.openings.peers = peer_prefixes_from(config)
-        self._apply(config)
+        self.peers = self.openings.peers = peer_prefixes_from(settings.peers)
+        self._apply(settings)
         if announced:
             self.announce(announced)
-        self.nodes.reconfigure(config, lambda remote: node_of(routes.target(remote)))
+        self.nodes.reconfigure(settings, lambda remote: node_of(routes.target(remote)))
         self.returns.keep(self._is_forwarded)
 
     def announce(self, announced: Announced) -> None:
         """Peers announced these prefixes: put them in the place of what they did before. Packets find them, and may
         come from them, at once."""
         self.peers.announce(announced)
-        self.routes.announce(announced_layers(self._config, self.peers.announced))
+        peers = [peer.name for peer in self._settings.peers]
+        self.routes.announce(announced_layers(peers, self.peers.announced, has_tunnel=self._settings.has_tunnel))
 
     def tick(self, now: int) -> None:
         """Now and then, forget what has ended: visitors and flows on a fallback have no timer each."""
@@ -245,7 +249,7 @@ class Decision:
         if packet.protocol == ipv4.ICMP:
             kind = packet.data[packet.header_bytes]
             if kind in ipv4.ICMP_QUERY_REQUESTS:
-                answered = came_by is not self._tap1 or self._config.icmp.answer_on_tap1
+                answered = came_by is not self._tap1 or self._settings.icmp.answer_on_tap1
                 return Answer() if answered and kind == responder.ECHO_REQUEST else Drop.LOCAL_SILENT
             if kind not in ipv4.ICMP_QUERY_REPLIES:
                 return self._onward(
@@ -271,7 +275,7 @@ class Decision:
         if self._out.tracing is not None:
             self._out.say("alias", "{} is {}, {}", (packet.destination, packet.destination_port), near, link.state)
         if link.is_static and (inside.interface is self._vpn or self._port_towards(packet.source) != arrival.port):
-            until = now + idle_ns(self._config.alias, packet.protocol)
+            until = now + idle_ns(self._settings.alias, packet.protocol)
             self.returns.came((packet.protocol, *near, *far), arrival.port, until)
         return Path(*inside, near, far, destination=near, link=link)
 

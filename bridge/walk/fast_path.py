@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Final
+from typing import Final, Protocol
 
 from alias.table import Aliases
 from alias.types import Egress, Link
-from bridge.ports.bursts import Bursts, refusals, unwalked
+from bridge.ports.counted import Counted, refusals, unwalked
 from bridge.walk.counters import Counters
 from bridge.walk.crossing import Openings
 from bridge.walk.interface import Interface
@@ -55,6 +55,16 @@ _LASTS_NS: Final = (LEASE_S + 1) * SECOND_NS
 _FLAGS_OFFSET: Final = 13  # of the TCP header
 
 
+class Repeater(Protocol):
+    """Moves frames and repeats decisions (`bridge.ports.bursts.Bursts`)."""
+
+    def counted(self) -> list[Counted]:
+        """The frames of each port since the last call."""
+
+    def punts(self) -> dict[Punt, int]:
+        """Frames handed to the walk since the start, by reason."""
+
+
 class FastPath:
     """`table`: where it is None, flows are recorded for people and nothing is repeated. `bursts`: whoever moves frames
     puts itself here, so that what it counts is counted. `due_ns`: when `harvest` is due, None while no entry is there.
@@ -65,7 +75,7 @@ class FastPath:
     ) -> None:
         self.repeats = table is not None
         self.table: Table = PlainTable(RECORDED) if table is None else table
-        self.bursts: list[Bursts] = []
+        self.bursts: list[Repeater] = []
         self.due_ns: int | None = None
         self._interfaces = interfaces
         self._aliases = aliases

@@ -18,19 +18,15 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from typing import Protocol
 
 from alias import quote as quotes
 from alias import rewrite
 from alias.fragments import FragmentStore
 from alias.reassembly import Expired, Reassembly
 from alias.table import Aliases
-from alias.types import Egress, Unanswered
+from alias.types import AliasSettings, Egress, Unanswered
 from arp.effects import ArpEffect, Transmit
-from bridge.config.into_routes import Announced
-from bridge.config.into_walk import alias_settings, forwards_from, reserved_ports
-from bridge.config.load import Config
-from bridge.config.model import Tap1
-from bridge.state.links import Ledger
 from bridge.walk.balance import missing
 from bridge.walk.decision import Decision
 from bridge.walk.effects import Effect, Send
@@ -39,6 +35,8 @@ from bridge.walk.interface import Interface, interfaces_from, take_address
 from bridge.walk.martians import Admission, claims_hold
 from bridge.walk.outgoing import Outgoing, Trace, pieces
 from bridge.walk.path import Answer, Arrival, Path
+from bridge.walk.peer_prefixes import Announced
+from bridge.walk.settings import GatewaySettings, PortSettings
 from flow.table import HARVEST_S, Table
 from icmp import errors
 from route.table import RouteTable
@@ -46,7 +44,32 @@ from wire import ethernet, ipv4, tcp
 from wire.drop import Drop
 from wire.gso import GsoHeader
 from wire.ipv4 import Packet
-from wire.units import earliest
+from wire.units import SECOND_NS, earliest
+
+
+class LinkKeeper(Protocol):
+    """Writes links down so that they outlive the process (`bridge.state.links.Ledger`)."""
+
+    def tick(self, now: int) -> None:
+        """Write changes that are due."""
+
+    def next_deadline(self) -> int | None:
+        """When `tick` has something to do, in ns; None while nothing has changed."""
+
+    def catch_up(self, now: int | None = None) -> None:
+        """Write all changes now."""
+
+
+def delayed(alias: AliasSettings, late_ns: int) -> AliasSettings:
+    """The settings with every timer longer by `late_ns`: links hear so much later of packets that the flow table
+    repeats, and no link may end early for it."""
+    return replace(
+        alias,
+        udp_timeout_ns=alias.udp_timeout_ns + late_ns,
+        tcp_established_ns=alias.tcp_established_ns + late_ns,
+        tcp_transitory_ns=alias.tcp_transitory_ns + late_ns,
+        icmp_timeout_ns=alias.icmp_timeout_ns + late_ns,
+    )
 
 
 class Gateway:
@@ -56,36 +79,36 @@ class Gateway:
 
     def __init__(
         self,
-        config: Config,
+        settings: GatewaySettings,
         routes: RouteTable,
         rng: random.Random,
         *,
         events: bool = False,
         table: Table | None = None,
     ) -> None:
-        self.config = config
+        self.settings = settings
         self._rng = rng
-        self.interfaces = interfaces_from(config, rng)
+        self.interfaces = interfaces_from(settings, rng)
         self.arp = {name: itf.arp for name, itf in self.interfaces.items() if itf.arp is not None}
-        self._late_s = HARVEST_S if table is not None else 0
-        self.aliases = Aliases(alias_settings(config, self._late_s), forwards_from(config), reserved_ports(config), rng)
+        self._late_ns = HARVEST_S * SECOND_NS if table is not None else 0
+        self.aliases = Aliases(delayed(settings.alias, self._late_ns), settings.forwards, settings.reserved_ports, rng)
         self.fragments: FragmentStore[Path | Answer, Arrival] = FragmentStore()
         self.reassembly = Reassembly()
         self.started_ns = 0
         self._events = self.aliases.tells_new_links = events
         self.out = Outgoing(self.interfaces, rng.randrange(0x10000), events=events)
         self.counters = self.out.counters
-        self.decision = Decision(config, routes, self.interfaces, self.aliases, self.out)
+        self.decision = Decision(settings, routes, self.interfaces, self.aliases, self.out)
         self.nodes = self.decision.nodes
         self.fast = FastPath(table, self.interfaces, self.aliases, self.decision.openings, self.out)
         self.admission = Admission(self.interfaces, self.decision.peers, self.nodes)
-        self.ledger: Ledger | None = None
-        self._apply(config)
+        self.ledger: LinkKeeper | None = None
+        self._apply(settings)
 
-    def _apply(self, config: Config) -> None:
-        """Take what a reload may change from the configuration."""
-        self.out.rate_limit = errors.RateLimit(config.icmp.errors_per_second)
-        self.out.muted = frozenset(config.icmp.mute)
+    def _apply(self, settings: GatewaySettings) -> None:
+        """Take what a reload may change of our own messages."""
+        self.out.rate_limit = errors.RateLimit(settings.icmp.errors_per_second)
+        self.out.muted = settings.icmp.mute
 
     @property
     def routes(self) -> RouteTable:
@@ -150,7 +173,7 @@ class Gateway:
             due = earliest(due, table.next_deadline())
         return due if self.ledger is None else earliest(due, self.ledger.next_deadline())
 
-    def reconfigure(self, config: Config, routes: RouteTable, now: int) -> list[Effect]:
+    def reconfigure(self, settings: GatewaySettings, routes: RouteTable, now: int) -> list[Effect]:
         """Take a new configuration whose ports are the same: lists, routes, alias, forwards, ICMP, static ARP, and
         tap1's address and next hop.
 
@@ -158,33 +181,34 @@ class Gateway:
         differently now takes the new way at once, under the new egress' own link.
         """
         effects = self.out.effects = []
-        if config.tap1 is not None and self.config.tap1 is not None:
-            if config.tap1.address != self.config.tap1.address:
-                self._readdress(config.tap1, now)
-            self.interfaces["tap1"].gateway = int(config.tap1.gateway) if config.tap1.gateway is not None else 0
+        tap1, before = settings.port("tap1"), self.settings.port("tap1")
+        if tap1 is not None and before is not None:
+            if (tap1.address, tap1.prefix_length) != (before.address, before.prefix_length):
+                self._readdress(tap1, now)
+            self.interfaces["tap1"].gateway = tap1.gateway
         for name, table in self.arp.items():
-            old, new = (getattr(settings, name).arp for settings in (self.config, config))
+            old, new = self.settings.static_arp(name), settings.static_arp(name)
             for address in old.keys() - new.keys():
                 table.delete(address)
             for address, mac in new.items():
                 if old.get(address) != mac:
                     self.out.arp_effects(self.interfaces[name], table.add(address, mac), now)
-        self.config = config
-        settings = alias_settings(config, self._late_s)
-        if settings != self.aliases.settings:
+        self.settings = settings
+        alias = delayed(settings.alias, self._late_ns)
+        if alias != self.aliases.settings:
             self.fast.harvest(self.fast.table.limit, now)  # what has passed counts by the rules of before
-        self.aliases.reconfigure(settings, forwards_from(config), reserved_ports(config), now)
+        self.aliases.reconfigure(alias, settings.forwards, settings.reserved_ports, now)
         self.fast.set_outside()
         sides = self._sides()
-        self.decision.reconfigure(config, routes)
+        self.decision.reconfigure(settings, routes)
         self._end_moved(sides)
         self.admission.peers = self.decision.peers
-        self._apply(config)
+        self._apply(settings)
         self.fast.outdate()
         self._tell_links()
         return effects
 
-    def _readdress(self, tap1: Tap1, now: int) -> None:
+    def _readdress(self, tap1: PortSettings, now: int) -> None:
         """The ISP gave us another address. What was aliased to the old one ends, as a kernel that masquerades has it:
         nobody answers there any more. Neighbours are asked anew, the MAC address stays, and the new address is probed
         and announced as at the start (RFC 5227), beside traffic."""

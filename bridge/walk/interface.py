@@ -1,4 +1,4 @@
-"""The gateway's interfaces, read from the configuration once: integers inside, so that the walk compares integers."""
+"""The gateway's interfaces: the ports of the settings, with what they hold while the gateway runs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 
 from alias.types import Egress
 from arp.port import ArpPort
-from bridge.config.into_routes import subnet_edges
-from bridge.config.load import Config
-from bridge.config.model import Tap0, Tap1
 from bridge.walk.counters import PortCounters
-from wire.units import prefix_mask, seconds_ns
+from bridge.walk.settings import Framing, GatewaySettings, PortSettings
+from wire.units import prefix_mask
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +23,7 @@ class Interface:
     """
 
     name: str
+    framing: Framing
     is_inside: bool
     address: int
     mtu_bytes: int
@@ -42,45 +41,33 @@ class Interface:
         return self.network != 0 and address & self.mask == self.network
 
 
-def is_ethernet(config: Config, port: str) -> bool:
-    """True for ports whose frames begin with an Ethernet header."""
-    return port == "tap0" or (port == "tap1" and (config.tap1 is None or config.tap1.kind == "tap"))
-
-
-def take_address(interface: Interface, port: Tap0 | Tap1, rng: random.Random) -> None:
+def take_address(interface: Interface, port: PortSettings, rng: random.Random) -> None:
     """Give a port its address, subnet and next hop, and where it has a MAC address an ARP table that knows nothing but
     the static entries."""
-    address, length = int(port.address.ip), port.address.network.prefixlen
-    interface.address = address
-    interface.network = int(port.address.network.network_address)
-    interface.mask = prefix_mask(length)
-    interface.edges = subnet_edges(port.address)
-    if interface.mac:
+    interface.address = port.address
+    interface.network = port.network
+    interface.mask = prefix_mask(port.prefix_length)
+    interface.edges = port.edges
+    interface.gateway = port.gateway
+    if port.framing == "ethernet":
         interface.arp = ArpPort(
-            address, length, interface.mac, port.arp, rng, reachable_ns=seconds_ns(port.arp_timeout)
+            port.address, port.prefix_length, port.mac, port.static_arp, rng, reachable_ns=port.arp_timeout_ns
         )
-    if isinstance(port, Tap1):
-        interface.gateway = int(port.gateway) if port.gateway is not None else 0
 
 
-def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:
-    """The interfaces that the configuration names, in the order tap0, tap1, tun0, vpn."""
+def interfaces_from(settings: GatewaySettings, rng: random.Random) -> dict[str, Interface]:
+    """The interfaces by name, in the order of the settings."""
     found: dict[str, Interface] = {}
-    for name, port in (("tap0", config.tap0), ("tap1", config.tap1)):
-        if port is None:
-            continue
-        interface = Interface(name, is_inside=name == "tap0", address=0, mtu_bytes=port.mtu)
-        if isinstance(port, Tap0) or port.kind == "tap":
-            interface.mac = port.mac
-        if isinstance(port, Tap1):
-            interface.egress = Egress.TAP1
+    for port in settings.ports:
+        interface = Interface(
+            port.name,
+            framing=port.framing,
+            is_inside=port.is_inside,
+            address=port.address,
+            mtu_bytes=port.mtu_bytes,
+            mac=port.mac,
+            egress=port.egress,
+        )
         take_address(interface, port, rng)
-        found[name] = interface
-    if config.tun0 is not None:
-        address = int(config.tun0.address.ip)
-        edges = subnet_edges(config.tun0.address)
-        found["tun0"] = Interface("tun0", is_inside=True, address=address, mtu_bytes=config.tun0_mtu, edges=edges)
-    if config.has_vpn:
-        alias = int(config.vpn.address) if config.vpn is not None and config.vpn.address is not None else 0
-        found["vpn"] = Interface("vpn", is_inside=False, address=alias, mtu_bytes=config.vpn_mtu, egress=Egress.VPN)
+        found[port.name] = interface
     return found

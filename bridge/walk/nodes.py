@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bridge.config.model import Alias, Config
+from alias.types import AliasSettings
 from bridge.walk.reply_to import Ends, ends_of
+from bridge.walk.settings import GatewaySettings
 from route.table import node_of, vpn_target
 from wire import ipv4
 from wire.ipv4 import Packet
-from wire.units import seconds_ns
 
 MOST_FLOWS = 8192
 
@@ -34,25 +34,25 @@ class Nodes:
     """`unreachable`: nodes that packets cannot go to; whoever runs the tunnel says which. `wanted`: those of them that
     packets were meant for, until somebody takes them out and calls them."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, settings: GatewaySettings) -> None:
         self.unreachable: set[str] = set()
         self.wanted: set[str] = set()
         self.default: str | None = None
         self._chains: dict[str, tuple[str, ...]] = {}
         self._kept: dict[Ends, _Kept] = {}  # the one idle longest first
-        self._alias = config.alias
-        self.reconfigure(config, lambda _: None)
+        self._alias = settings.alias
+        self.reconfigure(settings, lambda _: None)
 
     def __len__(self) -> int:
         """How many flows are kept on another node than the table's."""
         return len(self._kept)
 
-    def reconfigure(self, config: Config, routed: Callable[[int], str | None]) -> None:
+    def reconfigure(self, settings: GatewaySettings, routed: Callable[[int], str | None]) -> None:
         """Take a new configuration; `routed` tells the node of a remote address now. Flows that are decided otherwise
         are forgotten."""
-        self.default = config.default_node
-        self._alias = config.alias
-        self._chains = {name: chain_of(config, name) for name, peer in config.peer.items() if peer.fallback}
+        self.default = settings.default_node
+        self._alias = settings.alias
+        self._chains = {peer.name: peer.fallbacks for peer in settings.peers if peer.fallbacks}
         self._kept = {
             ends: kept
             for ends, kept in self._kept.items()
@@ -116,17 +116,7 @@ class Nodes:
         return None, f"{node} is unreachable{more}"
 
 
-def chain_of(config: Config, node: str) -> tuple[str, ...]:
-    """The nodes that stand in for one, in their order; a circle, which `check` refuses, ends where it closes."""
-    chain: list[str] = []
-    following = config.peer[node].fallback
-    while following is not None and following != node and following not in chain:
-        chain.append(following)
-        following = config.peer[following].fallback if following in config.peer else None
-    return tuple(chain)
-
-
-def idle_ns(alias: Alias, protocol: int) -> int:
+def idle_ns(alias: AliasSettings, protocol: int) -> int:
     """How long a silent flow is remembered: as long as its link would live."""
-    idle_s = {ipv4.TCP: alias.tcp_established_timeout, ipv4.ICMP: alias.icmp_timeout}.get(protocol, alias.udp_timeout)
-    return seconds_ns(idle_s)
+    idle = {ipv4.TCP: alias.tcp_established_ns, ipv4.ICMP: alias.icmp_timeout_ns}
+    return idle.get(protocol, alias.udp_timeout_ns)

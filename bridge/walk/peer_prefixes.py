@@ -7,15 +7,18 @@ A prefix of no length (0.0.0.0/0) says what a peer may send, and routes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from bridge.config.into_routes import Announced
-from bridge.config.model import Config
+from bridge.walk.settings import PeerSettings
 from route.lists import Prefix
+from route.table import UNREACHABLE, Layer, vpn_target
 from tunnel.allowed import AllowedIps
 from tunnel.effects import Network, PeerConfig
 
 _NO_KEY = b""
+
+Announced = Mapping[str, Sequence[Prefix]]
+"""The prefixes that peers announced at run time, by peer; only those that the configuration lets them announce."""
 
 
 class PeerPrefixes:
@@ -65,11 +68,23 @@ class PeerPrefixes:
         return peer in self._exits
 
 
-def peer_prefixes_from(config: Config) -> PeerPrefixes:
-    """Those of a configuration; nobody's where a plain device stands in for the tunnel."""
-    if config.vpn is not None and config.vpn.interface is not None:
-        return PeerPrefixes({})
+def peer_prefixes_from(peers: Iterable[PeerSettings]) -> PeerPrefixes:
+    """The prefixes of configured peers; nobody's where a plain device stands in for the tunnel."""
+    owning = [peer for peer in peers if peer.allowed_ips is not None]
     return PeerPrefixes(
-        {name: peer.allowed_ips for name, peer in config.peer.items()},
-        [name for name, peer in config.peer.items() if peer.exit],
+        {peer.name: peer.allowed_ips or () for peer in owning}, [peer.name for peer in owning if peer.has_exit]
     )
+
+
+def announced_layers(peers: Iterable[str], announced: Announced, *, has_tunnel: bool) -> list[Layer]:
+    """The layers of `RouteTable.announce`: the announced prefixes in the order of the configured `peers`. Peers that
+    are not configured are left out."""
+    return [
+        Layer(
+            vpn_target(name) if has_tunnel else UNREACHABLE,
+            f"announced by {name}",
+            [(*prefix, 0) for prefix in announced[name]],
+        )
+        for name in peers
+        if name in announced
+    ]

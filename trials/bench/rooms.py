@@ -22,6 +22,7 @@ from arp import packet as arp_packet
 from arp.port import ArpPort
 from arp.responder import STRANGERS_PER_SECOND
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.state.links import open_ledger
 from bridge.walk.gateway import Gateway
@@ -105,7 +106,7 @@ def gateway_in(folder: Path, lines: int = 10_000) -> Gateway:
     unbounded = "max_links = 65536\nmax_links_per_host = 65536"
     path.write_text(CONFIGURATION.replace("max_links = 2000\nmax_links_per_host = 500", unbounded))
     config = load(path, "replay")
-    return Gateway(config, routes_from(config), random.Random(0))
+    return Gateway(gateway_settings(config), routes_from(config), random.Random(0))
 
 
 def figures(rounds: int) -> list[Figure]:
@@ -117,7 +118,7 @@ def figures(rounds: int) -> list[Figure]:
 
         def load_routes() -> float:
             started = time.perf_counter()
-            routes_from(load(gateway.config.path, "replay"))
+            routes_from(load(Path(gateway.settings.source), "replay"))
             return (time.perf_counter() - started) * 1e3
 
         found.append(measured("read, check and build a list of 10,000 prefixes", "ms", rounds, load_routes))

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from alias.types import COARSE_BITS, Egress, Link
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.state.links import AT_ONCE, LAG_NS, Ledger, beside, open_ledger
 from bridge.walk.gateway import Gateway
@@ -349,7 +350,7 @@ def _gateway(folder: Path) -> Gateway:
     (folder / "offload.txt").write_text("203.0.113.0/24\n")
     (folder / "gateway.toml").write_text(CONFIGURATION + "[alias]\nmax_links = 40\nmax_links_per_host = 30\n")
     config = load(folder / "gateway.toml", "replay")
-    return Gateway(config, routes_from(config), random.Random(0))
+    return Gateway(gateway_settings(config), routes_from(config), random.Random(0))
 
 
 def _frame(host: int, port: int, kind: int) -> bytes:

@@ -149,7 +149,7 @@ def test_each_node_has_its_own_path_and_a_reload_keeps_it(make: Callable[..., Wo
 
 
 def test_the_mtu_is_told_and_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    [hk, sg] = explain.peers(world.gateway.config, world.uplink.status(), world.now)["peers"]
+    [hk, sg] = explain.peers(world.config, world.uplink.status(), world.now)["peers"]
     assert (hk["mtu"], hk["mtu_state"], sg["mtu"]) == (NARROW, PathState.LOWERED, None)
     with caplog.at_level(logging.INFO):
         tell(world, TooBig(FAR, 1270, b"", b""), TooBig(FAR, 1260, b"", b""))

@@ -554,8 +554,7 @@ def test_the_timer_runs_only_while_there_are_entries(make: Callable[..., World])
 
 def test_without_a_table_flows_are_recorded_and_nothing_is_repeated(make: Callable[..., World]) -> None:
     world = make()
-    config = world.walk.config
-    plain = Gateway(config, world.walk.routes, random.Random(1))
+    plain = Gateway(world.walk.settings, world.walk.routes, random.Random(1))
     raw = packet(UDP, (A, 5000, E, 53), b"data", flags=DONT_FRAGMENT)
     for _ in range(3):
         plain.receive("tap0", MACS["tap0"] + IPV4_TYPE + raw, world.now)

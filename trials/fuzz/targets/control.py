@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.control import explain
 from bridge.control.metrics import GatewayCollector, MetricsServer
 from bridge.control.server import LONGEST_REQUEST_BYTES, MOST_UNSENT_BYTES, ControlServer
@@ -49,7 +50,7 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.now_ns = 1000 * SECOND_NS
         config = configuration(STATIC_ARP)
-        self.gateway = Gateway(config, routes_from(config), random.Random(1), table=PlainTable(64))
+        self.gateway = Gateway(gateway_settings(config), routes_from(config), random.Random(1), table=PlainTable(64))
         self.loop = Loop(self.gateway, clock=lambda: self.now_ns)
         self.path = folder / "control.sock"
         daemon = Daemon.__new__(Daemon)  # its handlers alone: a whole one opens devices and gives up rights
