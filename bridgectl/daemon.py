@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from bridge.control.client import DEFAULT_SOCKET, ControlError, Document, request, stream
+from bridge.config.paths import DEFAULT_SOCKET
+from bridge.control.client import ControlError, Document, request, stream
 from bridge.control.client import NotRunning as NobodyListens
 from bridgectl.faults import NotRunning, with_code
 from bridgectl.options import Options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from alias.types import AliasSettings, Egress, Forward
 from bridge.config.into_routes import subnet_edges
@@ -107,22 +108,28 @@ def _ports(config: Config) -> Iterator[PortSettings]:
 
 
 def _tap(port: Tap0 | Tap1, name: str) -> PortSettings:
+    """The settings of tap0 or tap1; without address and subnet where DHCP brings them."""
     outside = port if isinstance(port, Tap1) else None
     is_raw = outside is not None and outside.kind == "tun"
-    return PortSettings(
+    own = PortSettings(
         name,
         framing="ip" if is_raw else "ethernet",
         is_inside=outside is None,
         mtu_bytes=port.mtu,
-        address=int(port.address.ip),
-        network=int(port.address.network.network_address),
-        prefix_length=port.address.network.prefixlen,
-        edges=subnet_edges(port.address),
         gateway=0 if outside is None or outside.gateway is None else int(outside.gateway),
         egress=None if outside is None else Egress.TAP1,
         mac=b"" if is_raw else port.mac,
         static_arp=dict(port.arp),
         arp_timeout_ns=seconds_ns(port.arp_timeout),
+    )
+    if port.address is None:
+        return own
+    return replace(
+        own,
+        address=int(port.address.ip),
+        network=int(port.address.network.network_address),
+        prefix_length=port.address.network.prefixlen,
+        edges=subnet_edges(port.address),
     )
 
 

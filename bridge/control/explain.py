@@ -23,7 +23,7 @@ from bridge.replay.run import Misuse, port_name
 from bridge.walk import balance
 from bridge.walk.effects import Effect
 from bridge.walk.gateway import Gateway
-from bridge.walk.outgoing import end_text, protocol_name
+from bridge.walk.trace import end_text, protocol_name
 from route.table import RouteTable, node_of
 from tunnel.effects import Status
 from wire.ethernet import IPV4_TYPE
@@ -320,7 +320,6 @@ def _since(then: int | None, now: int) -> float | None:
 
 def stats(gateway: Gateway, arguments: Arguments, now: int) -> Document:
     """Counters of each port and every drop reason, zeros shown."""
-    gateway.fast.account()
     counters, accounts = gateway.counters, balance.accounts(gateway)
     return _document(
         uptime_s=_seconds(now - gateway.started_ns),

@@ -41,7 +41,6 @@ class GatewayCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The families, in the order of `bridgectl stats`."""
-        self._gateway.fast.account()
         counters = self._gateway.counters
         yield GaugeMetricFamily("tapbridge_uptime_seconds", "Since the start.", value=self._uptime_s(), unit="seconds")
         for name, says in _PORT_COUNTERS:

@@ -200,7 +200,7 @@ class Daemon:
             beside(socket_path) if path is None else path,
             gateway.aliases,
             gateway.interfaces,
-            gateway.decision.openings,
+            gateway.decision.crossing,
             self.loop.clock(),
         )
         if gateway.ledger is not None:
@@ -228,7 +228,7 @@ class Daemon:
                 senders = Senders.STATIONS if port.name == "tap0" else Senders.ADDRESSES
                 police = open_police(self._table, senders, port.link_bytes, self._rng)
                 interface = self.gateway.interfaces[port.name]
-                police.know(interface.network, None if interface.arp is None else interface.arp.words)
+                police.know(interface.network, None if interface.neighbours is None else interface.neighbours.words)
             bursts.attach(self.gateway.fast.number(port.name), port, police)
         self.gateway.fast.bursts.append(bursts)
         return bursts

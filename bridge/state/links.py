@@ -35,7 +35,7 @@ from alias.saved import saved
 from alias.sessions import is_state
 from alias.table import Aliases
 from alias.types import COARSE_BITS, Egress, Link, Saved
-from bridge.walk.crossing import Openings
+from bridge.walk.crossing import Crossing
 from bridge.walk.interface import Interface
 from wire.ipv4 import ICMP, TCP, UDP
 from wire.units import SECOND_NS
@@ -78,12 +78,12 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, aliases: Aliases, interfaces: Mapping[str, Interface], openings: Openings, now: int
+        self, path: Path, aliases: Aliases, interfaces: Mapping[str, Interface], crossing: Crossing, now: int
     ) -> None:
         self.path = path
         self.restored = 0
         self._aliases = aliases
-        self._openings = openings
+        self._crossing = crossing
         self._interfaces = interfaces
         self._tap0 = interfaces.get("tap0")
         limit = min(aliases.settings.max_links, MOST_LINKS)
@@ -224,8 +224,8 @@ class Ledger:
         None where a host of that address may have no links. The check sums of its records begin with it."""
         hides = self._interfaces.get(egress.label)
         outside = 0 if hides is None else hides.address  # of now: a reload may give tap1 another one
-        side = self._openings.side_of(inside)
-        behind = self._openings.behind(inside)
+        side = self._crossing.port_inside(inside)
+        behind = self._crossing.behind(inside)
         if not outside or side is None or behind is None:
             return None
         if side.interface is self._tap0 and not self._tap0.is_on_link(inside):
@@ -263,11 +263,11 @@ def beside(socket_path: Path) -> Path:
 
 
 def open_ledger(
-    path: Path, aliases: Aliases, interfaces: Mapping[str, Interface], openings: Openings, now: int
+    path: Path, aliases: Aliases, interfaces: Mapping[str, Interface], crossing: Crossing, now: int
 ) -> Ledger | None:
     """The ledger, with what it held taken up; None where it cannot be had, which is told once and stops nothing."""
     try:
-        ledger = Ledger(path, aliases, interfaces, openings, now)
+        ledger = Ledger(path, aliases, interfaces, crossing, now)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         aliases.remember(is_wanted=False)

@@ -320,11 +320,11 @@ class Uplink:
         self._gateway.unreachable_nodes = self._unserved | silent
         # Between a change of the configuration and `_take_over`, a peer may have no port yet.
         known = ((self._ports.get(peer.name), peer.mtu_bytes) for peer in statuses)
-        out, configured = self._gateway.out, self._gateway.interfaces["vpn"].mtu_bytes
-        out.path_mtus = {port: mtu_bytes for port, mtu_bytes in known if port is not None}
-        out.segments = {
+        mtus, configured = self._gateway.mtus, self._gateway.interfaces["vpn"].mtu_bytes
+        mtus.known = {port: mtu_bytes for port, mtu_bytes in known if port is not None}
+        mtus.segments = {
             port: mtu_bytes // _PADDED_BYTES * _PADDED_BYTES
-            for port, mtu_bytes in out.path_mtus.items()
+            for port, mtu_bytes in mtus.known.items()
             if mtu_bytes < configured
         }
 

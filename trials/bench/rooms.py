@@ -182,7 +182,7 @@ def figures(rounds: int) -> list[Figure]:
         def kept_flows() -> float:
             """In bursts of 64 on the real clock, each with its turn of the timers, as the loop has them."""
             fresh = gateway_in(folder, 100)
-            parts = fresh.aliases, fresh.interfaces, fresh.decision.openings
+            parts = fresh.aliases, fresh.interfaces, fresh.decision.crossing
             fresh.ledger = open_ledger(folder / "links", *parts, time.perf_counter_ns())
             assert fresh.ledger is not None
             frames = [ETHERNET + udp(port) for port in range(1024, 21_024)]

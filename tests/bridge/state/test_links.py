@@ -52,7 +52,7 @@ STEP_NS = 1 << COARSE_BITS
 
 def keep(gateway: Gateway, path: Path, now: int) -> Ledger:
     """Give a gateway a ledger, as the daemon does."""
-    kept = open_ledger(path, gateway.aliases, gateway.interfaces, gateway.decision.openings, now)
+    kept = open_ledger(path, gateway.aliases, gateway.interfaces, gateway.decision.crossing, now)
     assert kept is not None
     gateway.ledger = kept
     return kept
@@ -303,7 +303,7 @@ def test_what_is_no_file_stops_nothing(tmp_path: Path, kind: str, caplog: pytest
     else:
         path.symlink_to(tmp_path / "nowhere")
     world = Scenario(tmp_path)
-    kept = open_ledger(path, world.gateway.aliases, world.gateway.interfaces, world.gateway.decision.openings, 0)
+    kept = open_ledger(path, world.gateway.aliases, world.gateway.interfaces, world.gateway.decision.crossing, 0)
     assert (kept is None) == (kind == "folder"), "the others are replaced"
     if kept is None:
         assert "links will not outlive a restart" in caplog.text
@@ -314,7 +314,7 @@ def test_what_is_no_file_stops_nothing(tmp_path: Path, kind: str, caplog: pytest
 def test_a_folder_that_is_not_there_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     gateway = Scenario(tmp_path).gateway
     path = tmp_path / "nowhere" / "links"
-    assert open_ledger(path, gateway.aliases, gateway.interfaces, gateway.decision.openings, 0) is None
+    assert open_ledger(path, gateway.aliases, gateway.interfaces, gateway.decision.crossing, 0) is None
     assert "No such file or directory; links will not outlive a restart" in caplog.text
 
 
@@ -450,7 +450,7 @@ def test_a_start_that_has_no_room_leaves_nothing_for_the_one_after_it(
 
     gateway = world.gateway
     monkeypatch.setattr("bridge.state.links.os.posix_fallocate", full)
-    assert open_ledger(world.file, gateway.aliases, gateway.interfaces, gateway.decision.openings, world.now) is None
+    assert open_ledger(world.file, gateway.aliases, gateway.interfaces, gateway.decision.crossing, world.now) is None
     assert not list(world.file.parent.glob("links*"))
 
 

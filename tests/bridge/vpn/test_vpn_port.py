@@ -543,7 +543,7 @@ def test_a_node_behind_a_relay_gets_its_packets_in_envelopes_to_the_relay(make: 
     sg = next(status for status in world.uplink.status() if status.name == "sg")
     assert sg.endpoint == Endpoint(node_id("sg"), 0, "hk")
     assert sg.mtu_bytes == 1420 - 52
-    assert world.gateway.out.path_mtus == {"vpn": 1420, "vpn:sg": 1420 - 52}
+    assert world.gateway.mtus.known == {"vpn": 1420, "vpn:sg": 1420 - 52}
     world.take()
     long = IP(src=HOST, dst="9.9.9.9", flags="DF") / UDP(sport=5000, dport=53) / Raw(bytes(1400))
     world.send(long)

@@ -131,7 +131,7 @@ def test_super_frames_and_partial_checksums_are_repeated_as_they_came(make: Call
         whole = packet(TCP, (A, 5000, E, 80), bytes(range(256)) * (40 if gso_bytes else 2), flags=DONT_FRAGMENT)
         raw, claims = as_partial(whole, gso_bytes)
         sent, repeated = world.inject("tap0", MACS["tap0"] + IPV4_TYPE + raw, claims)
-        assert sent[0].offload == claims
+        assert sent[0].gso == claims
     assert repeated
 
 
@@ -277,11 +277,11 @@ def test_a_lower_path_mtu_is_obeyed_by_the_very_next_packet(make: Callable[..., 
     world = make()
     learned(world, F)
     assert world.inside(UDP, (A, 5000, F, 53), bytes(1300))
-    world.both(lambda gateway: setattr(gateway.out, "path_mtus", {"vpn": 1280}))
+    world.both(lambda gateway: setattr(gateway.mtus, "known", {"vpn": 1280}))
     assert not world.inside(UDP, (A, 5000, F, 53), bytes(1300))
     assert world.punts[Punt.TOO_BIG] == 1
     assert world.inside(UDP, (A, 5000, F, 53), bytes(1252))
-    world.both(lambda gateway: setattr(gateway.out, "path_mtus", {}))
+    world.both(lambda gateway: setattr(gateway.mtus, "known", {}))
     assert world.inside(UDP, (A, 5000, F, 53), bytes(1300))
 
 

@@ -353,7 +353,7 @@ def _change(twins: Twins, rng: random.Random) -> None:
         twins.both(lambda gateway: setattr(gateway, "unreachable_nodes", nodes))
     elif kind == 5:
         known = rng.choice(({"vpn": 1000}, {}))
-        twins.both(lambda gateway: setattr(gateway.out, "path_mtus", known))
+        twins.both(lambda gateway: setattr(gateway.mtus, "known", known))
     else:
         twins.compare_links()
 
