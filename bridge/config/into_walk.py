@@ -8,7 +8,7 @@ from dataclasses import replace
 from alias.types import AliasSettings, Egress, Forward
 from bridge.config.into_routes import subnet_edges
 from bridge.config.load import Config
-from bridge.config.model import Tap0, Tap1
+from bridge.config.model import Tap0Table, Tap1Table
 from bridge.walk.settings import GatewaySettings, IcmpSettings, PeerSettings, PortSettings
 from wire import ipv4
 from wire.units import seconds_ns
@@ -107,9 +107,9 @@ def _ports(config: Config) -> Iterator[PortSettings]:
         )
 
 
-def _tap(port: Tap0 | Tap1, name: str) -> PortSettings:
+def _tap(port: Tap0Table | Tap1Table, name: str) -> PortSettings:
     """The settings of tap0 or tap1; without address and subnet where DHCP brings them."""
-    outside = port if isinstance(port, Tap1) else None
+    outside = port if isinstance(port, Tap1Table) else None
     is_raw = outside is not None and outside.kind == "tun"
     own = PortSettings(
         name,

@@ -47,8 +47,8 @@ class PortCounters:
 
 
 class Counters:
-    """`ports` by name; `drops_by_port` by (port, reason); `ethertypes`: frames that are not carried, by number, of at most
-    `MOST_ETHERTYPES` numbers; `answered`: IP packets that a message of our own answered; `icmp_errors`: sent, or
+    """`ports` by name; `drops_by_port` by (port, reason); `ethertypes`: frames that are not carried, by number, of at
+    most `MOST_ETHERTYPES` numbers; `answered`: IP packets that a message of our own answered; `icmp_errors`: sent, or
     suppressed by RFC 1812 4.3.2.7, `icmp.mute` or the rate limit."""
 
     def __init__(self, ports: Mapping[str, PortCounters]) -> None:

@@ -20,8 +20,8 @@ class Send(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A fact for operators. `kind` is `drop` (facts: reason), `link` or `unlink` (facts: protocol, inside, outside, on),
-    or `arp` (facts: ip, mac, state, change; claimant where two stations claim one address, which the daemon hears
+    """A fact for operators. `kind` is `drop` (facts: reason), `link` or `unlink` (facts: protocol, inside, outside,
+    on), or `arp` (facts: ip, mac, state, change; claimant where two stations claim one address, which the daemon hears
     too)."""
 
     port: str

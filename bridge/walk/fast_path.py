@@ -29,6 +29,8 @@ from bridge.walk.path import Arrival, Path
 from flow.plain import PlainTable
 from flow.table import (
     ALIASED,
+    BRIEF,
+    BRIEF_LEASE_S,
     HARVEST_S,
     LEASE_S,
     MOST_PORTS,
@@ -51,6 +53,8 @@ RECORDED: Final = 32_768
 """Flows that are kept for people alone, where nothing is repeated."""
 _LASTS_NS: Final = (LEASE_S + 1) * SECOND_NS
 """A link that lives so long outlives every lease, which is counted in whole seconds."""
+_LASTS_BRIEFLY_NS: Final = (BRIEF_LEASE_S + 1) * SECOND_NS
+"""The same for a `BRIEF` lease."""
 _FLAGS_OFFSET: Final = 13  # of the TCP header
 
 
@@ -172,8 +176,8 @@ class FastPath(Resident):
         if path.egress is not None:
             flags |= ALIASED
         slot = _slot(path.port.interface, next_hop)
-        if in_port != out_port and slot is not None and self._is_rewrite(received, path, before[3], flags, now):
-            flags |= REPEAT
+        if in_port != out_port and slot is not None and _is_rewrite(received, path, before[3], flags):
+            flags |= self._lease(path, flags, now)
         if link is not None and link.is_static and not flags & NEAR_SENDS:
             # A visitor of a forward. Its answers go where it comes from, whatever the table repeated before, and the
             # walk must see it when it comes by another port again.
@@ -205,51 +209,50 @@ class FastPath(Resident):
             self._report(*key, now, withdraw=True)
         owners[entry] = link
 
-    def _is_rewrite(self, received: Packet, path: Path, kind: int, flags: int, now: int) -> bool:
-        """Whether the table may treat every packet of this flow as it treats this one, while the lease runs."""
-        link = path.link
-        if received.offset_bytes:  # its decision may be older than the last change
-            return False
-        if received.header_bytes > MINIMUM_HEADER_BYTES or path.quoted is not None:
-            return False
-        if path.source is not None and path.destination is not None:
-            return False
-        if received.protocol == ICMP:
-            # A reply from the near side does not refresh its link (RFC 7857 7.1), and hits would.
-            is_reply = kind not in ICMP_QUERY_REQUESTS
-            if kind not in ICMP_QUERIES or (link is not None and flags & NEAR_SENDS and is_reply):
-                return False
-        elif received.protocol == TCP:
-            # Behind a reset the walk sees the next segment: it may revive the connection, or be the first of one.
-            if received.data[received.header_bytes + _FLAGS_OFFSET] & RST:
-                return False
-        elif received.protocol != UDP:
-            return False
-        if link is None:
-            return True
-        until = self._aliases.holds_until(link, *path.outside, now, outbound=bool(flags & NEAR_SENDS))
-        return until - now >= _LASTS_NS
+    def _lease(self, path: Path, flags: int, now: int) -> int:
+        """`REPEAT`, with `BRIEF` where the link may end within a lease; 0 where the next packet must be walked."""
+        if path.link is None:
+            return REPEAT
+        lasts_ns = self._aliases.holds_until(path.link, *path.outside, now, outbound=bool(flags & NEAR_SENDS)) - now
+        if lasts_ns >= _LASTS_NS:
+            return REPEAT
+        return REPEAT | BRIEF if lasts_ns >= _LASTS_BRIEFLY_NS else 0
 
     def report_connection(self, arrival: Arrival, now: int) -> None:
         """Before a SYN, FIN or RST is walked, report the table's hits of its connection to its link, of both
-        directions. Behind a reset the walk sees the next segment of either direction: it may revive the connection, and
-        the link must not hear of it late."""
+        directions.
+
+        Behind a reset the walk sees the next segment of either direction: it may revive the connection, and the link
+        must not hear of it late. So it is behind the second FIN, whose acknowledgment ends the connection.
+        """
         packet = arrival.packet
         flags = 0 if packet.offset_bytes else packet.data[packet.header_bytes + _FLAGS_OFFSET]
         if not flags & (SYN | FIN | RST):
             return
-        withdraw = bool(flags & RST)
         near, far = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+        link = self._link_from_outside(arrival)
+        withdraw = bool(flags & RST) or (bool(flags & FIN) and self._is_half_closed(link, near, far))
         self._report(self._numbers.get(arrival.port.name, -1), TCP, (*near, *far), now, withdraw=withdraw)
         self._report_inward(TCP, near, far, now, withdraw=withdraw)
-        came_by = arrival.port.interface
-        turn = came_by.egress
-        if turn is not None and far[0] == came_by.address:
-            link = self._aliases.peek_inbound(turn, TCP, far[1], near[0])
-            port = self._crossing.port_inside(link.inside) if link is not None else None
-            if link is not None and port is not None:
-                ends = link.inside, link.inside_port, *near
-                self._report(self._numbers.get(port.name, -1), TCP, ends, now, withdraw=withdraw)
+        port = self._crossing.port_inside(link.inside) if link is not None else None
+        if link is not None and port is not None:
+            ends = link.inside, link.inside_port, *near
+            self._report(self._numbers.get(port.name, -1), TCP, ends, now, withdraw=withdraw)
+
+    def _link_from_outside(self, arrival: Arrival) -> Link | None:
+        """The link that a segment from outside is for."""
+        packet, came_by = arrival.packet, arrival.port.interface
+        if came_by.egress is None or packet.destination != came_by.address:
+            return None
+        return self._aliases.peek_inbound(came_by.egress, TCP, packet.destination_port, packet.source)
+
+    def _is_half_closed(self, link: Link | None, near: tuple[int, int], far: tuple[int, int]) -> bool:
+        """Whether an end of the connection has sent its FIN before. `link`: of a segment from outside, None of one from
+        inside."""
+        if link is not None:
+            return self._aliases.is_half_closed(link, *near)
+        links = [self._aliases.peek_outbound(egress, TCP, *near, far[0]) for egress in Egress]
+        return any(one is not None and self._aliases.is_half_closed(one, *far) for one in links)
 
     def _report_inward(
         self, protocol: int, near: tuple[int, int], far: tuple[int, int], now: int, *, withdraw: bool
@@ -375,3 +378,26 @@ def _slot(out: Interface, next_hop: int) -> int | None:
         return NO_SLOT
     slot = next_hop - out.network
     return slot if 0 <= slot < out.neighbours.slots else None
+
+
+def _is_rewrite(received: Packet, path: Path, kind: int, flags: int) -> bool:
+    """Whether the table may treat every packet of this flow as it treats this one, by what the packet shows."""
+    link = path.link
+    if received.offset_bytes:  # its decision may be older than the last change
+        return False
+    if received.header_bytes > MINIMUM_HEADER_BYTES or path.quoted is not None:
+        return False
+    if path.source is not None and path.destination is not None:
+        return False
+    if received.protocol == ICMP:
+        # A reply from the near side does not refresh its link (RFC 7857 7.1), and hits would.
+        is_reply = kind not in ICMP_QUERY_REQUESTS
+        if kind not in ICMP_QUERIES or (link is not None and flags & NEAR_SENDS and is_reply):
+            return False
+    elif received.protocol == TCP:
+        # Behind a reset the walk sees the next segment: it may revive the connection, or be the first of one.
+        if received.data[received.header_bytes + _FLAGS_OFFSET] & RST:
+            return False
+    elif received.protocol != UDP:
+        return False
+    return True

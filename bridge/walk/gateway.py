@@ -507,4 +507,5 @@ def delayed(alias: AliasSettings, late_ns: int) -> AliasSettings:
         tcp_established_ns=alias.tcp_established_ns + late_ns,
         tcp_transitory_ns=alias.tcp_transitory_ns + late_ns,
         icmp_timeout_ns=alias.icmp_timeout_ns + late_ns,
+        question_timeout_ns=alias.question_timeout_ns + late_ns,
     )
