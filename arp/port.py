@@ -29,9 +29,9 @@ class ArpPort:
     long an answer is believed. `now` is in ns and never runs backwards.
 
     `lookup(address, now)` is the hot path: the MAC address of a next hop, and the note that it is in use; None: `hold`
-    the frame. It is the resolver's own function, and so is `slot_of(address)`: which slot of `words` an address has,
-    None where it can be no neighbour's. `slots`: of the table, one for each address of the subnet, and one for the
-    neighbour `beyond` it, where there is one (see `Resolver`).
+    the frame. It is the resolver's own function, and so are `slot_of(address)`, which slot of `words` an address has
+    (None where it can be no neighbour's), and `address_of(slot)`, the way back. `slots`: of the table, one for each
+    address of the subnet, and one for the neighbour `beyond` it, where there is one (see `Resolver`).
     """
 
     __slots__ = (
@@ -39,6 +39,7 @@ class ArpPort:
         "_resolver",
         "_responder",
         "address",
+        "address_of",
         "lookup",
         "mac",
         "prefix_length",
@@ -66,6 +67,7 @@ class ArpPort:
         self._responder = Responder(self._resolver, self._announcer)
         self.lookup = self._resolver.lookup
         self.slot_of = self._resolver.slot_of
+        self.address_of = self._resolver.address_of
         self.slots = self._resolver.table.slots
         for host, host_mac in static.items():
             self._resolver.add(host, host_mac)

@@ -105,7 +105,7 @@ class Resolver:
         assert index is not None
         return index
 
-    def _address(self, index: int) -> int:
+    def address_of(self, index: int) -> int:
         """The address that a slot is for."""
         return self._network + index if index < self._hosts else self._beyond
 
@@ -178,7 +178,7 @@ class Resolver:
         return [self._request(index, self._table.mac(index) if state is State.PROBE else BROADCAST)]
 
     def _request(self, index: int, link_destination: bytes) -> Transmit:
-        return Transmit(packet.request(self.mac, self.address, self._address(index), link_destination))
+        return Transmit(packet.request(self.mac, self.address, self.address_of(index), link_destination))
 
     # From the sender of an ARP packet
 
@@ -252,7 +252,7 @@ class Resolver:
             effects += self._expire(due[1], now)
 
     def _expire(self, index: int, now: int) -> list[ArpEffect]:
-        table, address = self._table, self._address(index)
+        table, address = self._table, self.address_of(index)
         state, requests = table.state(index, now), table.requests(index)
         if state is State.DELAY:
             return self._ask(index, State.PROBE, 0, now)
@@ -317,7 +317,7 @@ class Resolver:
             state = self._table.state(index, now)
             static = state is State.STATIC
             yield Entry(
-                self._address(index),
+                self.address_of(index),
                 self._table.mac(index) if state in HAS_MAC else None,
                 state.label,
                 0.0 if static else max(now - self._table.since_ns(index), 0) / SECOND_NS,

@@ -13,13 +13,9 @@ from types import MappingProxyType
 from bridge.config.errors import ConfigError
 from bridge.config.lists import read_prefix_file, reason
 from bridge.config.model import Config
-from dhcp.lease import Lease
+from bridge.walk.peer_prefixes import Announced, announced_layers
 from route.lists import Prefix, PrefixList
 from route.table import LOCAL, TAP0, TAP1, TUN0, UNREACHABLE, Layer, RouteTable, vpn_target
-from wire.units import prefix_mask
-
-Announced = Mapping[str, Sequence[Prefix]]
-"""The prefixes that peers announced at run time, by peer; only what their configuration lets them announce."""
 
 
 def routes_from(
@@ -47,31 +43,11 @@ def routes_from(
             _written(config, _node(config, name), ("peer", name, "allowed_ips"), peer.allowed_ips, shortest=1)
             for name, peer in config.peer.items()
         ],
-        announced=announced_layers(config, announced),
+        announced=announced_layers(config.peer, announced, has_tunnel=config.has_vpn),
         offload=[_listed(TAP1, prefixes) for prefixes in lists] if config.tap1 else [],
         default=default,
         edges=_edges(config),
     )
-
-
-def leased_layers(config: Config, lease: Lease) -> list[Layer]:
-    """The connected networks of tap1's lease, for `RouteTable.connect`: its address, its subnet, and a gateway outside
-    of the subnet, which is on the link all the same."""
-    networks = [(LOCAL, lease.address, 32), (TAP1, lease.network, lease.prefix_length)]
-    if lease.gateway and (lease.gateway ^ lease.address) & prefix_mask(lease.prefix_length):
-        networks.append((TAP1, lease.gateway, 32))
-    line = config.line("tap1", "address")
-    return [Layer(target, str(config.path), [(network, length, line)]) for target, network, length in networks]
-
-
-def announced_layers(config: Config, announced: Announced) -> list[Layer]:
-    """What peers announced, for `RouteTable.announce`: in the order of the configuration, without peers that it does
-    not have."""
-    return [
-        Layer(_node(config, name), f"announced by {name}", [(*prefix, 0) for prefix in announced[name]])
-        for name in config.peer
-        if name in announced
-    ]
 
 
 def _read(files: Sequence[Path]) -> list[PrefixList]:

@@ -1,7 +1,8 @@
 import select
 
 from bridge.ports.base import Arrival, Port
-from bridge.ports.bursts import Counted, Queued
+from bridge.ports.bursts import Queued
+from bridge.ports.counted import Counted
 from bridge.ports.police import CompiledPolice
 from flow.fast import CompiledTable
 from flow.table import Punt

@@ -25,7 +25,8 @@ from flow.table import IN_ORDER, Punt
 from wire.gso import GsoHeader
 
 from bridge.ports.base import PortGone
-from bridge.ports.bursts import BURST_BYTES, Counted
+from bridge.ports.bursts import BURST_BYTES
+from bridge.ports.counted import Counted
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import select
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from bridge.ports.base import Arrival, Port
+from bridge.ports.counted import Counted
 from bridge.ports.policing import MOST, PlainPolice
 from flow.table import IN_ORDER, Forwarded, Punt, Table
 from wire.drop import Drop
@@ -23,22 +23,6 @@ BURST_BYTES: Final = 1 << 20
 
 Queued = tuple[int, bytes, GsoHeader | None]
 """A frame for the writer of an out-port: (number, frame, gso)."""
-
-
-class Counted(NamedTuple):
-    """What was repeated at a port since the last time: in, out, and what its device refused; of what came in, how much
-    was dropped without a walk: over its sender's share, or for an outside port that nobody has."""
-
-    port: int
-    rx_packets: int
-    rx_bytes: int
-    tx_packets: int
-    tx_bytes: int
-    full: int
-    down: int
-    malformed: int
-    policed: int = 0
-    no_link: int = 0
 
 
 class Bursts(Protocol):
@@ -162,15 +146,3 @@ class PlainBursts:
 
 _POLICED, _NO_LINK = 7, 8
 _REFUSALS = {Drop.PORT_FULL: 4, Drop.PORT_DOWN: 5, Drop.PORT_MALFORMED: 6}
-
-
-def refusals(counted: Counted) -> Iterable[tuple[Drop, int]]:
-    """What a device refused, by reason."""
-    reasons = (Drop.PORT_FULL, Drop.PORT_DOWN, Drop.PORT_MALFORMED)
-    return [(reason, count) for reason, count in zip(reasons, counted[5:8], strict=True) if count]
-
-
-def unwalked(counted: Counted) -> Iterable[tuple[Drop, int]]:
-    """What was dropped without a walk, by reason."""
-    reasons = (Drop.WALK_POLICED, Drop.ALIAS_NO_LINK)
-    return [(reason, count) for reason, count in zip(reasons, counted[8:], strict=True) if count]

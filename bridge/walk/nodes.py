@@ -1,8 +1,9 @@
-"""The tunnel's nodes as the walk sees them: which can be reached, who stands in for whom, and which flows stay where.
+"""The tunnel's nodes as the walk sees them: which can be reached, which node stands in, and which flows stay there.
 
 While a node is unreachable, packets that are routed to it go to its fallback (`[peer.X] fallback`), or to the
-fallback's own, as far as that goes. A flow that began there stays there while it lives, also when its node is back: its
-remote end knows it by the fallback's address. A flow on its own node moves only when that node becomes unreachable.
+fallback's own fallback, and so on. A flow that began on a fallback stays there while it lives, also when its node is
+back: its remote end knows it by the fallback's address. A flow on its own node moves only when that node becomes
+unreachable.
 """
 
 from __future__ import annotations
@@ -10,20 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bridge.config.model import AliasTable, Config
-from bridge.walk.reply_to import Ends, ends_of
-from route.table import node_of, vpn_target
+from alias.types import AliasSettings
+from bridge.walk.ends import FlowEnds, flow_ends
+from bridge.walk.settings import GatewaySettings
 from wire import ipv4
 from wire.ipv4 import Packet
-from wire.units import seconds_ns
 
 MOST_FLOWS = 8192
 
-_PORT = "vpn"
-
 
 class _Kept(NamedTuple):
-    """A flow that is on another node than the table says: which one the table says, where it is, and until when."""
+    """A flow on another node than the route table says: `routed` is the table's node, `node` is where the flow is,
+    `until` (ns) is when that is forgotten."""
 
     routed: str
     node: str
@@ -31,28 +30,26 @@ class _Kept(NamedTuple):
 
 
 class Nodes:
-    """`unreachable`: nodes that packets cannot go to; whoever runs the tunnel says which. `wanted`: those of them that
-    packets were meant for, until somebody takes them out and calls them."""
+    """`unreachable`: nodes that packets cannot go to; the tunnel's owner sets it. `wanted`: unreachable nodes that
+    packets were meant for, until the tunnel's owner takes them out and calls them."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, settings: GatewaySettings) -> None:
         self.unreachable: set[str] = set()
         self.wanted: set[str] = set()
-        self.default: str | None = None
         self._chains: dict[str, tuple[str, ...]] = {}
-        self._kept: dict[Ends, _Kept] = {}  # the one idle longest first
-        self._alias = config.alias
-        self.reconfigure(config, lambda _: None)
+        self._kept: dict[FlowEnds, _Kept] = {}  # the flow that is idle longest stands first
+        self._alias = settings.alias
+        self.reconfigure(settings, lambda _: None)
 
     def __len__(self) -> int:
         """How many flows are kept on another node than the table's."""
         return len(self._kept)
 
-    def reconfigure(self, config: Config, routed: Callable[[int], str | None]) -> None:
-        """Take a new configuration; `routed` tells the node of a remote address now. Flows that are decided otherwise
-        are forgotten."""
-        self.default = config.default_node
-        self._alias = config.alias
-        self._chains = {name: chain_of(config, name) for name, peer in config.peer.items() if peer.fallback}
+    def reconfigure(self, settings: GatewaySettings, routed: Callable[[int], str | None]) -> None:
+        """Take other settings; `routed` tells the node of a remote address now. Flows that the table sends elsewhere
+        now are forgotten."""
+        self._alias = settings.alias
+        self._chains = {peer.name: peer.fallbacks for peer in settings.peers if peer.fallbacks}
         self._kept = {
             ends: kept
             for ends, kept in self._kept.items()
@@ -60,33 +57,21 @@ class Nodes:
         }
 
     def forget(self, now: int) -> None:
-        """Let go of flows that have been idle for too long: they would be chosen for anew."""
+        """Forget flows that have been idle for too long; their next packet is decided anew."""
         self._kept = {ends: kept for ends, kept in self._kept.items() if kept.until > now}
-
-    # Ports
-
-    def port(self, node: str) -> str:
-        """The walk's name of a node's port: `vpn` for the default node."""
-        return _PORT if node == self.default else vpn_target(node)
-
-    def node_at(self, port: str) -> str | None:
-        """The node behind a port's name; None where there is none (`vpn` without a default node, other ports)."""
-        if port == _PORT:
-            return self.default
-        return node_of(port)
 
     # Choosing
 
     def choose(self, node: str, packet: Packet, now: int) -> str | None:
-        """The node that a packet goes to which is routed to `node`; None where neither it nor any that stands in for it
-        can be reached. Whoever cannot be reached, and was in question, is wanted."""
+        """The node that a packet goes to which is routed to `node`; None where neither `node` nor a fallback can be
+        reached. Every unreachable node tried here is added to `wanted`, so that the tunnel calls it."""
         is_there = node not in self.unreachable
         if not is_there:
             self.wanted.add(node)
         chain = self._chains.get(node)
         if chain is None:
             return node if is_there else None
-        ends = ends_of(packet)
+        ends = flow_ends(packet)
         kept = self._kept.pop(ends, None) if ends is not None else None
         if kept is not None and (kept.routed != node or kept.until <= now or kept.node in self.unreachable):
             kept = None
@@ -106,8 +91,8 @@ class Nodes:
         return None
 
     def standing_in(self, node: str) -> tuple[str | None, str]:
-        """For people: the node that a new flow goes to which is routed to an unreachable one, and why; nothing
-        changes."""
+        """The node that takes a new flow which is routed to an unreachable `node`, None where there is none, and the
+        reason in words for people. Changes nothing."""
         chain = self._chains.get(node, ())
         for other in chain:
             if other not in self.unreachable:
@@ -116,17 +101,7 @@ class Nodes:
         return None, f"{node} is unreachable{more}"
 
 
-def chain_of(config: Config, node: str) -> tuple[str, ...]:
-    """The nodes that stand in for one, in their order; a circle, which `check` refuses, ends where it closes."""
-    chain: list[str] = []
-    following = config.peer[node].fallback
-    while following is not None and following != node and following not in chain:
-        chain.append(following)
-        following = config.peer[following].fallback if following in config.peer else None
-    return tuple(chain)
-
-
-def idle_ns(alias: AliasTable, protocol: int) -> int:
+def idle_ns(alias: AliasSettings, protocol: int) -> int:
     """How long a silent flow is remembered: as long as its link would live."""
-    idle_s = {ipv4.TCP: alias.tcp_established_timeout, ipv4.ICMP: alias.icmp_timeout}.get(protocol, alias.udp_timeout)
-    return seconds_ns(idle_s)
+    idle = {ipv4.TCP: alias.tcp_established_ns, ipv4.ICMP: alias.icmp_timeout_ns}
+    return idle.get(protocol, alias.udp_timeout_ns)

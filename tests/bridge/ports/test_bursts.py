@@ -9,7 +9,8 @@ from contextlib import ExitStack
 import pytest
 
 from bridge.ports.base import Kind, PortGone
-from bridge.ports.bursts import BURST_BYTES, Bursts, Counted, PlainBursts, unwalked
+from bridge.ports.bursts import BURST_BYTES, Bursts, PlainBursts
+from bridge.ports.counted import Counted, unwalked
 from bridge.ports.device import DevicePort
 from bridge.ports.policing import PlainPolice, Senders
 from flow.plain import PlainTable

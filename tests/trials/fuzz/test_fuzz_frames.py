@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -145,9 +146,7 @@ def test_more_links_than_a_host_may_have_are_counted() -> None:
         gateway.receive("tap0", MACS["tap0"] + b"\x08\0" + packet(INSIDE, struct.pack("!HHHH", number + 1, 9, 8, 0)), 0)
     watched = Rules(gateway, [])
     watched.stores(0)
-    gateway.config = gateway.config.model_copy(
-        update={"alias": gateway.config.alias.model_copy(update={"max_links_per_host": 19})}
-    )
+    gateway.settings = replace(gateway.settings, alias=replace(gateway.settings.alias, max_links_per_host=19))
     with pytest.raises(Failure, match="20 links of one host, 19 allowed"):
         watched.stores(0)
 
