@@ -29,7 +29,7 @@ BUILD_S = 110
 QUICK = {"CFLAGS": "-O0"}
 """Where all is compiled, a quarter of the time: what is tested is that it builds and serves, not how fast."""
 NOT_COPIED = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "*.c", "__pycache__", "tests", "docs")
-SHIPPED = tuple(["alias", "arp", "bridge", "bridgectl", "dhcp", "flow", "icmp", "lab", "route", "tunnel", "wire"])
+SHIPPED = ("alias", "arp", "bridge", "bridgectl", "dhcp", "flow", "icmp", "lab", "route", "tunnel", "wire")
 OURS = ("tapbridge", "__editable__", "pytricia")
 SAID = "tapbridge: nothing is compiled"
 
