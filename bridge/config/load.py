@@ -11,9 +11,8 @@ import codecs
 import difflib
 import os
 from pathlib import Path
-from typing import get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from bridge.config import files
@@ -22,11 +21,13 @@ from bridge.config.defaults import DEFAULT_ROUTES_FOLDER
 from bridge.config.demands import demand
 from bridge.config.errors import ConfigError, without_keys
 from bridge.config.findings import Findings
+from bridge.config.keys import table_in
 from bridge.config.lists import PrefixFiles, node_files, read_prefix_file, reason, warnings_of
-from bridge.config.model import Config, Purpose, derived_mac
+from bridge.config.model import Config, Purpose, TomlTable, derived_mac
 from bridge.config.toml_file import TomlFile
 from bridge.config.toml_lines import KeyPath
 from bridge.config.values import is_node_name
+from bridge.config.words import Example, word_of
 from route.lists import PrefixList
 
 __all__ = ["Config", "ConfigError", "Purpose", "load", "read"]
@@ -36,13 +37,6 @@ _MACHINE_ID = Path("/etc/machine-id")
 _FOLLOWS_FROM_ANOTHER = "default_factory_not_called"  # a default that is made from a value which is wrong itself
 _OF_THE_KEY = "[key]"  # pydantic's last step to a key of a table, as against the value under it
 
-_EXAMPLES = {
-    "address": '"192.168.200.2/24"',
-    "on": '"tap1"',
-    "protocol": '"tcp"',
-    "outside_port": "8080",
-    "inside": '"192.168.200.3:80"',
-}
 _KINDS = {
     "string_type": "a string in quotes",
     "int_type": "a whole number",
@@ -131,7 +125,7 @@ def _told(path: KeyPath, details: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         return f"unknown key, {_known_keys(path)}"
     if kind == "missing":
-        return f'"{key}" is missing, add it as {key} = {_EXAMPLES[key]}'
+        return f'"{key}" is missing, add it as {key} = {_example(path)}'
     shown = f"{without_keys(_toml(details['input'])):.40}"
     if kind in _KINDS:
         return f"{shown} is of another type, give {_KINDS[kind]}"
@@ -153,25 +147,27 @@ def _toml(value: object) -> str:
 
 
 def _known_keys(path: KeyPath) -> str:
-    """What may stand in the table where an unknown key stands, the likeliest word alone if there is one."""
-    model: type[BaseModel] = Config
-    for key in path[:-1]:
-        if isinstance(key, str) and key in model.model_fields:
-            model = _table_type(model, key)
-    known = list(model.model_fields)
+    """The keys of the table in which an unknown key stands, or the likeliest of them alone."""
+    known = list(_table_at(path[:-1]).model_fields)
     likely = difflib.get_close_matches(str(path[-1]), known, n=1)
     return f'did you mean "{likely[0]}"?' if likely else f"known are {', '.join(known)}"
 
 
-def _table_type(model: type[BaseModel], key: str) -> type[BaseModel]:
-    """The model of the table, or of the tables, under a key; `model` itself where the key holds none."""
-    waiting: list[object] = [model.model_fields[key].annotation]
-    while waiting:
-        annotation = waiting.pop()
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return annotation
-        waiting.extend(get_args(annotation))
-    return model
+def _example(path: KeyPath) -> str:
+    """The example that a required key says of itself."""
+    key = str(path[-1])
+    example = word_of(_table_at(path[:-1]).model_fields[key], Example)
+    assert example is not None, f"{key} is required and has no example"
+    return example.text
+
+
+def _table_at(path: KeyPath) -> type[TomlTable]:
+    """The model of the table that a path leads to."""
+    table: type[TomlTable] = Config
+    for key in path:
+        if isinstance(key, str) and key in table.model_fields:
+            table = table_in(table.model_fields[key]) or table
+    return table
 
 
 def _offload_lists(config: Config, findings: Findings) -> list[PrefixList]:

@@ -261,5 +261,6 @@ OptionalFile = Annotated[Path | Literal[""], BeforeValidator(_optional_file)]
 """An `AbsolutePath`, or "" for none."""
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 ArpTimeout = Annotated[int, Field(ge=1, le=86_400)]
+Threads = Annotated[int, Field(ge=1, le=64)]
 TapMtu = Annotated[int, Field(ge=MINIMUM_MTU, le=MAXIMUM_TAP_MTU)]
 TunMtu = Annotated[int, Field(ge=MINIMUM_MTU, le=MAXIMUM_TUN_MTU)]

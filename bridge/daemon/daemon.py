@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.config import files
 from bridge.config import load as config
-from bridge.config.into_devices import changed_for_good, plans_from
+from bridge.config.into_devices import plans_from
 from bridge.config.into_routes import announced_layers, routes_from
 from bridge.config.into_tunnel import Peers, has_tunnel, peers_from, read_key, served
+from bridge.config.keys import changed_for_good
 from bridge.config.load import Config, ConfigError
 from bridge.control import explain
 from bridge.control.capture_stream import capture

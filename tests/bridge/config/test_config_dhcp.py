@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bridge.config import load
-from bridge.config.into_devices import changed_for_good
 from bridge.config.into_routes import routes_from
+from bridge.config.keys import changed_for_good
 from bridge.config.load import Config, ConfigError, read
 
 GATEWAY = Path("gateway.toml")
