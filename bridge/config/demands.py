@@ -1,6 +1,6 @@
 """What a gateway needs before it can run, and a replay does not: keys, endpoints, peers, programs, a group.
 
-Files are looked at, never changed. A private key that others may read is refused, as `ssh` does.
+Files are looked at, never changed. A private or pre-shared key that others may read is refused, as `ssh` does.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _own_key(config: Config, toml: TomlFile, findings: Findings) -> None:
     else:
         path = ("tunnel", "private_key_file")
         if not _is_key_itself(path, toml, findings):
-            _key_file(path, config.tunnel.private_key_file, findings, demands_mode=True)
+            _key_file(path, config.tunnel.private_key_file, findings)
     if config.tunnel.name and toml.has("peer", config.tunnel.name):
         findings.error(("tunnel", "name"), f'"{config.tunnel.name}" is a peer\'s name too, give this node its own')
 
@@ -91,8 +91,8 @@ def _is_key_itself(path: tuple[str, ...], toml: TomlFile, findings: Findings) ->
     return True
 
 
-def _key_file(path: KeyPath, file: Path, findings: Findings, *, demands_mode: bool) -> None:
-    """A file with one key in base64. Others' access is refused where `demands_mode`, else warned of."""
+def _key_file(path: KeyPath, file: Path, findings: Findings) -> None:
+    """A file with one key in base64. A private or pre-shared key that others may read is refused."""
     try:
         with open(open_to_read(file), "rb") as opened:
             kind = os.fstat(opened.fileno()).st_mode
@@ -105,9 +105,7 @@ def _key_file(path: KeyPath, file: Path, findings: Findings, *, demands_mode: bo
         return
     mode = stat.S_IMODE(kind)
     if mode & 0o077:
-        what = f"{file} has mode {mode:04o}, others may read the key: chmod 0600"
-        tell = findings.error if demands_mode else findings.warn
-        tell(path, what)
+        findings.error(path, f"{file} has mode {mode:04o}, others may read the key: chmod 0600")
     if not _is_key(text.decode("ascii", "replace").strip()):
         findings.error(
             path, f"{file} holds no key, it is {_KEY_BYTES} bytes in base64 as `bridgectl genkey` writes them"
@@ -131,7 +129,7 @@ def _peer(name: str, peer: PeerTable, toml: TomlFile, findings: Findings) -> Non
         findings.error((*path, "public_key"), what)
     own = (*path, "preshared_key_file")
     if peer.preshared_key_file is not None and not _is_key_itself(own, toml, findings):
-        _key_file(own, peer.preshared_key_file, findings, demands_mode=False)
+        _key_file(own, peer.preshared_key_file, findings)
     if peer.endpoint is not None and parse_endpoint(peer.endpoint) is None:
         findings.error((*path, "endpoint"), _endpoint_error(peer.endpoint))
 

@@ -86,6 +86,17 @@ def test_questions_for_the_daemon_end_with_3_where_none_runs(run: Run, line: str
         assert (result.stdout, "the daemon is not running" in result.stderr) == ("", True)
 
 
+@pytest.mark.parametrize("port", ["NONSENSE", "eth0", "", "tap0:hk", "vpn:", "TAP0"])
+def test_a_port_that_no_gateway_has_is_usage_before_anybody_is_asked(run: Run, port: str) -> None:
+    said = run("capture", "--port", port, code=2).stderr
+    assert "is no port: tap0, tap1, tun0, vpn or vpn:NODE" in said
+
+
+@pytest.mark.parametrize("port", ["tap0", "tap1", "tun0", "vpn", "vpn:hk"])
+def test_a_port_that_a_gateway_may_have_is_asked_for(run: Run, port: str) -> None:
+    run("capture", "--port", port, code=3)
+
+
 @pytest.mark.parametrize("line", ["route", "route get 8.8.8.8", "route diff china.txt", "trace icmp 1.2.3.4 8.8.8.8"])
 def test_routes_and_traces_need_a_daemon_or_a_configuration(run: Run, line: str) -> None:
     run(*line.split(), code=3)
@@ -304,6 +315,21 @@ def test_check_shows_the_tunnel_of_an_exit_node_and_its_peers(run: Run, folder: 
     assert said["announced"] == ["10.20.0.0/16"]
     assert [peer["accept"] for peer in said["peers"]] == [[], ["192.168.0.0/16"]]
     assert "announced to peers: 10.20.0.0/16" in run("check", "-c", "gateway.toml").stdout
+
+
+def test_check_ends_with_code_4_where_others_may_read_a_preshared_key(run: Run, folder: Path) -> None:
+    (folder / "route" / "sg").unlink()
+    for name, mode in (("private.key", 0o600), ("alice.psk", 0o644)):
+        with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(base64.b64encode(bytes(range(32))).decode())
+        (folder / name).chmod(mode)
+    text = EXIT.replace('fallback = "bob"\n', 'fallback = "bob"\npreshared_key_file = "alice.psk"\n')
+    (folder / "gateway.toml").write_text(text)
+    said = run("check", "-c", "gateway.toml", code=4).stderr
+    assert "gateway.toml:11: peer.alice.preshared_key_file: " in said
+    assert "has mode 0644, others may read the key: chmod 0600" in said
+    (folder / "alice.psk").chmod(0o600)
+    run("check", "-c", "gateway.toml")
 
 
 def test_an_exit_node_is_traced_from_its_peers(run: Run, folder: Path) -> None:
