@@ -47,6 +47,7 @@ TWICE_LEFT = frozenset(
         "NotRunning",
         "Peer",
         "Refused",
+        "Reloads",
         "Report",
         "Resolver",
         "Route",
