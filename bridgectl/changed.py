@@ -12,9 +12,9 @@ from typing import Any
 
 from bridge.config.into_routes import Announced, routes_from
 from bridge.config.load import Config, ConfigError
-from bridge.control.client import Document
-from bridge.control.explain import moves
-from bridgectl.faults import BadConfiguration
+from bridge.control.answers.route import moves
+from bridge.control.protocol import Document
+from bridgectl.errors import BadConfiguration
 from bridgectl.offline import load_config, load_routes
 from route.lists import parse_prefix
 from route.table import Layer, RouteTable

@@ -14,9 +14,9 @@ import click
 
 from bridge.config.control_socket import socket_of
 from bridge.config.defaults import DEFAULT_SOCKET
-from bridge.control.client import ControlError, Document, request, stream
-from bridge.control.client import NotRunning as NobodyListens
-from bridgectl.faults import NotRunning, with_code
+from bridge.control.client import ControlError, NobodyListens, request, stream
+from bridge.control.protocol import Document
+from bridgectl.errors import NotRunning, with_code
 from bridgectl.options import Options
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from bridgectl.faults import BadConfiguration, Failed
+from bridgectl.errors import BadConfiguration, Failed
 from bridgectl.options import DEFAULT_CONFIG
 
 _LONGEST_FILE_BYTES = 1 << 20

@@ -86,6 +86,17 @@ def test_questions_for_the_daemon_end_with_3_where_none_runs(run: Run, line: str
         assert (result.stdout, "the daemon is not running" in result.stderr) == ("", True)
 
 
+@pytest.mark.parametrize("port", ["NONSENSE", "eth0", "", "tap0:hk", "vpn:", "TAP0"])
+def test_a_port_that_no_gateway_has_is_usage_before_anybody_is_asked(run: Run, port: str) -> None:
+    said = run("capture", "--port", port, code=2).stderr
+    assert "is no port: tap0, tap1, tun0, vpn or vpn:NODE" in said
+
+
+@pytest.mark.parametrize("port", ["tap0", "tap1", "tun0", "vpn", "vpn:hk"])
+def test_a_port_that_a_gateway_may_have_is_asked_for(run: Run, port: str) -> None:
+    run("capture", "--port", port, code=3)
+
+
 @pytest.mark.parametrize("line", ["route", "route get 8.8.8.8", "route diff china.txt", "trace icmp 1.2.3.4 8.8.8.8"])
 def test_routes_and_traces_need_a_daemon_or_a_configuration(run: Run, line: str) -> None:
     run(*line.split(), code=3)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bridge.config.load import Config, ConfigError, load
-from bridge.daemon.daemon import _hook_environment
+from bridge.daemon.hooks import hook_environment
 from tunnel.primitives import public_key
 
 KEY_A, KEY_B = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
@@ -284,4 +284,4 @@ def test_hooks_are_told_the_relay_s_address_where_the_node_is_behind_one(folder:
     key = base64.b64encode(bytes([3]) * 32).decode()
     text = WHOLE + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nvia = "us"\n[peer.us]\npublic_key = "{key}"\n'
     config = checked(folder, text + 'endpoint = "203.0.113.77:51820"\n')
-    assert _hook_environment(config, None)["PEER_IP"] == "203.0.113.77"
+    assert hook_environment(config, None)["PEER_IP"] == "203.0.113.77"
