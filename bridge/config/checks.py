@@ -200,7 +200,8 @@ def _inside(config: Config, toml: TomlFile, forward: ForwardTable, path: KeyPath
     if any(prefix.holds(host) for prefix in of_peers):
         if forward.on == "vpn":
             findings.error(
-                path, f'{address} is behind a peer, which the tunnel does not lead back to: forward on = "tap1"'
+                path,
+                f'{address} is behind a peer, and a forward of the tunnel leads to no other peer: forward on = "tap1"',
             )
         return
     places = [f"an address in tap0's subnet {config.tap0.address.network}"] if config.tap0 else []
@@ -301,7 +302,7 @@ def _tunnel(config: Config, toml: TomlFile, findings: Findings) -> None:
         lan = config.tap0.address.network
         for index, prefix in enumerate(config.announced):
             if IPv4Network((prefix.network, prefix.length)).overlaps(lan):
-                what = f"nothing is let in to {lan} from the tunnel while vpn.address hides it, take one of both out"
+                what = f"vpn.address hides {lan}, so no peer can reach it: remove vpn.address or this prefix"
                 findings.warn(("tunnel", "announce", index), what)
     named: dict[Prefix, str] = {}
     for name, peer in config.peer.items():

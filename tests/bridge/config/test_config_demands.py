@@ -89,15 +89,15 @@ def test_a_plain_device_behind_vpn_needs_no_tunnel(folder: Path) -> None:
         (WHOLE.replace(":51820", ""), ['11: peer.hk.endpoint: "203.0.113.10" is no host and port']),
         (
             WHOLE.replace("203.0.113.10", "[fe80::1]"),
-            ['11: peer.hk.endpoint: "[fe80::1]:51820" is link-local, which names no device'],
+            ['11: peer.hk.endpoint: "[fe80::1]:51820" is link-local and names no device'],
         ),
         (
             WHOLE.replace("203.0.113.10", "[fe80::1%eth0]"),
-            ['11: peer.hk.endpoint: "[fe80::1%eth0]:51820" is link-local, which names no device'],
+            ['11: peer.hk.endpoint: "[fe80::1%eth0]:51820" is link-local and names no device'],
         ),
         (
             WHOLE.replace("203.0.113.10", "[::ffff:203.0.113.10]"),
-            ['11: peer.hk.endpoint: "[::ffff:203.0.113.10]:51820" is IPv4 in disguise'],
+            ['11: peer.hk.endpoint: "[::ffff:203.0.113.10]:51820" is an IPv4-mapped IPv6 address'],
         ),
         (WHOLE.replace("203.0.113.10", "[2001:db8:::1]"), ["11: peer.hk.endpoint: "]),
         (WHOLE.replace("203.0.113.10", "[ff02::1]"), ["11: peer.hk.endpoint: "]),
@@ -106,7 +106,7 @@ def test_a_plain_device_behind_vpn_needs_no_tunnel(folder: Path) -> None:
         (WHOLE + 'via = "relay"\n', ['12: peer.hk.via: "relay" is no peer']),
         (
             WHOLE.replace('name = "home"\n', "") + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\n',
-            ["11: peer.hk.via: this node has no name to be relayed to by, add tunnel.name"],
+            ["11: peer.hk.via: relays need a name of this node, add tunnel.name"],
         ),
         (WHOLE + 'via = "hk"\n', ["12: peer.hk.via: hk via hk is a circle"]),
         (

@@ -137,7 +137,7 @@ def test_a_route_folder_counts_only_where_there_can_be_nodes() -> None:
 def test_a_file_for_an_unknown_node_is_refused_where_peers_are_known() -> None:
     write("route/de", "8.8.8.0/24\n")
     faults = faults_of(GATEWAY + "[tunnel]\n[peer.hk]\n", "check")
-    assert 'route/de:1: there is no peer "de", add [peer.de] or call the file as one that is there' in faults
+    assert 'route/de:1: there is no peer "de", add [peer.de] or name the file after one that is there' in faults
     assert at(routes(GATEWAY + "[tunnel]\n[peer.hk]\n"), "8.8.8.8").target == "vpn:de"
     write("gateway.toml", GATEWAY.replace('node = "hk"', 'node = "hk"\ninterface = "vpn0"'))
     assert load(Path("gateway.toml"), "check")
@@ -145,7 +145,7 @@ def test_a_file_for_an_unknown_node_is_refused_where_peers_are_known() -> None:
 
 def test_a_file_that_cannot_be_a_nodes_is_refused() -> None:
     write("route/h k", "8.8.8.0/24\n")
-    assert faults_of(GATEWAY) == ["route/h k:1: this is no name of a node, call the file as a [peer.NAME]"]
+    assert faults_of(GATEWAY) == ["route/h k:1: this is no name of a node, name the file after a [peer.NAME]"]
 
 
 def test_bad_lines_are_told_with_their_own_file_and_line() -> None:
