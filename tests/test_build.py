@@ -160,7 +160,7 @@ def a_capture(folder: Path) -> list[str | Path]:
         there = IP(src="192.168.200.3", dst=f"114.114.114.{port % 7 + 1}")
         frames.append(to_us / there / UDP(sport=port, dport=53) / b"question")
     with (folder / "lan.pcap").open("wb") as file:
-        writer = pcap.Writer(file, pcap.LINK_ETHERNET)
+        writer = pcap.PcapWriter(file, pcap.LINK_ETHERNET)
         for number, frame in enumerate(frames):
             writer.write(1_000_000_000 + number * 1_000_000, bytes(frame))
     return ["replay", "-c", "gateway.toml", "--in", "tap0=lan.pcap", "--seed", "7", "--out"]
