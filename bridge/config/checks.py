@@ -199,10 +199,8 @@ def _inside(config: Config, toml: TomlFile, forward: ForwardTable, path: KeyPath
     of_peers = [prefix for peer in config.peer.values() for prefix in peer.allowed_ips if prefix.length]
     if any(prefix.holds(host) for prefix in of_peers):
         if forward.on == "vpn":
-            findings.error(
-                path,
-                f'{address} is behind a peer, and a forward of the tunnel leads to no other peer: forward on = "tap1"',
-            )
+            what = "is behind a peer, and a forward of the tunnel leads to no other peer"
+            findings.error(path, f'{address} {what}: forward on = "tap1"')
         return
     places = [f"an address in tap0's subnet {config.tap0.address.network}"] if config.tap0 else []
     places += [f"tun0's address {config.tun0.address.ip}"] if config.tun0 else []

@@ -137,7 +137,8 @@ def _peer(name: str, peer: PeerTable, toml: TomlFile, findings: Findings) -> Non
 def _endpoint_error(text: str) -> str:
     inside = text.rpartition(":")[0].strip("[]").lower()
     if inside.startswith("fe80:"):
-        return f'"{text}" is link-local and names no device; give the global address, or leave it out and let the peer call'
+        right = "give the global address, or leave it out and let the peer call"
+        return f'"{text}" is link-local and names no device; {right}'
     if inside.startswith("::ffff:"):
         return f'"{text}" is an IPv4-mapped IPv6 address, write the IPv4 address'
     return f'"{text}" is no host and port, give them as "203.0.113.10:51820" or "[2001:db8::1]:51820"'
