@@ -12,7 +12,7 @@ import base64
 import time
 from collections.abc import Mapping
 
-from bridge.control.connection import Client
+from bridge.control.connection import Connection
 from bridge.control.protocol import FAILED, USAGE, VERSION, Document, QuestionRefused
 from bridge.loop.loop import Loop
 from bridge.ports.base import Kind
@@ -22,7 +22,7 @@ MOST_CAPTURES = 16
 """Each may hold `bridge.control.connection.MOST_UNSENT_BYTES` for a reader that is slow."""
 
 
-def capture(loop: Loop, ports: Mapping[str, Kind], arguments: Document, client: Client) -> None:
+def capture(loop: Loop, ports: Mapping[str, Kind], arguments: Document, client: Connection) -> None:
     """Stream the frames of `arguments["port"]` until the client hangs up.
 
     Raises `QuestionRefused` for a port that is not in `ports`, and where `MOST_CAPTURES` go on already.

@@ -37,7 +37,7 @@ class Order:
     is_confined: bool
 
     def packed(self) -> bytes:
-        """As JSON."""
+        """The order as JSON."""
         order = asdict(self)
         for plan in order["plans"]:
             plan["own_mac"] = None if plan["own_mac"] is None else plan["own_mac"].hex()
