@@ -22,7 +22,7 @@ from bridgectl.options import Options, shared
 from bridgectl.options import port as port_name
 from bridgectl.version import version
 from wire.capture import LINK_ETHERNET, LINK_RAW
-from wire.nextgen import INBOUND, OUTBOUND, Writer
+from wire.pcapng import INBOUND, OUTBOUND, PcapngWriter
 
 _STDOUT = "-"
 Record = dict[str, Any]
@@ -87,7 +87,7 @@ def _writer(target: str, port: str, stack: ExitStack, *, is_tap: bool) -> Take:
     file: BinaryIO = sys.stdout.buffer
     if target != _STDOUT:
         file = stack.enter_context(Path(target).open("wb"))  # noqa: SIM115 - the caller's stack closes it
-    writer = Writer(file, [(port, LINK_ETHERNET if is_tap else LINK_RAW)], f"bridgectl {version()}")
+    writer = PcapngWriter(file, [(port, LINK_ETHERNET if is_tap else LINK_RAW)], f"bridgectl {version()}")
     file.flush()
 
     def take(record: Record, data: bytes) -> None:
