@@ -15,7 +15,8 @@ def command(ctx: click.Context, shell: str) -> None:
     """Print the completion script of a shell.
 
     bash: eval "$(bridgectl completion bash)". zsh: eval "$(bridgectl completion zsh)". fish: bridgectl completion fish
-    | source. """
+    | source.
+    """
     completion = get_completion_class(shell)
     assert completion is not None
     click.echo(completion(ctx.find_root().command, {}, "bridgectl", _VARIABLE).source())

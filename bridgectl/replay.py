@@ -80,7 +80,8 @@ def command(
     """Send captures through the forwarder.
 
     The timestamps of the captures are its clock. It needs no devices, privileges or keys; equal inputs give equal
-    bytes. """
+    bytes.
+    """
     from bridge.replay import run as replay  # noqa: PLC0415 - the whole walk, not for `bridgectl --help`
     from bridgectl.offline import load_config, load_routes  # noqa: PLC0415 - the same
     from wire.capture import CaptureError  # noqa: PLC0415 - the same

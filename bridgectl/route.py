@@ -58,7 +58,8 @@ def diff(options: Options, files: tuple[Path, ...]) -> None:
     """Show the prefixes and live flows that changed lists would move.
 
     A FILE takes the place of the offload list or route file of the same name; the name of a peer means that node's
-    route file. Files of other names together take the place of all offload lists. """
+    route file. Files of other names together take the place of all offload lists.
+    """
     present(options, lambda: _moves(options, files), moved)
 
 

@@ -26,7 +26,8 @@ def command(options: Options) -> None:
     """Show rates, top talkers and drops, live.
 
     Ctrl-C ends it. --watch sets the interval (default: 1 second). In a pipe, or with -j, it shows one interval and
-    ends. """
+    ends.
+    """
     interval_s = options.watch_s or _INTERVAL_S
     if options.json or not sys.stdout.isatty():
         before = _sample(options)

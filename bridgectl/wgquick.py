@@ -1,7 +1,8 @@
 """`bridgectl import` and `bridgectl export`: from and to a file of wg-quick(8).
 
 Keys go into new files with mode 0600, which nobody else could read at any moment. A key is printed only with `-o -`.
-All files are put in place together, or none is. """
+All files are put in place together, or none is.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ The first answer is `{"version": 1, "port": "tap0", "kind": "tap"}`; then a reco
 "direction", "frame"}`, `t_ns` nanoseconds since 1970 by the wall clock (people compare it with other logs), `direction`
 `in` or `out`, `frame` in base64: Ethernet on a tap, raw IP on a tun, a super-frame uncut. `partial_checksum` is true
 where the transport checksum is not whole yet. `lost` counts the frames left out before a record because the client was
-slow."""
+slow.
+"""
 
 from __future__ import annotations
 

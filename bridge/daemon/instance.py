@@ -3,7 +3,8 @@
 The lock is the kernel's (flock). It ends with the process however that ended, and the next holder replaces a socket
 file that a killed gateway left behind. Nobody else may open the lock file: a user who can read it can hold its lock,
 and no gateway would start again. If a gateway is killed while its child answers a question, the child has lock and
-devices until it has ended, too; a start waits for that. """
+devices until it has ended, too; a start waits for that.
+"""
 
 from __future__ import annotations
 

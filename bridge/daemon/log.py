@@ -2,7 +2,8 @@
 
 A line that cannot be written at once is lost and counted, and the next line that can be written says how many were
 lost. Nothing is kept for later: after a day the kept lines would come out all at once, and say little about the
-present. """
+present.
+"""
 
 from __future__ import annotations
 

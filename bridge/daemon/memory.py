@@ -16,7 +16,8 @@ def keep_freed_memory() -> None:
     """Do not give memory at the heap's end back to the kernel until it is 8 MiB.
 
     A burst takes 100 KB to 2 MB for a moment. glibc gives memory back from 128 KiB on, so the kernel would make and
-    zero the pages of each burst anew, which costs half as much as sealing. Other C libraries are left as they are. """
+    zero the pages of each burst anew, which costs half as much as sealing. Other C libraries are left as they are.
+    """
     with suppress(AttributeError):
         _LIBC.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
@@ -27,7 +28,8 @@ def collect_rarely() -> None:
     With 65,536 links a full search takes 50 ms, and Python would begin one whenever the number of objects has grown by
     a quarter. Objects that exist now are left out for good, which lets a forked child share them longer, too. Objects
     that live long are searched a hundred times more rarely. Only cycles need this search: the walk, a reload and a bug
-    make none, and cycles of libraries are found while they are young, as before. """
+    make none, and cycles of libraries are found while they are young, as before.
+    """
     gc.collect()
     gc.freeze()
     young, middle, _ = gc.get_threshold()

@@ -2,7 +2,8 @@
 
 A listening socket stays ready as long as a connection waits in its backlog. Where descriptors have run out (EMFILE,
 ENFILE) nothing can be accepted, and the loop would turn without end: the listener pauses for `PAUSE_S` instead. A
-server accepts connections beyond its own bound, too, and closes them, so that the backlog is free for others. """
+server accepts connections beyond its own bound, too, and closes them, so that the backlog is free for others.
+"""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ class Change:
     """A command that changes the gateway, so it is answered in the gateway's own process, at once.
 
     Called with a subject, arguments and the time in ns it gives `ChangeAnswer`, or raises `QuestionRefused` and has
-    changed nothing."""
+    changed nothing.
+    """
 
     command: str
     function: Acted
