@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.control.answers.question import Arguments, Changed, Subject, change, document, question, seconds
+from bridge.control.answers.question import Arguments, ChangeAnswer, Subject, change, document, question, seconds
 from bridge.control.protocol import FAILED, Document, QuestionRefused
 from bridge.walk.gateway import Gateway
 from wire.units import address_text
@@ -20,19 +20,19 @@ def show(subject: Subject, arguments: Arguments, now: int) -> Document:
 
 
 @change("dhcp.renew")
-def renew(subject: Subject, arguments: Arguments, now: int) -> Changed:
+def renew(subject: Subject, arguments: Arguments, now: int) -> ChangeAnswer:
     """Ask a server now. The document is that of before: the next answer makes `answers` one more, and `bridgectl dhcp
     renew` asks `dhcp.show` until it does."""
     gateway = _leased(subject)
-    return Changed(_described(gateway, now), gateway.renew_lease(now))
+    return ChangeAnswer(_described(gateway, now), gateway.renew_lease(now))
 
 
 @change("dhcp.release")
-def release(subject: Subject, arguments: Arguments, now: int) -> Changed:
+def release(subject: Subject, arguments: Arguments, now: int) -> ChangeAnswer:
     """Give the address back."""
     gateway = _leased(subject)
     effects = gateway.release_lease(now)
-    return Changed(_described(gateway, now), effects)
+    return ChangeAnswer(_described(gateway, now), effects)
 
 
 def _leased(subject: Subject) -> Gateway:
