@@ -10,7 +10,7 @@ import click
 from bridgectl.daemon import ask
 from bridgectl.errors import Failed
 from bridgectl.options import Options, shared
-from bridgectl.output import Document, Shown, TextTable, present, show
+from bridgectl.output import Columns, Document, Shown, present, show
 
 ANSWER_S = 10.0
 _POLL_S = 0.05
@@ -69,7 +69,7 @@ def _lease(document: Document) -> Iterator[Shown]:
         ("obtained", f"{lease['obtained_s']:.0f} s ago"),
         *((name, _ahead(lease[f"{name}_s"])) for name in ("renew", "rebind", "expires")),
     ]
-    yield TextTable((lease["port"].upper(), "LEASE"), [(name, value or None) for name, value in rows])
+    yield Columns((lease["port"].upper(), "LEASE"), [(name, value or None) for name, value in rows])
 
 
 def _ahead(seconds: float | None) -> str:
