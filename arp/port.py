@@ -75,8 +75,7 @@ class ArpPort:
     # Time
 
     def start(self, now: int) -> list[ArpEffect]:
-        """Begin the probes and announcements of RFC 5227. Traffic does not wait; without a start the address is
-        ours."""
+        """Begin the probes and announcements of RFC 5227, beside traffic. Without it the address counts as ours."""
         self._announcer.start(now)
         return self.tick(now)
 

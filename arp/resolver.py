@@ -144,7 +144,7 @@ class Resolver:
     # From the sender of an ARP packet
 
     def judge(self, address: int, mac: bytes, now: int, *, answer: bool) -> Claim:
-        """Judge the claim that `address` is at `mac`, and change nothing. `answer`: a reply to us alone made the claim.
+        """What it means that `address` says it is at `mac`. `answer`: by a reply sent to us alone. Changes nothing.
 
         A MAC address is locked for a second after it was set (two hosts or proxies that answer both must not make it
         flap), except for the answer to a probe.

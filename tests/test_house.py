@@ -66,6 +66,7 @@ LONG_LEFT = frozenset(
 RIDDLES_LEFT = {
     "bridge": 37,
     "tunnel": 29,
+    "arp": 1,
     "alias": 9,
     "dhcp": 6,
     "flow": 4,
