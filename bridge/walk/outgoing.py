@@ -270,5 +270,6 @@ class Outgoing:
         if waiting.arrival is None or waiting.arrival.is_ours:
             self._lost(waiting.port, reason, effects)
             return
-        owed = HOST_UNREACHABLE if reason is Drop.ARP_NO_ANSWER else None
-        self.carry_out(waiting.arrival, Refused(reason, owed), now, effects)
+        self.count(waiting.arrival.port, Refused(reason), effects)
+        if reason is Drop.ARP_NO_ANSWER:
+            self.tell_sender(waiting.arrival, HOST_UNREACHABLE, now, effects)
