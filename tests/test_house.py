@@ -66,12 +66,9 @@ LONG_LEFT = frozenset(
         "alias/quote.py:read",
         "flow/plain.py:forward",
         "tunnel/peer.py",
-        "tests/alias/test_alias_tcp.py",
         "tests/bridge/vpn/test_lanes.py",
         "tests/bridge/vpn/test_vpn_port.py",
         "tests/bridge/walk/test_coherence.py",
-        "tests/bridge/walk/test_super_frames.py",
-        "tests/conformance/test_icmp.py",
         "tests/tunnel/test_tunnel_announce.py",
     }
 )
