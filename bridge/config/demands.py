@@ -232,7 +232,7 @@ def _circle(name: str, following: Callable[[str], str | None]) -> list[str]:
 
 
 def _programs(config: Config, findings: Findings) -> None:
-    for key, program in (("up", config.hooks.up), ("down", config.hooks.down)):
+    for key, program in (("up", config.hooks.up), ("down", config.hooks.down), ("lease", config.hooks.lease)):
         if program is None:
             continue
         if not _is_file(program):

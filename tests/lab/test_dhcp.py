@@ -101,6 +101,23 @@ def test_d10_renew_asks_at_once_and_release_gives_the_address_back(lab: Lab, ser
     assert seen_as(lab) == FIRST
 
 
+def test_d11_the_lease_hook_hears_of_every_change(bare_lab: Lab, server: Server) -> None:
+    said = bare_lab.folder / "said"
+    hook = bare_lab.folder / "lease.sh"
+    hook.write_text(f'#!/bin/sh\necho "$LEASE_CHANGE $TAP1_ADDRESS $TAP1_DNS $TAP1_DOMAIN" >>{said}\n')
+    hook.chmod(0o755)
+    bare_lab.configure(LEASED + '[hooks]\nlease = "lease.sh"\n')
+    try:
+        bare_lab.start_gateway()
+        bare_lab.await_lease()
+        bridgectl(bare_lab, "dhcp", "renew")
+        bridgectl(bare_lab, "dhcp", "release")
+        wanted = [f"bound {FIRST} {ROUTER} isp.example", f"renewed {FIRST} {ROUTER} isp.example", "released   "]
+        until(lambda: said.exists() and said.read_text().splitlines() == wanted, "the hook has run three times")
+    finally:
+        bare_lab.remove_gateway()
+
+
 def test_d10_renew_fails_where_no_server_answers(lab: Lab, server: Server) -> None:
     server.stop()
     with pytest.raises(CommandFailed, match=r"exit code 1\n.*no server has answered within 10 s"):
