@@ -1,6 +1,6 @@
-"""The route table of a configuration: which layer says what, and where it stands in the files.
+"""The route table of a configuration: its layers, with the line of the file that each prefix comes from.
 
-The rules themselves (order, ranges without effect) are in `route.table`; here the configuration is laid out for them.
+The rules (order, ranges without effect) are in `route.table`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import MappingProxyType
 from bridge.config.errors import ConfigError
 from bridge.config.lists import read_prefix_file, reason
 from bridge.config.model import Config
-from bridge.walk.peer_prefixes import Announced, announced_layers
+from bridge.walk.forwarding.peer_prefixes import Announced, announced_layers
 from route.lists import Prefix, PrefixList
 from route.table import LOCAL, TAP0, TAP1, TUN0, UNREACHABLE, Layer, RouteTable, vpn_target
 
@@ -27,8 +27,8 @@ def routes_from(
 ) -> RouteTable:
     """The table of a configuration, with its prefix files as they were when it was read.
 
-    `offload`: other lists in the place of `offload.prefixes`, `nodes`: other files in the place of nodes' route files,
-    read now (`bridgectl route diff FILE...`); raises `ConfigError` where they are at error.
+    `offload`: other lists in the place of `offload.prefixes`, `nodes`: other files in the place of nodes' route files.
+    Both are read now (`bridgectl route diff FILE...`). Raises `ConfigError` where one of them has an error.
     """
     lists = config.prefix_files.offload if offload is None else _read(offload)
     changed = nodes or {}
@@ -66,13 +66,16 @@ def _read(files: Sequence[Path]) -> list[PrefixList]:
 
 
 def _node(config: Config, name: str) -> str:
-    """The target of a node, as far as there is a tunnel at all."""
+    """The target of a node; `UNREACHABLE` where there is no tunnel."""
     return vpn_target(name) if config.has_vpn else UNREACHABLE
 
 
 def _connected(config: Config, default: str) -> list[Layer]:
-    """Our own addresses first, then the subnets. Of tun0's subnet only its address is this host's; the rest is the
-    default node's. An exit node has none: there it is the peers', as their `allowed_ips` share it out."""
+    """Our own addresses first, then the subnets.
+
+    Only tun0's address belongs to this host; the rest of its subnet goes to the default node. An exit node has no
+    default node: there the `allowed_ips` of the peers divide the subnet.
+    """
 
     def layer(target: str, port: str, prefix: Prefix) -> Layer:
         return Layer(target, str(config.path), [(*prefix, config.line(port, "address"))])
@@ -116,6 +119,6 @@ def subnet_edges(address: IPv4Interface) -> frozenset[int]:
 
 
 def _edges(config: Config) -> set[int]:
-    """What is never forwarded beside the built-in ranges (RFC 2644)."""
+    """The edges of connected subnets, which are never forwarded (RFC 2644)."""
     addresses = [port.address for port in (config.tap0, config.tap1, config.tun0) if port is not None]
     return {edge for address in addresses if address is not None for edge in subnet_edges(address)}

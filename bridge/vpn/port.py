@@ -25,8 +25,8 @@ from bridge.config.into_tunnel import NamedEndpoint, Peers, prefix_of
 from bridge.loop.loop import Loop, Timer
 from bridge.vpn.lanes import PeerLanes
 from bridge.vpn.resolver import Answer
+from bridge.walk.forwarding.peer_prefixes import Announced
 from bridge.walk.gateway import Gateway
-from bridge.walk.peer_prefixes import Announced
 from route.table import vpn_target
 from tunnel.effects import Datagram, Effects, Endpoint, Happening, Network, Received, Stamps, Status, TooBig, Verdict
 from tunnel.endpoint import Tunnel

@@ -414,7 +414,7 @@ def test_a_frame_of_a_capture_is_traced_by_its_number(run: Run, folder: Path) ->
         for target in ("8.8.8.8", "9.9.9.9")
     ]
     with (folder / "lan.pcap").open("wb") as file:
-        writer = pcap.Writer(file, pcap.LINK_ETHERNET)
+        writer = pcap.PcapWriter(file, pcap.LINK_ETHERNET)
         for frame in frames:
             writer.write(1, bytes(frame))
     said = document(run("trace", "-j", "-c", "gateway.toml", "--pcap", "lan.pcap", "--frame", "2"))
@@ -432,7 +432,7 @@ def test_a_raw_frame_of_a_capture_goes_into_a_tap_or_the_first_raw_port(run: Run
     for source, more in (("192.168.200.3", ["--port", "tap0"]), ("192.168.192.211", [])):
         with (folder / "raw.pcap").open("wb") as file:
             packet = IP(src=source, dst="8.8.8.8") / UDP(sport=5, dport=6)
-            pcap.Writer(file, pcap.LINK_RAW).write(1, bytes(packet))
+            pcap.PcapWriter(file, pcap.LINK_RAW).write(1, bytes(packet))
         assert document(run("trace", "-j", "-c", "gateway.toml", "--pcap", "raw.pcap", *more))["verdict"] == "send"
 
 
@@ -457,7 +457,7 @@ def test_check_prints_what_would_be_set_up(run: Run, folder: Path) -> None:
 
 def test_replay_reports_ports_and_drops_for_people_and_lines_for_programs(run: Run, folder: Path) -> None:
     with (folder / "lan.pcap").open("wb") as file:
-        pcap.Writer(file, pcap.LINK_ETHERNET).write(1_500_000_000, b"short")
+        pcap.PcapWriter(file, pcap.LINK_ETHERNET).write(1_500_000_000, b"short")
     words = ["replay", "-c", "gateway.toml", "--in", "tap0=lan.pcap", "--out", "deep/out", "--linger", "0.000000001"]
     assert run(*words).stdout.splitlines() == [
         "PORT    RX PACKETS  RX BYTES  TX PACKETS  TX BYTES",

@@ -1,4 +1,4 @@
-"""What sharing an address costs and gives: limits, ports at rest, silence in the logs, static forwards. Rows C1, C3 to
+"""The costs and gains of a shared address: limits, ports at rest, silence in the logs, static forwards. Rows C1, C3 to
 C5, M1, M2 and R9 of the checklist, on both egresses."""
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def test_c5_logs_and_events_name_no_destination(
     told: list[str] = []
     config = load(s.path, "replay")
     with (tmp_path / "lan.pcap").open("wb") as file:
-        writer = pcap.Writer(file, pcap.LINK_ETHERNET)
+        writer = pcap.PcapWriter(file, pcap.LINK_ETHERNET)
         for at, port, frame in s.taken:
             if port == "L":
                 writer.write(at, frame)
