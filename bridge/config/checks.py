@@ -199,9 +199,8 @@ def _inside(config: Config, toml: TomlFile, forward: ForwardTable, path: KeyPath
     of_peers = [prefix for peer in config.peer.values() for prefix in peer.allowed_ips if prefix.length]
     if any(prefix.holds(host) for prefix in of_peers):
         if forward.on == "vpn":
-            findings.error(
-                path, f'{address} is behind a peer, which the tunnel does not lead back to: forward on = "tap1"'
-            )
+            what = "is behind a peer, and a forward of the tunnel leads to no other peer"
+            findings.error(path, f'{address} {what}: forward on = "tap1"')
         return
     places = [f"an address in tap0's subnet {config.tap0.address.network}"] if config.tap0 else []
     places += [f"tun0's address {config.tun0.address.ip}"] if config.tun0 else []
@@ -301,7 +300,7 @@ def _tunnel(config: Config, toml: TomlFile, findings: Findings) -> None:
         lan = config.tap0.address.network
         for index, prefix in enumerate(config.announced):
             if IPv4Network((prefix.network, prefix.length)).overlaps(lan):
-                what = f"nothing is let in to {lan} from the tunnel while vpn.address hides it, take one of both out"
+                what = f"vpn.address hides {lan}, so no peer can reach it: remove vpn.address or this prefix"
                 findings.warn(("tunnel", "announce", index), what)
     named: dict[Prefix, str] = {}
     for name, peer in config.peer.items():

@@ -137,9 +137,10 @@ def _peer(name: str, peer: PeerTable, toml: TomlFile, findings: Findings) -> Non
 def _endpoint_error(text: str) -> str:
     inside = text.rpartition(":")[0].strip("[]").lower()
     if inside.startswith("fe80:"):
-        return f'"{text}" is link-local, which names no device; give the global address, or let the peer call'
+        right = "give the global address, or leave it out and let the peer call"
+        return f'"{text}" is link-local and names no device; {right}'
     if inside.startswith("::ffff:"):
-        return f'"{text}" is IPv4 in disguise, write the IPv4 address'
+        return f'"{text}" is an IPv4-mapped IPv6 address, write the IPv4 address'
     return f'"{text}" is no host and port, give them as "203.0.113.10:51820" or "[2001:db8::1]:51820"'
 
 
@@ -200,7 +201,7 @@ def _relays(config: Config, toml: TomlFile, findings: Findings) -> None:
             continue
         path: KeyPath = ("peer", name, "via")
         if config.tunnel is not None and not toml.has("tunnel", "name"):
-            findings.error(path, "this node has no name to be relayed to by, add tunnel.name as its peers call it")
+            findings.error(path, "relays need a name of this node, add tunnel.name as its peers call it")
         if not toml.has("peer", peer.via):
             findings.error(path, f'"{peer.via}" is no peer, add [peer.{peer.via}] or name one that is there')
             continue

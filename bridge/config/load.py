@@ -211,10 +211,10 @@ def _node_lists(config: Config, toml: TomlFile, findings: Findings, purpose: Pur
     for file in files:
         node = file.name
         if not is_node_name(node):
-            findings.errors_elsewhere([f"{file}:1: this is no name of a node, call the file as a [peer.NAME]"])
+            findings.errors_elsewhere([f"{file}:1: this is no name of a node, name the file after a [peer.NAME]"])
             continue
         if peers_are_known and node != default_node and not toml.has("peer", node):
-            what = f'there is no peer "{node}", add [peer.{node}] or call the file as one that is there'
+            what = f'there is no peer "{node}", add [peer.{node}] or name the file after one that is there'
             findings.errors_elsewhere([f"{file}:1: {what}"])
             continue
         try:

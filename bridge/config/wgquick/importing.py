@@ -171,9 +171,7 @@ def _allowed(writer: _Writer, peers: dict[str, WgPeer]) -> dict[str, list[IPv4Ne
             else:
                 allowed[name].append(prefix)
         if ipv6:
-            why = (
-                "the tunnel carries no IPv6 of ours. What this machine sends by IPv6 goes its own way, past the tunnel"
-            )
+            why = "the tunnel carries no IPv6, so IPv6 packets of this machine leave past the tunnel"
             writer.leave(line, ", ".join(ipv6), f"{why}: disable IPv6 (net.ipv6.conf.all.disable_ipv6) if it must not")
     return allowed
 
@@ -221,7 +219,9 @@ def _lan(writer: _Writer, lan: IPv4Interface) -> None:
     writer.put(f'address = "{lan}"')
     writer.put('# bridge = "br0"                      # the Linux bridge of the LAN\'s NIC: name yours')
     writer.tell(1, f'tap0 has {lan}; add its bridge = "..." to the configuration, the LAN\'s NIC must be in it')
-    writer.tell(1, "this machine's own traffic keeps its way: add [tun0] with an address of its own if it shall not")
+    writer.tell(
+        1, "this machine's own traffic does not use the tunnel: add [tun0] with an address of its own if it should"
+    )
 
 
 def _vpn(writer: _Writer, node: str | None, alias: IPv4Interface | None, line: int) -> None:
@@ -311,7 +311,7 @@ def _others(writer: _Writer) -> None:
     hook = "put what it does into a program and name it in [hooks]"
     for line, key, value in writer.source.others:
         if key == "DNS" and value:
-            why = "resolvers are this machine's matter, as in [hooks] up: resolvectl dns tun0 ADDRESS"
+            why = "let a hook set this machine's resolvers, as [hooks] up: resolvectl dns tun0 ADDRESS"
             writer.leave(line, key, why)
         elif key == "FwMark" and value.lower() not in ("off", "0", "0x0"):
             why = "sealed packets carry no mark, with tun0.default_route they leave by the device of the default route"
