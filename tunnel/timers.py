@@ -1,39 +1,26 @@
-"""The deadlines of one peer, each a time in ns or `OFF`, and the intervals between them."""
+"""The timers of one peer: each is a time in ns, or `OFF` (`tunnel.constants`). `tunnel.peer` sets and fires them."""
 
 from __future__ import annotations
 
-from typing import Final
-
-from tunnel.session import REJECT_AFTER_NS
-from wire.units import SECOND_NS
-
-OFF: Final = 1 << 63
-REKEY_TIMEOUT_NS: Final = 5 * SECOND_NS
-JITTER_NS: Final = SECOND_NS // 3
-KEEPALIVE_NS: Final = 10 * SECOND_NS
-UNANSWERED_NS: Final = KEEPALIVE_NS + REKEY_TIMEOUT_NS
-# An initiator that still hears the peer at this age asks for new keys before the old ones are refused.
-LAST_MINUTE_NS: Final = REJECT_AFTER_NS - KEEPALIVE_NS - REKEY_TIMEOUT_NS
-ERASE_NS: Final = 3 * REJECT_AFTER_NS
-# 90 s at one every 5 s, the first beside them, and the one that finds the 90 s over.
-ATTEMPTS: Final = 20
-# After so many the peer may be elsewhere: 20 s, and again every 20 s.
-ATTEMPTS_IN_VAIN: Final = 4
-INITIATION_PAUSE_NS: Final = SECOND_NS // 50
+from tunnel.constants import OFF
 
 
 class Timers:
-    """When what is due.
+    """The deadlines of one peer.
 
-    `retransmit`: the initiation goes out again, or the series is given up. `keepalive`: data came and nothing went
-    out. `unanswered`: data went out and nothing came. `persistent`: the operator's keepalive. `erase`: the keys.
-    `announce`: our prefixes are told again. `withdraw`: those of the peer were not told again. `path`:
-    `tunnel.pathmtu` has something to do.
+    `retransmit`: the initiation is repeated, or the series is given up. `keepalive`: data came and nothing was sent
+    since. `unanswered`: data was sent and nothing came since. `persistent`: the operator's keepalive is due. `erase`:
+    the keys are overwritten. `announce`: our prefixes are told again. `withdraw`: the peer's prefixes are forgotten,
+    because the peer did not tell them again. `path`: `tunnel.pathmtu` has something to do.
     """
 
     __slots__ = ("announce", "erase", "keepalive", "path", "persistent", "retransmit", "unanswered", "withdraw")
 
     def __init__(self) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Switch all of them off."""
         self.retransmit = OFF
         self.keepalive = OFF
         self.unanswered = OFF

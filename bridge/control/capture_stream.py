@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from bridge.control.client import ControlError, Document
 from bridge.control.server import Client
 from bridge.loop.loop import Loop
-from bridge.ports.base import Kind
+from bridge.ports.base import PortKind
 from wire.gso import GsoHeader
 
 MOST_CAPTURES = 16
 """Each may hold back `bridge.control.server.MOST_UNSENT_BYTES` where its reader is slow."""
 
 
-def capture(loop: Loop, ports: Mapping[str, Kind], arguments: Document, client: Client) -> None:
+def capture(loop: Loop, ports: Mapping[str, PortKind], arguments: Document, client: Client) -> None:
     """Stream the frames of `arguments["port"]` until the client hangs up."""
     port = arguments.get("port")
     if not isinstance(port, str) or port not in ports:

@@ -40,7 +40,7 @@ from bridge.daemon.notify import Watchdog, notify, reloading, watchdog_s
 from bridge.loop.affinity import Affinity, first_choice, roam
 from bridge.loop.loop import Loop, Signals
 from bridge.loop.workers import Workers
-from bridge.ports.base import Kind, Port, PortError, PortGone
+from bridge.ports.base import Port, PortError, PortGone, PortKind
 from bridge.ports.bursts import Bursts
 from bridge.ports.policing import Senders
 from bridge.ports.udp.datagrams import DatagramSocket
@@ -53,8 +53,8 @@ from bridge.state.links import beside, open_ledger
 from bridge.state.stamps import StampFile
 from bridge.vpn.ciphers import Cores, open_cores
 from bridge.vpn.lanes import PeerLanes
-from bridge.vpn.port import Uplink
-from bridge.vpn.resolver import Resolver
+from bridge.vpn.port import VpnPort
+from bridge.vpn.resolver import HostNames
 from bridge.walk.gateway import Gateway
 from route.table import RouteTable, node_of
 from tunnel.endpoint import Tunnel
@@ -157,7 +157,7 @@ class Daemon:
         self._cores: Cores | None = None
         self._lanes: Lanes | None = None
         self._stamps: StampFile | None = None
-        self._resolver: Resolver | None = None
+        self._resolver: HostNames | None = None
         self.uplink = self._open_uplink(setup, stack)
         order = Order(
             plans_from(loaded),
@@ -231,7 +231,7 @@ class Daemon:
         self.gateway.fast.bursts.append(bursts)
         return bursts
 
-    def _open_uplink(self, setup: Setup, stack: ExitStack) -> Uplink | None:
+    def _open_uplink(self, setup: Setup, stack: ExitStack) -> VpnPort | None:
         """The tunnel, where one is configured."""
         loaded = setup.config
         if loaded.tunnel is None or not has_tunnel(loaded):
@@ -265,9 +265,9 @@ class Daemon:
             raise Refused(f"the tunnel cannot be opened: {error}") from error
         finally:
             wipe(key)
-        self._resolver = resolver = Resolver(self.loop, with_ipv6=datagrams.has_ipv6)
+        self._resolver = resolver = HostNames(self.loop, with_ipv6=datagrams.has_ipv6)
         stack.callback(resolver.close)
-        uplink = Uplink(
+        uplink = VpnPort(
             self.loop,
             self.gateway,
             tunnel,
@@ -459,7 +459,7 @@ class Daemon:
         client.answer(document)
 
     def _capture(self, arguments: Document, client: Client) -> None:
-        kinds: dict[str, Kind] = {name: port.kind for name, port in self.ports.items()}
+        kinds: dict[str, PortKind] = {name: port.kind for name, port in self.ports.items()}
         if self.uplink is not None:
             kinds |= dict.fromkeys(self.uplink.ports, "tun")
         named = arguments.get("port")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from bridge.loop.loop import BURST_FRAMES, CLAIM_INTERVAL_NS, FAULT_INTERVAL_NS, FAULT_PAUSE_NS, Loop, Signals
-from bridge.ports.base import Arrival, Port, PortGone
+from bridge.ports.base import Port, PortGone, ReceivedFrame
 from bridge.ports.bursts import PlainBursts, Queued
 from bridge.ports.memory import MemoryPort
 from bridge.walk.effects import Effect, Event, Send
@@ -251,7 +251,7 @@ class Failing(PlainBursts):
 
     def wait(
         self, epoll: select.epoll, timeout_s: float | None, limit: int
-    ) -> tuple[tuple[int, list[Arrival], list[Queued]] | None, list[tuple[int, int]]]:
+    ) -> tuple[tuple[int, list[ReceivedFrame], list[Queued]] | None, list[tuple[int, int]]]:
         raise self.error
 
 
