@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from bridgectl.daemon import ask
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 from bridgectl.options import Options, address, shared
 from bridgectl.output import Document, Shown, Table, present, show
 
@@ -33,10 +33,11 @@ def show_tables(options: Options, port: str | None) -> None:
 
 def _tables(document: Document) -> Iterator[Shown]:
     for table in document["tables"]:
+        subnet = table["subnet"] or "without an address"
         yield Table(
             ("IP", "MAC", "STATE", ">AGE"),
             [(entry["ip"], entry["mac"], entry["state"], _age(entry)) for entry in table["entries"]],
-            title=f"{table['port']} {table['subnet']}: {table['used']} of {table['slots']} slots used",
+            title=f"{table['port']} {subnet}: {table['used']} of {table['slots']} slots used",
         )
 
 

@@ -17,11 +17,12 @@ from bridge.replay.summary import summary
 from bridgectl.bpf import DLT_ETHERNET, DLT_RAW, BadFilter, Filter, NoLibrary
 from bridgectl.daemon import follow
 from bridgectl.ending import until_interrupted
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 from bridgectl.options import Options, shared
+from bridgectl.options import port as port_name
 from bridgectl.version import version
 from wire.capture import LINK_ETHERNET, LINK_RAW
-from wire.nextgen import INBOUND, OUTBOUND, Writer
+from wire.pcapng import INBOUND, OUTBOUND, PcapngWriter
 
 _STDOUT = "-"
 Record = dict[str, Any]
@@ -29,7 +30,7 @@ Take = Callable[[Record, bytes], None]
 
 
 @click.command()
-@click.option("--port", required=True, metavar="PORT", help="tap0, tap1, tun0 or vpn.")
+@click.option("--port", required=True, metavar="PORT", callback=port_name, help="tap0, tap1, tun0, vpn or vpn:NODE.")
 @click.option("-w", "--write", "target", metavar="FILE", help="Write pcapng to a file, - for standard output.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after so many frames.")
 @click.option("--filter", "expression", metavar="EXPR", help="Only frames that match, in tcpdump's language.")
@@ -85,7 +86,7 @@ def _writer(target: str, port: str, stack: ExitStack, *, is_tap: bool) -> Take:
     file: BinaryIO = sys.stdout.buffer
     if target != _STDOUT:
         file = stack.enter_context(Path(target).open("wb"))  # noqa: SIM115 - the caller's stack closes it
-    writer = Writer(file, [(port, LINK_ETHERNET if is_tap else LINK_RAW)], f"bridgectl {version()}")
+    writer = PcapngWriter(file, [(port, LINK_ETHERNET if is_tap else LINK_RAW)], f"bridgectl {version()}")
     file.flush()
 
     def take(record: Record, data: bytes) -> None:

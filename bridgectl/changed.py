@@ -12,9 +12,9 @@ from typing import Any
 
 from bridge.config.into_routes import Announced, routes_from
 from bridge.config.load import Config, ConfigError
-from bridge.control.client import Document
-from bridge.control.explain import moves
-from bridgectl.faults import BadConfiguration
+from bridge.control.answers.route import moves
+from bridge.control.protocol import Document
+from bridgectl.errors import BadConfiguration
 from bridgectl.offline import load_config, load_routes
 from route.lists import parse_prefix
 from route.table import Layer, RouteTable
@@ -68,7 +68,7 @@ def _with(config: Config, files: tuple[Path, ...], announced: Announced = Mappin
     try:
         return routes_from(config, offload=own, nodes=nodes, announced=announced)
     except ConfigError as fault:
-        raise BadConfiguration(fault.faults) from fault
+        raise BadConfiguration(fault.errors) from fault
 
 
 def _is_same(file: Path, path: Path) -> bool:

@@ -15,7 +15,7 @@ import sys
 
 import click
 
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 
 KEY_BYTES = 32
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from bridgectl.arguments import ordered
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 
 # Command word -> module (its `command` is the click command, or the name behind a colon). The help shows them in this
 # order.

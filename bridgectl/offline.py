@@ -7,10 +7,11 @@ from pathlib import Path
 
 from bridge.config.into_routes import routes_from
 from bridge.config.load import Config, ConfigError, Purpose, load
-from bridge.control.client import Document
-from bridge.control.explain import COMMANDS, Refused
+from bridge.control.answers.every import QUESTIONS
+from bridge.control.answers.question import Subject
+from bridge.control.protocol import Document, QuestionRefused
 from bridge.walk.gateway import Gateway
-from bridgectl.faults import BadConfiguration, with_code
+from bridgectl.errors import BadConfiguration, with_code
 from route.table import RouteTable
 
 
@@ -19,7 +20,7 @@ def load_config(path: Path, purpose: Purpose = "replay") -> Config:
     try:
         return load(path, purpose)
     except ConfigError as fault:
-        raise BadConfiguration(fault.faults) from fault
+        raise BadConfiguration(fault.errors) from fault
 
 
 def load_routes(config: Config) -> RouteTable:
@@ -27,7 +28,7 @@ def load_routes(config: Config) -> RouteTable:
     try:
         return routes_from(config)
     except ConfigError as fault:
-        raise BadConfiguration(fault.faults) from fault
+        raise BadConfiguration(fault.errors) from fault
 
 
 def answer(path: Path, command: str, arguments: Document) -> Document:
@@ -35,6 +36,6 @@ def answer(path: Path, command: str, arguments: Document) -> Document:
     config = load_config(path)
     gateway = Gateway(config, load_routes(config), random.Random(0))
     try:
-        return COMMANDS[command](gateway, arguments, 0)
-    except Refused as fault:
-        raise with_code(fault.code, str(fault)) from fault
+        return QUESTIONS[command](Subject(gateway), arguments, 0)
+    except QuestionRefused as refused:
+        raise with_code(refused.code, refused.says) from refused

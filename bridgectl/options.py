@@ -88,6 +88,18 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     return value
 
 
+def port(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A callback for options that name a port: a name that no gateway has is a usage error, before anybody is asked.
+
+    The names are `PORTS`, and `vpn:NODE`. Whether this gateway has the port, and which nodes, the gateway knows.
+    """
+    if value is not None:
+        name, colon, node = value.partition(":")
+        if name not in PORTS or (colon and (name != "vpn" or not node)):
+            raise click.BadParameter(f"{value!r:.80} is no port: {', '.join(PORTS)} or vpn:NODE", ctx, param)
+    return value
+
+
 def address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """A callback for arguments and options that are an IPv4 address: anything else is a usage error."""
     if value is not None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from bridge.control.client import Document
+from bridge.control.protocol import Document
 from bridgectl.ending import until_interrupted
 from bridgectl.options import Options
 

@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from bridge.replay.run import Report
 
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 from bridgectl.options import Options, shared
 from bridgectl.output import Shown, Table, print_shown
 from wire.units import SECOND_NS

@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from bridge.control.client import ControlError, request
-from bridge.control.client import NotRunning as NobodyListens
+from bridge.control.client import ControlError, NobodyListens, request
 from bridgectl.daemon import ask_or_work_out, socket_path
-from bridgectl.faults import NotRunning, with_code
+from bridgectl.errors import NotRunning, with_code
 from bridgectl.options import DEFAULT_CONFIG, Options, address, shared
 from bridgectl.output import Document, Shown, Table, present
 

@@ -10,7 +10,7 @@ import click
 
 from bridgectl import words as spoken
 from bridgectl.daemon import ask_or_work_out
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 from bridgectl.options import Options, shared
 from bridgectl.output import Document, Shown, Table, present
 

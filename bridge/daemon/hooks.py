@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from bridge.config.load import Config
 from bridge.loop.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ _WAIT_THEN_RUN = f"read -r go || exit 0\n{_RUN}"
 class Hook:
     """One program, run in its own folder. `environment`: what it gets beside our own.
 
-    `OSError` where it cannot be started.
+    Raises `OSError` where it cannot be started.
     """
 
     def __init__(
@@ -113,3 +114,24 @@ class Hook:
             os.close(self._pidfd)
             self._limit.cancel()
             self._done = None
+
+
+def hook_environment(config: Config, gateway_before: str | None) -> dict[str, str]:
+    """The variables that both hooks get, each only where it is known.
+
+    INTERFACE and ADDRESS are tun0's, else tap0's. PEER_IP is the endpoint of the default node, or of its relay.
+    DEFAULT_GW is `gateway_before`, the kernel's next hop before our ports came up.
+    """
+    port = config.tun0 or config.tap0
+    environment = {}
+    if port is not None:
+        environment["INTERFACE"] = port.interface
+        environment["ADDRESS"] = str(port.address.ip)
+    peer = config.peer.get(config.default_node) if config.default_node else None
+    while peer is not None and peer.via is not None:
+        peer = config.peer[peer.via]
+    if peer is not None and peer.endpoint:
+        environment["PEER_IP"] = peer.endpoint.rpartition(":")[0].strip("[]")
+    if gateway_before is not None:
+        environment["DEFAULT_GW"] = gateway_before
+    return environment

@@ -117,7 +117,7 @@ def run(
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         writers = {
-            port: pcap.Writer(stack.enter_context(path.open("wb")), _link_type(config, port))
+            port: pcap.PcapWriter(stack.enter_context(path.open("wb")), _link_type(config, port))
             for port, path in paths.items()
         }
         streams = [_stream(config, given, stack) for given in inputs]
@@ -136,7 +136,9 @@ class _Packet(NamedTuple):
 class _Walk:
     """One replay on its way: the clock, the gateway, and where effects go."""
 
-    def __init__(self, gateway: Gateway, writers: dict[str, pcap.Writer], tell: Callable[[str], object] | None) -> None:
+    def __init__(
+        self, gateway: Gateway, writers: dict[str, pcap.PcapWriter], tell: Callable[[str], object] | None
+    ) -> None:
         self.gateway = gateway
         self.began_ns = self.now = 0
         self._writers = writers

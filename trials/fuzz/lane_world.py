@@ -36,7 +36,7 @@ MTU_BYTES = 1420
 LANE_DROPS = (Drop.TUNNEL_AUTHENTICATION, Drop.TUNNEL_REPLAY, Drop.PORT_MALFORMED, Drop.PORT_FULL)
 FIELDS = ("retransmit", "keepalive", "unanswered", "persistent", "erase", "announce", "withdraw", "path")
 
-Frame = tuple[bytes, GsoHeader | None]
+DeviceFrame = tuple[bytes, GsoHeader | None]
 
 
 def tunnel(name: str, peer: str, allowed: Sequence[Network], endpoint: Endpoint | None, now: int) -> Tunnel:
@@ -98,7 +98,7 @@ class LaneWorld:
         assert self.table.learn(in_port, out_port, protocol, ends, ends, 100, NO_SLOT, REPEAT, self.now) >= 0
 
     def renew(self) -> None:
-        """What the tunnel says goes to the lanes, as after each of its calls."""
+        """Give the tunnel's changes to the lanes, as the port does after each call of the tunnel."""
         self.peer_lanes.renew(self.near, {"far": "vpn"})
 
     def refuse(self) -> None:
@@ -146,7 +146,7 @@ class LaneWorld:
         self.twin_answers += [answer.data for answer in effects.datagrams]
 
     def take(self) -> None:
-        """What `Uplink._receive_lanes` does."""
+        """Receive as the port `vpn` does where it has lanes."""
         self.last = taken = self.peer_lanes.receive(1 << 20, self.now)
         self.drops.update({reason: count for reason, count in zip(LANE_DROPS, taken.drops, strict=True) if count})
         effects, frames = self.near.lane_opened(taken.heard, taken.opened, self.now)
@@ -193,7 +193,7 @@ class LaneWorld:
         assert states[0] == states[1]
 
 
-def cut(frames: Sequence[Frame]) -> list[bytes]:
+def cut(frames: Sequence[DeviceFrame]) -> list[bytes]:
     """Frames as the packets that they were."""
     return [
         bytes(piece) for frame, gso in frames for piece in ([frame] if gso is None else segment(bytearray(frame), gso))
@@ -208,9 +208,9 @@ def flows(packets: Sequence[bytes]) -> dict[bytes, list[bytes]]:
     return found
 
 
-def left(device: socket.socket) -> list[Frame]:
-    """What was written to a device."""
-    frames: list[Frame] = []
+def left(device: socket.socket) -> list[DeviceFrame]:
+    """The bytes that were written to a device."""
+    frames: list[DeviceFrame] = []
     while True:
         try:
             whole = device.recv(1 << 17)

@@ -80,7 +80,7 @@ class Bench:
         path = self.folder / f"in{len(self.inputs)}.pcap"
         raw = LINK_ETHERNET if port.startswith("tap") else LINK_RAW
         with path.open("wb") as file:
-            writer = pcap.Writer(file, raw if link_type is None else link_type)
+            writer = pcap.PcapWriter(file, raw if link_type is None else link_type)
             for after_s, packet in packets:
                 writer.write(START_NS + seconds_ns(after_s), bytes(packet))
         self.inputs.append(Input(port, path))
@@ -306,7 +306,7 @@ def test_times_of_zero_and_far_in_the_future_are_clocks_like_any_other(bench: Be
     for at in (0, 4_599_999_999 * SECOND_NS):
         path = bench.folder / "lan.pcap"
         with path.open("wb") as file:
-            pcap.Writer(file, LINK_ETHERNET).write(at, bytes(from_lan(IP(src=HOST_A, dst="8.8.8.8") / QUERY)))
+            pcap.PcapWriter(file, LINK_ETHERNET).write(at, bytes(from_lan(IP(src=HOST_A, dst="8.8.8.8") / QUERY)))
         bench.inputs = [Input("tap0", path)]
         bench.run(linger_ns=seconds_ns(301))
         assert len(bench.sent("vpn")) == 1

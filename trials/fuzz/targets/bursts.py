@@ -22,7 +22,7 @@ from bridge.ports.device import DevicePort
 from flow.table import NO_SLOT
 from trials.fuzz.choices import is_spent
 from trials.fuzz.hostile import Failure, Target, mutated
-from trials.fuzz.targets.flow import _OUR_MACS, Ends, _ends, _frame, _port_facts
+from trials.fuzz.targets.flow import _OUR_MACS, FlowPair, _ends, _frame, _port_facts
 from wire import ipv4
 from wire.gso import pack
 
@@ -32,7 +32,7 @@ _BUFFER_BYTES = 1 << 21
 _FRAME_BYTES = 1 << 17
 
 
-class Side:
+class TableSide:
     """One loop with a table and devices of its own."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Side:
             table.set_port(*_port_facts(number, 1500 if _OUR_MACS[number] else 1420, words))
 
     def written(self) -> list[tuple[int, bytes]]:
-        """What has come out of the devices."""
+        """The frames that have come out of the devices."""
         found = []
         for number, cable in self.cables.items():
             while True:
@@ -88,11 +88,11 @@ def episode(rng: random.Random, most: int) -> int:
             word[slot * 4] = rng.getrandbits(48) | 2 << 48
     bare = rng.choice((frozenset[int](), frozenset({TUN0}), frozenset({TAP1}), frozenset({TAP0, TAP1, TUN0})))
     number = 0
-    known: list[tuple[int, int, Ends]] = []
+    known: list[tuple[int, int, FlowPair]] = []
     with ExitStack() as stack:
         tables = CompiledTable(16, 7), CompiledTable(16, 7)
         sides = [
-            Side(bursts(table), table, stack, bare, words)
+            TableSide(bursts(table), table, stack, bare, words)
             for bursts, table in zip((CompiledBursts, PlainBursts), tables, strict=True)
         ]
         while number < min(most, 300) and not is_spent(rng):
@@ -118,8 +118,8 @@ def episode(rng: random.Random, most: int) -> int:
     return number
 
 
-def _whole(in_port: int, protocol: int, ends: Ends, bare: frozenset[int], rng: random.Random) -> bytes:
-    """What a read of the device gives: never nothing, which would be the device's end."""
+def _whole(in_port: int, protocol: int, ends: FlowPair, bare: frozenset[int], rng: random.Random) -> bytes:
+    """The bytes of a read of the device: never none, which would mean the device's end."""
     frame, claims = _frame(in_port, protocol, ends, rng)
     if in_port in bare:
         return frame or b"\0"
@@ -133,7 +133,7 @@ def _whole(in_port: int, protocol: int, ends: Ends, bare: frozenset[int], rng: r
     return whole if len(whole) >= 10 else whole + bytes(10 - len(whole))
 
 
-def _compare(sides: list[Side], in_port: int, whole: bytes, now: int, *, waiting: bool) -> None:
+def _compare(sides: list[TableSide], in_port: int, whole: bytes, now: int, *, waiting: bool) -> None:
     found = []
     for side in sides:
         side.cables[in_port].send(whole)
