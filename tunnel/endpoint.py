@@ -45,7 +45,7 @@ from tunnel.indices import IndexEntry, IndexTable
 from tunnel.messages import DATA_HEADER, DEFAULT_MTU_BYTES, MessageKind, index_at, kind_of
 from tunnel.noise import LocalKeys, RemoteKeys, read_static
 from tunnel.pathmtu import PathLimits, direct_limits
-from tunnel.peer import Peer
+from tunnel.peers.peer import Peer
 from tunnel.primitives import BurstCipher, Cipher
 from tunnel.relay import Relaying, with_next_hops
 from tunnel.session import Lane

@@ -4,7 +4,8 @@ Sizes are those of inner packets unless they are called outer: an outer IP packe
 in use begins at the limit that the operator set. Two things lower it:
 
 - A router says "too big" (RFC 1191, RFC 8201, RFC 4459) and quotes bytes that only somebody on the path can know.
-  `tunnel.peer` checks the quote and calls `told`. A signal that quotes too little is `hinted`: it is a reason to probe.
+  `tunnel.peers.peer` checks the quote and calls `told`. A signal that quotes too little is `hinted`: it is a reason to
+  probe.
 - A node of this design does not get packets that it should get (RFC 8899, for paths that lose long packets in silence).
   A *round* probes one size. Lost probes alone say nothing. A size is too long where it was lost in each of `TRIES`
   while shorter ones were answered in the same round. Then the search goes on between both, in steps of an answer or of

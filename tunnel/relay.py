@@ -32,7 +32,7 @@ from tunnel.effects import Datagram, Effects, Endpoint, PeerConfig, Received, Ro
 from tunnel.envelope import HOPS, Envelope, node_id
 from tunnel.indices import IndexEntry, IndexTable
 from tunnel.messages import MessageKind, kind_of
-from tunnel.peer import Peer
+from tunnel.peers.peer import Peer
 from wire.drop import Drop
 
 HELD_DATAGRAMS: Final = 32

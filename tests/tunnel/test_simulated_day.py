@@ -16,7 +16,7 @@ from tunnel.constants import REJECT_AFTER_NS
 from tunnel.effects import Effects, Endpoint, PeerConfig, Received, Stamps
 from tunnel.endpoint import Tunnel
 from tunnel.messages import MessageKind, kind_of
-from tunnel.peer import STAGED_PACKETS
+from tunnel.peers.peer import STAGED_PACKETS
 from tunnel.primitives import Cipher, TransportKey
 from wire.drop import Drop
 from wire.units import SECOND_NS

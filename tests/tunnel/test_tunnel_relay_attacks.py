@@ -12,7 +12,7 @@ from tunnel.effects import Effects, Endpoint, Happening, PeerEvent, Received
 from tunnel.endpoint import Tunnel
 from tunnel.envelope import HOPS, Envelope, node_id
 from tunnel.messages import DATAGRAM_MAXIMUM_BYTES, ENVELOPE_BYTES, MessageKind, kind_of
-from tunnel.peer import Peer
+from tunnel.peers.peer import Peer
 from tunnel.primitives import TransportKey, seal_under
 from tunnel.session import Session
 from wire.drop import Drop

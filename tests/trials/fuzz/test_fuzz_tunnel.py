@@ -16,7 +16,7 @@ from tunnel.cookies import CookieDesk
 from tunnel.effects import Received
 from tunnel.endpoint import Tunnel
 from tunnel.messages import MessageKind
-from tunnel.peer import Peer
+from tunnel.peers.peer import Peer
 from tunnel.primitives import Cipher, TransportKey
 from tunnel.replay import ReplayWindow
 from wire.drop import Drop

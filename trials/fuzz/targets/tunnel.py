@@ -29,7 +29,7 @@ from tunnel.effects import Effects, Endpoint, Network, PeerConfig, Received
 from tunnel.endpoint import Tunnel
 from tunnel.messages import MessageKind, kind_of
 from tunnel.noise import LocalKeys, RemoteKeys, initiate
-from tunnel.peer import STAGED_PACKETS
+from tunnel.peers.peer import STAGED_PACKETS
 from tunnel.primitives import BurstCipher, public_key
 from tunnel.tai64n import stamp
 from wire.drop import Drop

@@ -1,7 +1,7 @@
 """Announced prefixes between us and one peer: our list goes out and is repeated, the peer's list comes in.
 
-The messages are returned, and `tunnel.peer` seals them. The lists and their rules are in `tunnel.announce`; the tunnel
-decides for all peers together who owns which prefix (`Common.is_unjudged`).
+The messages are returned, and `tunnel.peers.peer` seals them. The lists and their rules are in `tunnel.announce`; the
+tunnel decides for all peers together who owns which prefix (`Common.is_unjudged`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from tunnel.announce import RENEW_NS, Hearing, Telling
 from tunnel.common import Common
 from tunnel.constants import OFF
 from tunnel.control import ControlMessage
+from tunnel.peers.timers import Timers
 from tunnel.session import Session
-from tunnel.timers import Timers
 from wire.drop import Drop
 
 

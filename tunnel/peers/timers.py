@@ -1,4 +1,5 @@
-"""The timers of one peer: each is a time in ns, or `OFF` (`tunnel.constants`). `tunnel.peer` sets and fires them."""
+"""The timers of one peer: each is a time in ns, or `OFF` (`tunnel.constants`). `tunnel.peers.peer` sets and fires
+them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The handshake with one peer: messages are made and read here, and sent by `tunnel.peer`.
+"""The handshake with one peer: messages are made and read here, and sent by `tunnel.peers.peer`.
 
 | we are | messages | methods |
 |---|---|---|

@@ -2,11 +2,11 @@
 
 | duty | module |
 |---|---|
-| the messages of a handshake | `tunnel.handshake` |
-| the three sessions and their indices | `tunnel.slots` |
-| announced prefixes | `tunnel.announcing` |
+| the messages of a handshake | `tunnel.peers.handshake` |
+| the three sessions and their indices | `tunnel.peers.slots` |
+| announced prefixes | `tunnel.peers.announcing` |
 | the longest packet that the path carries | `tunnel.pathmtu` |
-| deadlines and their lengths | `tunnel.timers`, `tunnel.constants` |
+| deadlines and their lengths | `tunnel.peers.timers`, `tunnel.constants` |
 
 A handshake *series* is under way while `timers.retransmit` runs: an initiation and its repetitions, or the wait for the
 first data under *next*. The methods stand in the order of a peer's life: packets leave, a handshake, packets come, the
@@ -21,7 +21,6 @@ from dataclasses import replace
 from typing import Final
 
 from tunnel import control
-from tunnel.announcing import Announcing
 from tunnel.common import Common
 from tunnel.constants import (
     ATTEMPTS,
@@ -37,13 +36,14 @@ from tunnel.control import ControlKind, ControlMessage
 from tunnel.ecn import HANDSHAKE_TOS, outer_tos
 from tunnel.effects import Datagram, Effects, Endpoint, Happening, PeerConfig, PeerEvent, Stamps, Status, TooBig
 from tunnel.envelope import Envelope
-from tunnel.handshake import Agreed, Handshake
 from tunnel.indices import IndexTable
 from tunnel.noise import Called, RemoteKeys
 from tunnel.pathmtu import MOST_PROBES, PathMtu
+from tunnel.peers.announcing import Announcing
+from tunnel.peers.handshake import Agreed, Handshake
+from tunnel.peers.slots import SessionSlots
+from tunnel.peers.timers import Timers
 from tunnel.session import Lane, Session
-from tunnel.slots import SessionSlots
-from tunnel.timers import Timers
 from wire.drop import Drop
 from wire.units import SECOND_NS
 
