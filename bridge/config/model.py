@@ -112,7 +112,7 @@ class DhcpTable(TomlTable):
     """Option 60, printable ASCII without blanks, at most 255 bytes."""
     options: Annotated[dict[OptionCode, OptionBytes], Reloads()] = Field(default_factory=dict)
     """Further options by number, at most 255 bytes each, sent as they are."""
-    state_file: Annotated[OptionalFile | None, Restart(), WritesAFile()] = None
+    state_file: Annotated[OptionalFile | None, Restart(), OpensAtStart()] = None
     """The last lease, which a start asks for again. None: beside the control socket; "": it is not kept."""
 
 
@@ -287,7 +287,7 @@ class AliasTable(TomlTable):
 
 
 class IcmpTable(TomlTable):
-    """`[icmp]`: what the gateway itself answers by ICMP."""
+    """`[icmp]`: the gateway's own ICMP messages."""
 
     answer_on_tap1: Annotated[bool, Reloads()] = True
     """True: echo requests to tap1's address are answered."""
@@ -309,7 +309,7 @@ class ControlTable(TomlTable):
 
 
 class FastPathTable(TomlTable):
-    """`[fast_path]`: how packets of known flows are forwarded."""
+    """`[fast_path]`: the forwarding of packets of known flows."""
 
     threads: Annotated[Threads, Restart()] = 1
     """Threads that forward, 1 to 64; the first one is the loop's own. More than there are ports serve nothing."""
@@ -358,11 +358,11 @@ class Config(TomlTable):
     alias: AliasTable = AliasTable()
     """The NAT."""
     icmp: Annotated[IcmpTable, NotInATunnel()] = IcmpTable()
-    """What the gateway itself answers by ICMP."""
+    """The gateway's own ICMP messages."""
     control: Annotated[ControlTable, NotInATunnel()] = ControlTable()
     """The control socket and metrics."""
     fast_path: FastPathTable = FastPathTable()
-    """How packets of known flows are forwarded."""
+    """The forwarding of packets of known flows."""
     hooks: HooksTable = HooksTable()
     """Programs that are run when ports come and go."""
     process: ProcessTable = ProcessTable()

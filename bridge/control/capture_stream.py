@@ -4,7 +4,8 @@ The first answer is `{"version": 1, "port": "tap0", "kind": "tap"}`; then a reco
 "direction", "frame"}`, `t_ns` nanoseconds since 1970 by the wall clock (people compare it with other logs), `direction`
 `in` or `out`, `frame` in base64: Ethernet on a tap, raw IP on a tun, a super-frame uncut. `partial_checksum` is true
 where the transport checksum is not whole yet. `lost` counts the frames left out before a record because the client was
-slow."""
+slow.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import base64
 import time
 from collections.abc import Mapping
 
-from bridge.control.connection import Client
+from bridge.control.connection import Connection
 from bridge.control.protocol import FAILED, USAGE, VERSION, Document, QuestionRefused
 from bridge.loop.loop import Loop
 from bridge.ports.base import PortKind
@@ -22,7 +23,7 @@ MOST_CAPTURES = 16
 """Each may hold `bridge.control.connection.MOST_UNSENT_BYTES` for a reader that is slow."""
 
 
-def capture(loop: Loop, ports: Mapping[str, PortKind], arguments: Document, client: Client) -> None:
+def capture(loop: Loop, ports: Mapping[str, PortKind], arguments: Document, client: Connection) -> None:
     """Stream the frames of `arguments["port"]` until the client hangs up.
 
     Raises `QuestionRefused` for a port that is not in `ports`, and where `MOST_CAPTURES` go on already.

@@ -46,7 +46,7 @@ class InFork(NamedTuple):
 
 
 class Asking(Protocol):
-    """What a child needs of a client (`bridge.control.connection.Client`)."""
+    """A client as a child needs it (`bridge.control.connection.Connection`)."""
 
     def lend(self) -> tuple[socket.socket, bytes] | None:
         """The connection, and the bytes that have to go out before the answer; None where the client has left."""

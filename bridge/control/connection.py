@@ -31,14 +31,14 @@ MOST_UNSENT_BYTES = 4 * 1024 * 1024
 """Records of a stream beyond this are lost and counted. An answer is sent whole, however long it is."""
 _RECEIVE_BYTES = 64 * 1024
 
-Handler = Callable[[Document, "Client"], Document | InFork | None]
+Handler = Callable[[Document, "Connection"], Document | InFork | None]
 """Answers one command. It gets the arguments and the client, and returns the answer, or None to give it later.
 
 It raises `QuestionRefused` for a question that cannot be answered.
 """
 
 
-class Client:
+class Connection:
     """One connection. `is_awaiting`: an answer is owed or a stream goes on. `last_ns`: when the client last did
     anything. `lost`: records that found no room since the last one that did."""
 

@@ -9,7 +9,7 @@ from bridge.control.answers.every import CHANGES, QUESTIONS
 from bridge.control.answers.question import Change, Question, Subject
 from bridge.control.capture_stream import capture
 from bridge.control.children import InFork
-from bridge.control.connection import Client, Handler
+from bridge.control.connection import Connection, Handler
 from bridge.control.protocol import Document
 from bridge.loop.loop import Loop
 from bridge.ports.base import PortKind
@@ -26,7 +26,7 @@ def handlers_for(subject: Subject, loop: Loop, devices: Mapping[str, PortKind]) 
 
 
 def _answer(
-    question: Question, subject: Subject, loop: Loop, arguments: Document, _client: Client
+    question: Question, subject: Subject, loop: Loop, arguments: Document, _client: Connection
 ) -> Document | InFork:
     now = loop.clock()
     if question.in_fork:
@@ -34,14 +34,14 @@ def _answer(
     return question(subject, arguments, now)
 
 
-def _change(change: Change, subject: Subject, loop: Loop, arguments: Document, _client: Client) -> Document:
+def _change(change: Change, subject: Subject, loop: Loop, arguments: Document, _client: Connection) -> Document:
     changed = change(subject, arguments, loop.clock())
     loop.carry_out(changed.effects)
     return changed.document
 
 
 def _capture(
-    subject: Subject, loop: Loop, devices: Mapping[str, PortKind], arguments: Document, client: Client
+    subject: Subject, loop: Loop, devices: Mapping[str, PortKind], arguments: Document, client: Connection
 ) -> None:
     kinds = dict(devices)
     if subject.tunnel is not None:

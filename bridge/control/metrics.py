@@ -61,7 +61,7 @@ class GatewayCollector(Collector):
             yield family
 
     def _fates(self) -> Iterable[Metric]:
-        fates = CounterMetricFamily("tapbridge_fates", "What became of frames that came in.", labels=["port", "fate"])
+        fates = CounterMetricFamily("tapbridge_fates", "Fates of frames that came in.", labels=["port", "fate"])
         held = GaugeMetricFamily("tapbridge_held", "Frames that came in and wait.", labels=["port"])
         for port, account in accounts(self._gateway).items():
             for fate, number in account.fates.items():
@@ -125,7 +125,7 @@ class MetricsServer:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """Host and port that it listens on."""
         host, port = self._socket.getsockname()[:2]
         return host, port
 

@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bridge.control.children import Children
-from bridge.control.connection import Client, Handler
+from bridge.control.connection import Connection, Handler
 from bridge.control.protocol import FAILED, QuestionRefused, refusal_line
 from bridge.loop.listening import Listener
 from bridge.loop.loop import Loop
@@ -50,7 +50,7 @@ class ControlServer:
         self.children = Children(loop) if children is None else children
         self._loop = loop
         self._handlers = handlers
-        self._clients: dict[int, Client] = {}
+        self._clients: dict[int, Connection] = {}
         self._listener = Listener(loop, _listen(path, group), "the control socket", self._accepted)
         self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
 
@@ -65,7 +65,7 @@ class ControlServer:
                 connection.send(_FULL)
             return
         fd = connection.fileno()
-        self._clients[fd] = Client(self._loop, connection, self._handlers, self.children, self._forget)
+        self._clients[fd] = Connection(self._loop, connection, self._handlers, self.children, self._forget)
 
     def _forget(self, fd: int) -> None:
         self._clients.pop(fd, None)

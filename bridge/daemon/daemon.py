@@ -18,7 +18,7 @@ from pathlib import Path
 from bridge.config.load import ConfigError
 from bridge.control.answers.question import Subject, document
 from bridge.control.children import Children
-from bridge.control.connection import Client
+from bridge.control.connection import Connection
 from bridge.control.handlers import handlers_for
 from bridge.control.protocol import BAD_CONFIGURATION, FAILED, OK, Document
 from bridge.daemon import start
@@ -27,7 +27,7 @@ from bridge.daemon.instance import AlreadyRunning
 from bridge.daemon.log import log_to_stderr
 from bridge.daemon.memory import collect_rarely, keep_freed_memory
 from bridge.daemon.notify import Watchdog, notify, watchdog_s
-from bridge.daemon.reload import Reloads
+from bridge.daemon.reload import Reloader
 from bridge.daemon.setup import Setup, StartFailed, read_setup
 from bridge.daemon.tunnel import OpenTunnel, open_tunnel
 from bridge.loop.affinity import Affinity, first_choice
@@ -80,13 +80,13 @@ def started(config_path: Path, setup: Setup, socket_path: Path, helper: Helper, 
     daemon = Daemon(core, made.ports, tunnel, workers, hooks)
     core.loop.on_gone = daemon.port_gone
     children = Children(core.loop)
-    reloads = Reloads(config_path, daemon.subject, core.loop, children, daemon.status)
+    reloader = Reloader(config_path, daemon.subject, core.loop, children, daemon.status)
     handlers = handlers_for(daemon.subject, core.loop, {name: port.kind for name, port in made.ports.items()})
-    handlers |= {"reload": reloads.answer, "stop": daemon.answer_stop}
+    handlers |= {"reload": reloader.answer, "stop": daemon.answer_stop}
     start.serve_people(setup, claim, daemon.subject, core.loop, handlers, children, stack)  # 8
     start.give_up_rights(setup, claim, user, tunnel, helper, stack)  # 9
     signals.deliver(
-        core.loop, {signal.SIGHUP: reloads.hang_up, signal.SIGTERM: daemon.stop, signal.SIGINT: daemon.stop}
+        core.loop, {signal.SIGHUP: reloader.hang_up, signal.SIGTERM: daemon.stop, signal.SIGINT: daemon.stop}
     )
     return daemon
 
@@ -163,7 +163,7 @@ class Daemon:
         if not self._is_stopping:
             self.stop()
 
-    def answer_stop(self, _arguments: Document, _client: Client) -> Document:
+    def answer_stop(self, _arguments: Document, _client: Connection) -> Document:
         """The handler of `stop`. The answer leaves in the present turn of the loop, which may be the last one."""
         if not self._is_stopping:
             self.stop()

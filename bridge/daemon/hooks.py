@@ -1,11 +1,12 @@
-"""The operator's `up` and `down` programs: run beside the loop, with a time limit.
+"""The operator's `up` and `down` programs. They run beside the loop, with a time limit.
 
-The gateway gives up its rights once its ports stand, but `down` may need them to undo what `up` did. So a shell that
-waits for one line is started with `up`'s rights and becomes `down` when it gets that line; when the gateway is killed
-it reads the end of its input instead and just ends.
+The gateway gives up its rights before it forwards, but `down` may need them to undo what `up` did. So a shell is
+started early, with the rights of `up`; it waits for one line and then becomes `down`. When the gateway is killed, the
+shell reads the end of its input instead, and ends.
 
-Nor may the gateway end what runs with other rights than its own. So beside each program a shell waits in its process
-group for one word: `done` lets it go, and the end of its input, also by the gateway's own end, kills the group.
+The gateway may not kill a program that has more rights than itself. So beside each program a second shell waits in the
+same process group for one word: `done` ends the shell alone, and the end of its input kills the group. The input also
+ends when the gateway does.
 """
 
 from __future__ import annotations

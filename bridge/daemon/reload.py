@@ -2,13 +2,14 @@
 
 1. **read** (`Reading`, in a thread): the files become a `Setup`. Should: read all files with the rights of the gateway,
    or by the warden. Must not: touch the running gateway.
-2. **judge** (`Reloads.refusal`): may this setup take the place of the running one? Should: name every key that needs a
+2. **judge** (`Reloader.refusal`): may this setup take the place of the running one? Should: name every key that needs a
    restart. Must not: change anything, because a refused reload leaves the gateway as it was.
-3. **walk** (`Reloads._reconfigure_walk`): routes, addresses, links and flows. Should: keep flows that are still decided
+3. **walk** (`Reloader._reconfigure_walk`): routes, addresses, links and flows. Should: keep flows that are still
+decided
    the same. Must not: fail; stage 2 has checked what may be wrong.
-4. **tunnel** (`Reloads._reconfigure_tunnel`): peers, keys and announcements. It comes after the walk, because packets
+4. **tunnel** (`Reloader._reconfigure_tunnel`): peers, keys and announcements. It comes after the walk, because packets
    may leave by a new peer as soon as it is there.
-5. **tell** (`Reloads._end`): the service manager, the log, and the clients that asked.
+5. **tell** (`Reloader._end`): the service manager, the log, and the clients that asked.
 
 A reload that is asked for while another one reads is done after it, because its files may have changed since.
 """
@@ -29,7 +30,7 @@ from bridge.config.load import ConfigError
 from bridge.control.answers.question import Subject, document
 from bridge.control.answers.route import moves_to
 from bridge.control.children import Children, InFork
-from bridge.control.connection import Client
+from bridge.control.connection import Connection
 from bridge.control.protocol import BAD_CONFIGURATION, FAILED, Document, QuestionRefused
 from bridge.daemon.notify import notify, reloading
 from bridge.daemon.setup import Setup, read_setup, warn
@@ -42,8 +43,8 @@ _SWITCH_S = 0.0005
 """The longest time that the loop waits for the interpreter while a thread reads files."""
 
 
-class Reloads:
-    """Reloads of the configuration at `path`, one at a time. `subject`: what is reconfigured; `children`: begin none
+class Reloader:
+    """Reloader of the configuration at `path`, one at a time. `subject`: what is reconfigured; `children`: begin none
     while the thread reads; `status`: the line for the service manager once a reload is done."""
 
     def __init__(self, path: Path, subject: Subject, loop: Loop, children: Children, status: str) -> None:
@@ -55,7 +56,7 @@ class Reloads:
         self._status = status
         self._reading: Reading | None = None
         self._is_wanted_again = False
-        self._waiting: list[Client] = []
+        self._waiting: list[Connection] = []
         """Clients whose reload begins when the present one has ended."""
 
     def hang_up(self) -> None:
@@ -65,7 +66,7 @@ class Reloads:
         else:
             self._begin([])
 
-    def answer(self, arguments: Document, client: Client) -> InFork | None:
+    def answer(self, arguments: Document, client: Connection) -> InFork | None:
         """The handler of `reload`. With `dry_run` a child answers with the moves, because it reads all files; without,
         the client gets its answer when its reload has ended."""
         if arguments.get("dry_run"):
@@ -76,12 +77,12 @@ class Reloads:
             self._begin([client])
         return None
 
-    def _begin(self, clients: list[Client]) -> None:
+    def _begin(self, clients: list[Connection]) -> None:
         reloading()
         self._children.hold()
         self._reading = Reading(self._loop, self._path, partial(self._end, clients))
 
-    def _end(self, clients: list[Client], read: Setup | Exception) -> None:
+    def _end(self, clients: list[Connection], read: Setup | Exception) -> None:
         """Stages 2 to 5, in the loop."""
         self._reading = None
         try:

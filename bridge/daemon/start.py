@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Claim(NamedTuple):
+class SocketClaim(NamedTuple):
     """The control socket's place. `made`: the folders that were made for it, outermost first."""
 
     socket_path: Path
@@ -84,7 +84,7 @@ def choose_user(setup: Setup) -> User | None:
 # 2
 
 
-def claim(socket_path: Path, stack: ExitStack) -> Claim:
+def claim(socket_path: Path, stack: ExitStack) -> SocketClaim:
     """Make the control socket's folder where it is missing, and lock the socket's name.
 
     Should: keep a second gateway away before it can touch devices of the first. Must not: touch the socket file; it
@@ -100,7 +100,7 @@ def claim(socket_path: Path, stack: ExitStack) -> Claim:
         stack.callback(InstanceLock(socket_path).release)
     except OSError as error:
         raise StartFailed(f"the control socket cannot be made: {error.filename}: {error.strerror}") from error
-    return Claim(socket_path, made)
+    return SocketClaim(socket_path, made)
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -113,7 +113,9 @@ def _remove_if_empty(folder: Path) -> None:
 # 5
 
 
-def make_devices(setup: Setup, claim: Claim, user: User | None, helper: Helper, loop: Loop, stack: ExitStack) -> Made:
+def make_devices(
+    setup: Setup, claim: SocketClaim, user: User | None, helper: Helper, loop: Loop, stack: ExitStack
+) -> Made:
     """Have the helper make the devices. `PortError` lists everything that stands in the way, and then there are none.
 
     Should: tell the helper everything it has to do for us later, because it takes no second order. Must not: keep a
@@ -208,7 +210,7 @@ def start_hooks(setup: Setup, loop: Loop, gateway_before: str | None, stack: Exi
 
 def serve_people(
     setup: Setup,
-    claim: Claim,
+    claim: SocketClaim,
     subject: Subject,
     loop: Loop,
     handlers: Mapping[str, Handler],
@@ -241,7 +243,7 @@ def serve_people(
 
 
 def give_up_rights(
-    setup: Setup, claim: Claim, user: User | None, tunnel: OpenTunnel | None, helper: Helper, stack: ExitStack
+    setup: Setup, claim: SocketClaim, user: User | None, tunnel: OpenTunnel | None, helper: Helper, stack: ExitStack
 ) -> None:
     """Become the user, give capabilities up, and confine the process, for good.
 

@@ -45,7 +45,7 @@ Watcher = Callable[[str, str, bytes | bytearray, GsoHeader | None], None]
 
 
 class Walk(Protocol):
-    """What the loop needs of `bridge.walk.gateway.Gateway`."""
+    """The walk as the loop needs it: `bridge.walk.gateway.Gateway`."""
 
     def receive(self, port: str, frame: bytes, now: int, gso: GsoHeader | None = None) -> list[Effect]:
         """Walk one frame."""
@@ -64,7 +64,7 @@ class Walk(Protocol):
 
 
 class Numbers(Protocol):
-    """What the loop needs of `bridge.walk.fast_path.FastPath`: ports have numbers in the flow table."""
+    """The numbers of ports in the flow table, as the loop needs them: `bridge.walk.fast_path.FastPath`."""
 
     def number(self, port: str) -> int:
         """The number of a port's name."""
@@ -74,7 +74,7 @@ class Numbers(Protocol):
 
 
 class _Unnumbered:
-    """No flow table yet, and so nobody asks."""
+    """Stands in as long as there is no flow table, and is never asked."""
 
     def number(self, port: str) -> int:
         raise LookupError(port)
@@ -129,17 +129,17 @@ class Loop:
         self.add(self._wake, self._woken)
 
     def attach(self, port: Port) -> None:
-        """Serve a port from the next turn on. It belongs to whoever opened it."""
+        """Serve a port from the next turn on. Its opener closes it."""
         self._ports[port.fileno()] = port
         self._writers[port.name] = port.write
         self._epoll.register(port.fileno(), select.EPOLLIN)
 
     def repeat_with(self, bursts: Bursts, numbers: Numbers) -> None:
-        """From now on let the flow table repeat what it can."""
+        """Let the flow table repeat what it can from now on. `numbers`: the numbers of ports in the table."""
         self._bursts, self._numbers = bursts, numbers
 
     def attach_served(self, port: Port) -> None:
-        """Write frames for a port that somebody else reads (`serve`)."""
+        """Write frames for a port that a thread reads (`serve`)."""
         self._writers[port.name] = port.write
 
     def attach_writer(self, name: str, write: Callable[[bytes | bytearray, GsoHeader | None], Drop | None]) -> None:
@@ -147,11 +147,11 @@ class Loop:
         self._writers[name] = write
 
     def detach_writer(self, name: str) -> None:
-        """Frames for the port `name` have nowhere to go any more."""
+        """Refuse frames for the port `name` from now on (`Drop.PORT_ABSENT`)."""
         self._writers.pop(name, None)
 
     def after_bursts(self, callback: Callable[[], None]) -> None:
-        """Call after every burst of frames and at the end of every turn: what was written meanwhile may leave now."""
+        """Call after every burst of frames and at the end of every turn, so that collected packets can leave."""
         self._after.append(callback)
 
     # Running
@@ -166,7 +166,8 @@ class Loop:
         self._running = False
 
     def turn(self, longest_s: float | None = None) -> None:
-        """Wait for something, at most until the next deadline (or `longest_s`), and do what there is to do once."""
+        """Wait for an event, at most until the next deadline or for `longest_s`, and handle everything that is ready
+        once."""
         with self.lock:
             deadline = self._walk_deadline()  # once a turn: one that these frames bring closer is the next turn's
             timeout_s = self._timeout(deadline, longest_s)
@@ -189,8 +190,8 @@ class Loop:
     def _wait(
         self, timeout_s: float | None
     ) -> tuple[tuple[int, list[ReceivedFrame], list[Queued]] | None, list[tuple[int, int]]]:
-        """As `Bursts.wait`. Where a burst fails on the way, its port is read once more beside the others: whoever does
-        that tells a device that is gone from a bug of ours."""
+        """Wait as `Bursts.wait` does. If a burst fails meanwhile, its port is read once more with the other ports, and
+        that reading tells a device that is gone from a bug of ours."""
         if self._bursts is not None and not self._watchers:
             try:
                 return self._bursts.wait(self._epoll, timeout_s, BURST_FRAMES)
@@ -209,7 +210,7 @@ class Loop:
     # Descriptors and timers of others
 
     def add(self, fd: int, callback: Callable[[int], None], events: int = select.EPOLLIN) -> None:
-        """Call `callback(events)` whenever `fd` is ready; its work is to be bounded, the frames wait meanwhile."""
+        """Call `callback(events)` whenever `fd` is ready. Its work has to be bounded, because frames wait meanwhile."""
         self._callbacks[fd] = callback
         self._epoll.register(fd, events)
 
@@ -236,7 +237,7 @@ class Loop:
 
     @property
     def watching(self) -> int:
-        """How many watchers there are, on all ports."""
+        """The number of watchers, on all ports."""
         return sum(map(len, self._watchers.values()))
 
     def watch(self, port: str, watcher: Watcher) -> None:
@@ -254,7 +255,7 @@ class Loop:
     # The work
 
     def carry_out(self, effects: Iterable[Effect]) -> None:
-        """Put frames on their ports; what a port refuses is told to the walk, which counts it."""
+        """Write frames to their ports. A refusal of a port is told to the walk, which counts it."""
         for effect in effects:
             if not isinstance(effect, Send):
                 self._tell(effect)
@@ -272,8 +273,7 @@ class Loop:
                 self._walk.refused(port, refusal)
 
     def _tell(self, event: Event) -> None:
-        """Two stations claim one address: an operator must hear of it, at most once in `CLAIM_INTERVAL_NS`; `stats`
-        counts them all."""
+        """Log that two stations claim one address, at most once in `CLAIM_INTERVAL_NS`; `stats` counts all claims."""
         claimant, now = event.facts.get("claimant"), self.clock()
         if claimant is None or now < self._claims_quiet_until_ns:
             return
@@ -295,7 +295,7 @@ class Loop:
             self._bugs.add(error, f"in a burst of {port.name}", b"")
 
     def _finish(self, name: str, walked: list[ReceivedFrame], queued: list[Queued]) -> None:
-        """What a burst has left to do: frames for writers of ours, then those for the walk."""
+        """Handle what the flow table left of a burst: frames for our own writers, then frames for the walk."""
         for number, frame, gso in queued:
             self.put(number, frame, gso)
         self._walk_all(name, walked)
@@ -306,7 +306,8 @@ class Loop:
         self._call_after_bursts()
 
     def serve(self, port: Port, bursts: Bursts) -> bool:
-        """One burst of a port, from a thread of its own with bursts of its own; False where its device is gone."""
+        """Serve one burst of a port in the calling thread, which has `bursts` of its own; False where the device is
+        gone."""
         try:
             if self._watchers:
                 with self.lock:
@@ -330,7 +331,7 @@ class Loop:
         return True
 
     def put(self, number: int, frame: bytes, gso: GsoHeader | None) -> None:
-        """Give a frame that was repeated to the writer of its out-port."""
+        """Write a frame that the flow table repeated to its out-port."""
         name = self._numbers.name(number)
         write = self._writers.get(name)
         try:
@@ -342,7 +343,7 @@ class Loop:
             self._walk.refused(name, refusal)
 
     def walk(self, name: str, burst: Iterable[ReceivedFrame]) -> None:
-        """Walk frames that came in by the port `name`, and carry out what comes of each."""
+        """Walk frames that came in by the port `name`, and carry out the effects of each."""
         receive, carry_out = self._walk.receive, self.carry_out
         now = self.clock()
         watchers = self._watchers.get(name, ())
@@ -365,7 +366,7 @@ class Loop:
             self._call(callback)
 
     def _fire(self, deadline: int | None) -> None:
-        """Timers of the walk, the first of which is due at `deadline`, then those of the process."""
+        """Fire the timers of the walk, the first of which is due at `deadline`, then those of the process."""
         now = self.clock()
         if deadline is not None and deadline <= now:
             try:
@@ -390,7 +391,7 @@ class Loop:
         return None if deadline is None else max(deadline, self._resume_ticks_ns)
 
     def _deadline(self) -> int | None:
-        """When the loop has something to do, whatever comes until then."""
+        """The time at which the loop has something to do even if nothing comes until then; None for never."""
         return self._or_timer(self._walk_deadline())
 
     def _or_timer(self, deadline: int | None) -> int | None:

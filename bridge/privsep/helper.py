@@ -2,7 +2,8 @@
 
 The helper starts before the first key is read, as a fresh interpreter, so it holds nothing of ours. It loads its
 library while we read the configuration. It gets one order (`bridge.privsep.order`) and the two messages that the warden
-knows (`bridge.privsep.messages`)."""
+knows (`bridge.privsep.messages`).
+"""
 
 from __future__ import annotations
 

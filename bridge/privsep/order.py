@@ -19,7 +19,8 @@ class RootDuties:
     """The duties of the warden that only root can do, for a gateway that became another user.
 
     `socket`: the path of the control socket; `made`: folders that were made for it, to be removed with it. `folders`
-    and `names`: folders and single files that a reload reads. All paths are absolute."""
+    and `names`: folders and single files that a reload reads. All paths are absolute.
+    """
 
     socket: str
     made: list[str]
@@ -37,7 +38,7 @@ class Order:
     is_confined: bool
 
     def packed(self) -> bytes:
-        """As JSON."""
+        """The order as JSON."""
         order = asdict(self)
         for plan in order["plans"]:
             plan["own_mac"] = None if plan["own_mac"] is None else plan["own_mac"].hex()

@@ -65,13 +65,13 @@ def _own_name() -> str:
 
 
 def _may_change(status: Path) -> bool:
-    """Whether this process has the right to become another user."""
+    """True where this process has the right to become another user."""
     held = next(line for line in status.read_text().splitlines() if line.startswith("CapEff:"))
     return int(held.split()[1], 16) & _TO_CHANGE == _TO_CHANGE
 
 
 def _is_mapped(number: int, mapping: Path) -> bool:
-    """Whether a user or group of that number exists in our user namespace (user_namespaces(7))."""
+    """True where a user or group of that number exists in our user namespace (user_namespaces(7))."""
     for line in mapping.read_text().splitlines():
         first, _, count = map(int, line.split())
         if first <= number < first + count:

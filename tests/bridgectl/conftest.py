@@ -18,7 +18,7 @@ from bridge.config.load import load
 from bridge.control.answers.question import Subject
 from bridge.control.answers.route import moves_to
 from bridge.control.children import InFork
-from bridge.control.connection import Client, Handler
+from bridge.control.connection import Connection, Handler
 from bridge.control.handlers import handlers_for
 from bridge.control.protocol import Document
 from bridge.control.server import ControlServer
@@ -142,13 +142,15 @@ class Daemon:
         for port in self.ports.values():
             port.close()
 
-    def _answer(self, command: str, handler: Handler, arguments: Document, client: Client) -> Document | InFork | None:
+    def _answer(
+        self, command: str, handler: Handler, arguments: Document, client: Connection
+    ) -> Document | InFork | None:
         """The handler's answer, worked out here where a daemon forks: a child of a process with threads may hang."""
         self.asked.append((command, arguments))
         answer = handler(arguments, client)
         return answer.work() if isinstance(answer, InFork) else answer
 
-    def _reload(self, arguments: Document, _client: Client) -> Document:
+    def _reload(self, arguments: Document, _client: Connection) -> Document:
         if not arguments["dry_run"]:
             return {"version": 1, "warnings": ["gateway.toml:9: of no effect"]}
         config = load(self.gateway.config.path, "replay")

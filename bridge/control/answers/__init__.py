@@ -1,4 +1,4 @@
-"""What the gateway tells about itself: one module for each command of `bridgectl`, one function for each question.
+"""The answers of the gateway: one module for each command of `bridgectl`, one function for each question.
 
 A `Question` only looks, and its answer is one JSON document. A `Change` changes something, and gives effects that have
 to be carried out besides its document. `every.py` lists them all by the command of the control socket. A daemon answers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alias.types import Link
 from bridge.control.answers.question import (
     Arguments,
-    Changed,
+    ChangeAnswer,
     Subject,
     address_of,
     change,
@@ -28,10 +28,10 @@ def show(subject: Subject, arguments: Arguments, now: int) -> Document:
 
 
 @change("alias.flush")
-def flush(subject: Subject, arguments: Arguments, now: int) -> Changed:
+def flush(subject: Subject, arguments: Arguments, now: int) -> ChangeAnswer:
     """End all links but the static ones, or those of the host `inside`."""
     hosts = None if arguments.get("inside") is None else {address_of(arguments, "inside")}
-    return Changed(document(flushed=subject.gateway.flush_links(hosts)), [])
+    return ChangeAnswer(document(flushed=subject.gateway.flush_links(hosts)), [])
 
 
 def _link(gateway: Gateway, link: Link, now: int) -> Document:

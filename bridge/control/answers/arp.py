@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arp.effects import Entry
-from bridge.control.answers.question import Arguments, Changed, Subject, address_of, change, document, question
+from bridge.control.answers.question import Arguments, ChangeAnswer, Subject, address_of, change, document, question
 from bridge.control.protocol import FAILED, USAGE, Document, QuestionRefused
 from bridge.walk.gateway import Gateway
 from wire.units import address_text, mac_bytes, mac_text
@@ -30,15 +30,15 @@ def entry(subject: Subject, arguments: Arguments, now: int) -> Document:
 
 
 @change("arp.flush")
-def flush(subject: Subject, arguments: Arguments, now: int) -> Changed:
+def flush(subject: Subject, arguments: Arguments, now: int) -> ChangeAnswer:
     """Forget the learned entries, on all taps or on `port`. Static entries stay."""
     gateway = subject.gateway
     flushed = sum(gateway.arp[port].flush() for port in _ports(gateway, arguments))
-    return Changed(document(flushed=flushed), [])
+    return ChangeAnswer(document(flushed=flushed), [])
 
 
 @change("arp.add")
-def add(subject: Subject, arguments: Arguments, now: int) -> Changed:
+def add(subject: Subject, arguments: Arguments, now: int) -> ChangeAnswer:
     """Add a static entry: `ip`, `mac`, and `port` where the address alone does not tell. The effects are the frames
     that waited for the entry."""
     port, address = _neighbour(subject.gateway, arguments)
@@ -47,24 +47,24 @@ def add(subject: Subject, arguments: Arguments, now: int) -> Changed:
         effects = subject.gateway.add_neighbour(port, address, mac, now)
     except ValueError as error:
         raise QuestionRefused(USAGE, str(error)) from error
-    return Changed(document(port=port, ip=address_text(address), mac=mac_text(mac)), effects)
+    return ChangeAnswer(document(port=port, ip=address_text(address), mac=mac_text(mac)), effects)
 
 
 @change("arp.del")
-def delete(subject: Subject, arguments: Arguments, now: int) -> Changed:
+def delete(subject: Subject, arguments: Arguments, now: int) -> ChangeAnswer:
     """Forget the entry of `ip`, static or learned."""
     port, address = _neighbour(subject.gateway, arguments)
     if not subject.gateway.arp[port].delete(address):
         raise QuestionRefused(FAILED, f"{address_text(address)} has no entry on {port}")
-    return Changed(document(port=port, ip=address_text(address)), [])
+    return ChangeAnswer(document(port=port, ip=address_text(address)), [])
 
 
 @change("arp.probe")
-def probe(subject: Subject, arguments: Arguments, now: int) -> Changed:
+def probe(subject: Subject, arguments: Arguments, now: int) -> ChangeAnswer:
     """Ask the network for `ip` now. The document is that of `entry`."""
     port, address = _neighbour(subject.gateway, arguments)
     effects = subject.gateway.probe(port, address, now)
-    return Changed(_entry_document(subject.gateway, port, address, now), effects)
+    return ChangeAnswer(_entry_document(subject.gateway, port, address, now), effects)
 
 
 def _table(gateway: Gateway, port: str, now: int) -> Document:

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from bridge.vpn.port import VpnPort
 
 Arguments = Mapping[str, Any]
-"""What a question brings: any JSON object, from whoever may open the socket. Nothing in it is checked yet."""
+"""The arguments of a question: any JSON object, as it came from the socket. Nothing in it is checked yet."""
 
 
 class Subject(NamedTuple):
-    """What is asked about: a gateway, and the tunnel that a running one may have. `cores` seal for `tunnel`."""
+    """The gateway that is asked about, and the tunnel that a running one may have. `cores` seal for `tunnel`."""
 
     gateway: Gateway
     tunnel: VpnPort | None = None
     cores: Cores | None = None
 
 
-class Changed(NamedTuple):
+class ChangeAnswer(NamedTuple):
     """The answer to a change, and the effects that its caller has to carry out."""
 
     document: Document
@@ -41,7 +41,7 @@ class Changed(NamedTuple):
 
 
 Asked: TypeAlias = Callable[[Subject, Arguments, int], Document]
-Acted: TypeAlias = Callable[[Subject, Arguments, int], Changed]
+Acted: TypeAlias = Callable[[Subject, Arguments, int], ChangeAnswer]
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Question:
 class Change:
     """A command that changes the gateway, so it is answered in the gateway's own process, at once.
 
-    Called with a subject, arguments and the time in ns it gives `Changed`, or raises `QuestionRefused` and has changed
-    nothing.
+    Called with a subject, arguments and the time in ns it gives `ChangeAnswer`, or raises `QuestionRefused` and has
+    changed nothing.
     """
 
     command: str
     function: Acted
 
-    def __call__(self, subject: Subject, arguments: Arguments, now: int) -> Changed:
+    def __call__(self, subject: Subject, arguments: Arguments, now: int) -> ChangeAnswer:
         """Change what the arguments say."""
         return self.function(subject, arguments, now)
 

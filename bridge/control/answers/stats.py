@@ -49,8 +49,8 @@ def show(subject: Subject, arguments: Arguments, now: int) -> Document:
 
 
 def _fast_path(gateway: Gateway, accounts: Mapping[str, balance.Account]) -> Document:
-    """Whether the flow table is compiled, its flows, the frames that it repeated, and the frames that it left to the
-    walk, by reason."""
+    """Is the flow table compiled? How many flows it holds, the frames that it repeated, and the frames that it left to
+    the walk, by reason."""
     fast = gateway.fast
     return {
         "compiled": fast.table.compiled,

@@ -46,7 +46,7 @@ def errors_of(folder: Path, text: str) -> list[str]:
     try:
         checked(folder, text)
     except ConfigError as error:
-        return [fault.removeprefix(f"{folder}/") for fault in error.errors]
+        return [message.removeprefix(f"{folder}/") for message in error.errors]
     return []
 
 
@@ -72,7 +72,7 @@ def test_a_plain_device_behind_vpn_needs_no_tunnel(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "faults"),
+    ("text", "errors"),
     [
         ("", ["1: no port is configured, add [tap0]"]),
         (PORTS, ["3: vpn: there is no [tunnel]", '5: vpn.node: "hk" is no peer, add [peer.hk]']),
@@ -89,15 +89,15 @@ def test_a_plain_device_behind_vpn_needs_no_tunnel(folder: Path) -> None:
         (WHOLE.replace(":51820", ""), ['11: peer.hk.endpoint: "203.0.113.10" is no host and port']),
         (
             WHOLE.replace("203.0.113.10", "[fe80::1]"),
-            ['11: peer.hk.endpoint: "[fe80::1]:51820" is link-local, which names no device'],
+            ['11: peer.hk.endpoint: "[fe80::1]:51820" is link-local and names no device'],
         ),
         (
             WHOLE.replace("203.0.113.10", "[fe80::1%eth0]"),
-            ['11: peer.hk.endpoint: "[fe80::1%eth0]:51820" is link-local, which names no device'],
+            ['11: peer.hk.endpoint: "[fe80::1%eth0]:51820" is link-local and names no device'],
         ),
         (
             WHOLE.replace("203.0.113.10", "[::ffff:203.0.113.10]"),
-            ['11: peer.hk.endpoint: "[::ffff:203.0.113.10]:51820" is IPv4 in disguise'],
+            ['11: peer.hk.endpoint: "[::ffff:203.0.113.10]:51820" is an IPv4-mapped IPv6 address'],
         ),
         (WHOLE.replace("203.0.113.10", "[2001:db8:::1]"), ["11: peer.hk.endpoint: "]),
         (WHOLE.replace("203.0.113.10", "[ff02::1]"), ["11: peer.hk.endpoint: "]),
@@ -106,7 +106,7 @@ def test_a_plain_device_behind_vpn_needs_no_tunnel(folder: Path) -> None:
         (WHOLE + 'via = "relay"\n', ['12: peer.hk.via: "relay" is no peer']),
         (
             WHOLE.replace('name = "home"\n', "") + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\n',
-            ["11: peer.hk.via: this node has no name to be relayed to by, add tunnel.name"],
+            ["11: peer.hk.via: relays need a name of this node, add tunnel.name"],
         ),
         (WHOLE + 'via = "hk"\n', ["12: peer.hk.via: hk via hk is a circle"]),
         (
@@ -134,12 +134,12 @@ def test_a_plain_device_behind_vpn_needs_no_tunnel(folder: Path) -> None:
         (WHOLE + f'[control]\nsocket = "/{"s" * 120}"\n', ["13: control.socket: the path has 121 bytes"]),
     ],
 )
-def test_what_is_missing_is_told(folder: Path, text: str, faults: list[str]) -> None:
+def test_what_is_missing_is_told(folder: Path, text: str, errors: list[str]) -> None:
     told = errors_of(folder, text)
-    assert len(told) == len(faults)
-    for fault, beginning in zip(told, faults, strict=True):
-        assert fault.startswith(f"gateway.toml:{beginning}")
-        assert ", " in fault or ": " in fault.partition(": ")[2]
+    assert len(told) == len(errors)
+    for message, beginning in zip(told, errors, strict=True):
+        assert message.startswith(f"gateway.toml:{beginning}")
+        assert ", " in message or ": " in message.partition(": ")[2]
 
 
 def test_a_chain_of_relays_that_ends_is_accepted(folder: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_chain_of_relays_that_ends_is_accepted(folder: Path) -> None:
 def test_relays_that_lead_into_a_circle_elsewhere_are_told_at_the_circle(folder: Path) -> None:
     key = base64.b64encode(bytes([3]) * 32).decode()
     text = WHOLE + f'via = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nvia = "us"\n[peer.us]\npublic_key = "{key}"\n'
-    assert [fault.split(": ")[1] for fault in errors_of(folder, text + 'via = "de"\n')] == [
+    assert [message.split(": ")[1] for message in errors_of(folder, text + 'via = "de"\n')] == [
         "peer.de.via",
         "peer.us.via",
     ]
@@ -164,7 +164,7 @@ def test_fallbacks_may_follow_each_other_as_long_as_they_end(folder: Path) -> No
         + f'fallback = "de"\n[peer.de]\npublic_key = "{KEY_B}"\nfallback = "us"\n[peer.us]\npublic_key = "{key}"\n'
     )
     assert errors_of(folder, text) == []
-    assert [fault.split(": ")[1] for fault in errors_of(folder, text + 'fallback = "de"\n')] == [
+    assert [message.split(": ")[1] for message in errors_of(folder, text + 'fallback = "de"\n')] == [
         "peer.de.fallback",
         "peer.us.fallback",
     ]
@@ -191,8 +191,8 @@ def test_an_exit_node_needs_no_vpn_and_no_default_node(folder: Path) -> None:
 def test_a_private_key_that_others_may_read_is_refused(folder: Path) -> None:
     for mode in (0o640, 0o604, 0o666, 0o610):
         (folder / "private.key").chmod(mode)
-        [fault] = errors_of(folder, WHOLE)
-        assert fault.endswith(f"has mode {mode:04o}, others may read the key: chmod 0600")
+        [message] = errors_of(folder, WHOLE)
+        assert message.endswith(f"has mode {mode:04o}, others may read the key: chmod 0600")
     for mode in (0o600, 0o400):
         (folder / "private.key").chmod(mode)
         assert errors_of(folder, WHOLE) == []
@@ -224,40 +224,40 @@ def test_a_private_and_a_preshared_key_that_others_may_read_are_told_together(fo
 @pytest.mark.parametrize("content", [b"", b"short\n", KEY_A.encode() + b"x", bytes(32), b"\xff" * 44])
 def test_a_key_file_without_a_key_is_refused(folder: Path, content: bytes) -> None:
     (folder / "private.key").write_bytes(content)
-    [fault] = errors_of(folder, WHOLE)
-    assert fault.startswith("gateway.toml:7: tunnel.private_key_file: ")
-    assert "holds no key, it is 32 bytes in base64" in fault
+    [message] = errors_of(folder, WHOLE)
+    assert message.startswith("gateway.toml:7: tunnel.private_key_file: ")
+    assert "holds no key, it is 32 bytes in base64" in message
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_key_file_that_cannot_be_read_is_refused(folder: Path) -> None:
     (folder / "private.key").chmod(0)
-    [fault] = errors_of(folder, WHOLE)
-    assert "permission denied" in fault
+    [message] = errors_of(folder, WHOLE)
+    assert "permission denied" in message
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["private key", "pre-shared key"])
 def test_a_key_file_that_is_a_pipe_is_refused_and_not_waited_for(folder: Path, *, own: bool) -> None:
     os.mkfifo(folder / "pipe", 0o600)
     text = WHOLE.replace("private.key", "pipe") if own else WHOLE + 'preshared_key_file = "pipe"\n'
-    [fault] = errors_of(folder, text)
-    assert fault.endswith("/pipe is no regular file, name a key file that can be read")
+    [message] = errors_of(folder, text)
+    assert message.endswith("/pipe is no regular file, name a key file that can be read")
 
 
-def test_a_public_key_that_the_tunnel_would_refuse_is_a_fault_of_its_line(folder: Path) -> None:
+def test_a_public_key_that_the_tunnel_would_refuse_is_an_error_of_its_line(folder: Path) -> None:
     own = base64.b64encode(public_key(base64.b64decode(KEY_B))).decode()
-    [fault] = errors_of(folder, WHOLE.replace(KEY_A, own))
-    assert fault == "gateway.toml:10: peer.hk.public_key: this is our own public key, give the peer's"
+    [message] = errors_of(folder, WHOLE.replace(KEY_A, own))
+    assert message == "gateway.toml:10: peer.hk.public_key: this is our own public key, give the peer's"
     for low in (bytes(32), bytes([1]).ljust(32, b"\0")):
-        [fault] = errors_of(folder, WHOLE.replace(KEY_A, base64.b64encode(low).decode()))
-        assert fault.startswith("gateway.toml:10: peer.hk.public_key: this is a point of low order")
+        [message] = errors_of(folder, WHOLE.replace(KEY_A, base64.b64encode(low).decode()))
+        assert message.startswith("gateway.toml:10: peer.hk.public_key: this is a point of low order")
 
 
 def test_two_spellings_of_one_key_are_one_key(folder: Path) -> None:
     spelled = KEY_A[:-2] + chr(ord(KEY_A[-2]) + 1) + "="  # the last two bits are of no byte
     assert base64.b64decode(spelled) == base64.b64decode(KEY_A)
-    [fault] = errors_of(folder, WHOLE + f'[peer.sg]\npublic_key = "{spelled}"\n')
-    assert fault.endswith("peer.sg.public_key: this is the key of hk too, each peer has its own")
+    [message] = errors_of(folder, WHOLE + f'[peer.sg]\npublic_key = "{spelled}"\n')
+    assert message.endswith("peer.sg.public_key: this is the key of hk too, each peer has its own")
 
 
 def test_programs_and_groups_that_are_there_are_accepted(folder: Path) -> None:
@@ -269,14 +269,14 @@ def test_programs_and_groups_that_are_there_are_accepted(folder: Path) -> None:
     assert errors_of(folder, text) == []
 
 
-def test_demands_and_other_faults_are_told_together(folder: Path) -> None:
+def test_demands_and_other_errors_are_told_together(folder: Path) -> None:
     text = WHOLE.replace(":51820", "") + '[alias]\nudp_timeout = 1\n[offload]\nprefixes = ["china.txt"]\n'
     path = folder / "gateway.toml"
     path.write_text(text)
     (folder / "china.txt").write_text("1.0.1.0/24\n10.0.0.1/8\n")
     with pytest.raises(ConfigError) as error:
         load(path, "check")
-    places = [fault.removeprefix(f"{folder}/").partition(": ")[0] for fault in error.value.errors]
+    places = [message.removeprefix(f"{folder}/").partition(": ")[0] for message in error.value.errors]
     assert places == ["gateway.toml:11", "gateway.toml:13", "china.txt:2"]
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from bridge.control.children import MOST_CHILDREN, InFork
 from bridge.control.client import ControlError, NobodyListens, request, stream
-from bridge.control.connection import LONGEST_REQUEST_BYTES, MOST_UNSENT_BYTES, Client, Handler
+from bridge.control.connection import LONGEST_REQUEST_BYTES, MOST_UNSENT_BYTES, Connection, Handler
 from bridge.control.protocol import Document, QuestionRefused
 from bridge.control.server import IDLE_S, MOST_CLIENTS, ControlServer
 from bridge.loop.loop import Loop
@@ -34,8 +34,8 @@ class Server:
         self.path = folder / "control.sock"
         self.now_ns = SECOND_NS
         self.loop = Loop(Cable(), clock=lambda: self.now_ns)
-        self.streaming: list[Client] = []
-        self.waiting: list[Client] = []
+        self.streaming: list[Connection] = []
+        self.waiting: list[Connection] = []
         self.changed = False
         self.unread: dict[socket.socket, bytes] = {}
         handlers: dict[str, Handler] = {
@@ -50,20 +50,20 @@ class Server:
         }
         self.control = ControlServer(self.loop, self.path, "", handlers)
 
-    def _refuse(self, _arguments: Document, _client: Client) -> None:
+    def _refuse(self, _arguments: Document, _client: Connection) -> None:
         raise QuestionRefused(2, "no such port")
 
     def _refuse_in_child(self) -> Document:
         raise QuestionRefused(2, "no such port in the child")
 
-    def _fail(self, _arguments: Document, _client: Client) -> None:
+    def _fail(self, _arguments: Document, _client: Connection) -> None:
         raise AssertionError("a bug")
 
     def _change(self, arguments: Document) -> Document:
         self.changed = True
         return {"changed": self.changed, "padding": "x" * arguments.get("padding", 0)}
 
-    def _stream(self, arguments: Document, client: Client) -> None:
+    def _stream(self, arguments: Document, client: Connection) -> None:
         client.begin_stream(arguments)
         client.on_close = lambda: self.streaming.remove(client)
         self.streaming.append(client)

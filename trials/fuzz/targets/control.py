@@ -5,7 +5,8 @@ and ARP entries. Its devices are missing, and so are the commands `stop` and `re
 thread that reads files (`trials.fuzz.targets.config` is about those). An input is a stream of bytes, cut where it holds
 a NUL into what arrives at once. What must hold: each whole line that is not behind a stream gets one line of JSON in
 answer, or the server hangs up; an answer never says that the gateway failed; commands that only read change nothing;
-what one client leaves is forgotten when it goes; the page of metrics answers HTTP, once."""
+what one client leaves is forgotten when it goes; the page of metrics answers HTTP, once.
+"""
 
 from __future__ import annotations
 
