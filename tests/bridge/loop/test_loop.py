@@ -14,7 +14,7 @@ import pytest
 from bridge.loop.bugs import BUG_INTERVAL_NS
 from bridge.loop.loop import BURST_FRAMES, CLAIM_INTERVAL_NS, PAUSE_AFTER_BUG_NS, Loop
 from bridge.loop.signals import Signals
-from bridge.ports.base import Arrival, Port, PortGone
+from bridge.ports.base import Port, PortGone, ReceivedFrame
 from bridge.ports.bursts import PlainBursts, Queued
 from bridge.ports.memory import MemoryPort
 from bridge.walk.effects import Effect, Event, Send
@@ -253,7 +253,7 @@ class Failing(PlainBursts):
 
     def wait(
         self, epoll: select.epoll, timeout_s: float | None, limit: int
-    ) -> tuple[tuple[int, list[Arrival], list[Queued]] | None, list[tuple[int, int]]]:
+    ) -> tuple[tuple[int, list[ReceivedFrame], list[Queued]] | None, list[tuple[int, int]]]:
         raise self.error
 
 
