@@ -116,7 +116,7 @@ class NatLinks(Resident):
         return ended
 
     def tell(self, effects: list[Effect]) -> None:
-        """NatLinks were made or have ended since the last call: tell them, or forget it where nobody asks."""
+        """Links were made or have ended since the last call: tell them, or forget it where nobody asks."""
         if not self._events:
             self._aliases.events.clear()
             return
