@@ -13,7 +13,7 @@ from types import MappingProxyType
 from bridge.config.errors import ConfigError
 from bridge.config.lists import read_prefix_file, reason
 from bridge.config.model import Config
-from bridge.walk.peer_prefixes import Announced, announced_layers
+from bridge.walk.forwarding.peer_prefixes import Announced, announced_layers
 from route.lists import Prefix, PrefixList
 from route.table import LOCAL, TAP0, TAP1, TUN0, UNREACHABLE, Layer, RouteTable, vpn_target
 

@@ -36,7 +36,7 @@ from bridge.daemon.notify import notify, reloading
 from bridge.daemon.setup import Setup, read_setup, warn
 from bridge.loop.affinity import roam
 from bridge.loop.loop import Loop
-from bridge.walk.peer_prefixes import announced_layers
+from bridge.walk.forwarding.peer_prefixes import announced_layers
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ from alias.saved import saved
 from alias.sessions import is_state
 from alias.table import Aliases
 from alias.types import COARSE_BITS, Egress, Link, Saved
-from bridge.walk.crossing import Crossing
+from bridge.walk.forwarding.crossing import Crossing
 from bridge.walk.interface import Interface
 from wire.ipv4 import ICMP, TCP, UDP
 from wire.units import SECOND_NS

@@ -19,10 +19,10 @@ from alias.table import Aliases
 from alias.types import Egress, Link
 from bridge.ports.counted import Counted, refusals, unwalked
 from bridge.walk.counters import Counters
-from bridge.walk.crossing import Crossing
 from bridge.walk.effects import Effect
 from bridge.walk.ends import WireEnds, wire_ends
-from bridge.walk.interface import Interface, Port, Ports
+from bridge.walk.forwarding.crossing import Crossing
+from bridge.walk.interface import Interface, NamedPort, Ports
 from bridge.walk.mtu import PathMtus
 from bridge.walk.outcome import Resident
 from bridge.walk.path import Arrival, Path
@@ -94,7 +94,7 @@ class FastPath(Resident):
         self._crossing = crossing
         self._mtus = mtus
         self._counters = counters
-        self._numbered: list[Port] = []
+        self._numbered: list[NamedPort] = []
         self._numbers: dict[str, int] = {}
         self._behind: dict[str, list[int]] = {name: [] for name in ports.interfaces}  # port numbers by interface
         self._owners: list[Link | None] = []  # by the number of the entry; numbers are given out from 0 on

@@ -24,7 +24,7 @@ from bridge.walk.outcome import (
     Outcome,
     Refused,
     Resident,
-    Taken,
+    TakenIn,
     Wanted,
 )
 from bridge.walk.outgoing import Outgoing
@@ -108,7 +108,7 @@ class Fragments(Resident):
     def _whole(self, arrival: Arrival, joined: Joined, decision: Wanted, now: int, effects: list[Effect]) -> None:
         """The service gets the datagram. Its outcome is carried out for the last fragment, and is the fate of all."""
         packet, fragments = joined
-        outcome: Answer | Answered | Refused | Taken
+        outcome: Answer | Answered | Refused | TakenIn
         fault = packet if isinstance(packet, Drop) else ipv4.read_transport(packet)
         if fault is None:
             assert isinstance(packet, Packet)

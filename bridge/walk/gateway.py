@@ -24,11 +24,12 @@ from alias.types import AliasSettings, Egress, Unanswered
 from arp.port import ArpPort
 from bridge.walk.balance import missing
 from bridge.walk.counters import Counters
-from bridge.walk.decision import Decision
 from bridge.walk.effects import Effect, Send
 from bridge.walk.fast_path import FastPath
+from bridge.walk.forwarding.decision import Decision
+from bridge.walk.forwarding.peer_prefixes import Announced
 from bridge.walk.fragments import Fragments
-from bridge.walk.interface import Port, Ports
+from bridge.walk.interface import NamedPort, Ports
 from bridge.walk.lease import OWN_PORT, LeaseService, holds, leased, leased_layers
 from bridge.walk.local import Local
 from bridge.walk.martians import Martians, claims_hold
@@ -38,8 +39,7 @@ from bridge.walk.outcome import PORT_UNREACHABLE, IcmpError, Outcome, Refused, R
 from bridge.walk.outgoing import Outgoing
 from bridge.walk.own import OwnAddresses
 from bridge.walk.path import Arrival, Path
-from bridge.walk.peer_prefixes import Announced
-from bridge.walk.residents import LinkKeeper, Links, Neighbours
+from bridge.walk.residents import LinkKeeper, NatLinks, Neighbours
 from bridge.walk.settings import GatewaySettings, PortSettings
 from bridge.walk.trace import Trace, Tracing
 from dhcp.client import Client
@@ -111,7 +111,7 @@ class Gateway:
         self._martians = Martians(self.interfaces, self.own, self.decision.peers)
         self._fragments = Fragments(self.ports, self.aliases, self.out, tracing, self._decide)
         self.fragments, self.reassembly = self._fragments.store, self._fragments.reassembly
-        self.links = Links(self.aliases, self.interfaces, self._tell_unanswered, events=events)
+        self.links = NatLinks(self.aliases, self.interfaces, self._tell_unanswered, events=events)
         self._neighbours = {
             name: Neighbours(self.ports.direct[name], self.out, tracing)
             for name, interface in self.interfaces.items()
@@ -246,7 +246,7 @@ class Gateway:
     # A frame comes in: header checks, whose refusals owe nobody an error
 
     def _ethernet(
-        self, port: Port, frame: bytes, gso: GsoHeader | None, now: int, effects: list[Effect]
+        self, port: NamedPort, frame: bytes, gso: GsoHeader | None, now: int, effects: list[Effect]
     ) -> Outcome | None:
         """The outcome of a frame with an Ethernet header; None where it has been carried out."""
         if len(frame) < ethernet.HEADER_BYTES:
@@ -267,7 +267,7 @@ class Gateway:
 
     def _raw(
         self,
-        port: Port,
+        port: NamedPort,
         frame: bytes | bytearray | memoryview,
         gso: GsoHeader | None,
         now: int,
@@ -284,7 +284,7 @@ class Gateway:
 
     def _ip(
         self,
-        port: Port,
+        port: NamedPort,
         frame: bytes | bytearray | memoryview,
         start: int,
         claims: GsoHeader | None,
@@ -424,7 +424,7 @@ class Gateway:
         self.fast.outdate()
         self.links.tell(change.effects)
 
-    def _readdress(self, port: Port, settings: PortSettings, now: int, effects: list[Effect]) -> None:
+    def _readdress(self, port: NamedPort, settings: PortSettings, now: int, effects: list[Effect]) -> None:
         """The ISP gave us another address. Links that were aliased to the old address end, as a kernel that masquerades
         ends them: nobody answers there any more. Neighbours are asked anew, the MAC address stays, and the new address
         is probed and announced as at the start (RFC 5227), beside traffic."""

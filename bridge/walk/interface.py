@@ -1,4 +1,4 @@
-"""Ports as values: `Interface` is a device or the tunnel, `Port` is where frames come and go.
+"""Ports as values: `Interface` is a device or the tunnel, `NamedPort` is where frames come and go.
 
 The tunnel is one interface and many ports, one for each node: `vpn` is the default node's port, `vpn:NODE` another
 node's. Every other interface is one port of the same name. Addresses are integers, so that the walk compares integers.
@@ -79,7 +79,7 @@ class Interface:
 
 
 @dataclass(slots=True, eq=False)
-class Port:
+class NamedPort:
     """Where a frame came in or leaves. `name` is public (`tap0`, `tap1`, `tun0`, `vpn`, `vpn:NODE`); `node` is the node
     of the tunnel behind it, None for devices, and for `vpn` where no default node is configured."""
 
@@ -108,26 +108,26 @@ class Ports:
             interface.set_address(port, rng)
             interface.linked_address = interface.address
         self.default_node: str | None = None
-        self.direct = {name: Port(name, interface) for name, interface in self.interfaces.items()}
-        self._by_name: dict[str, Port] = {}
+        self.direct = {name: NamedPort(name, interface) for name, interface in self.interfaces.items()}
+        self._by_name: dict[str, NamedPort] = {}
         self.set_default(settings.default_node)
 
     def set_default(self, node: str | None) -> None:
         """Put `node` behind the port `vpn`. Frames that wait in a store keep the port that they came by."""
         self.default_node = node
         if VPN in self.direct:
-            self.direct[VPN] = Port(VPN, self.interfaces[VPN], node)
+            self.direct[VPN] = NamedPort(VPN, self.interfaces[VPN], node)
         self._by_name = dict(self.direct)
 
-    def named(self, name: str) -> Port:
+    def named(self, name: str) -> NamedPort:
         """The port of a name. `KeyError` where its interface is not configured."""
         port = self._by_name.get(name)
         if port is None:
             interface_name, _, node = name.partition(":")
-            port = self._by_name[name] = Port(name, self.interfaces[interface_name], node or None)
+            port = self._by_name[name] = NamedPort(name, self.interfaces[interface_name], node or None)
         return port
 
-    def of_node(self, node: str) -> Port:
+    def of_node(self, node: str) -> NamedPort:
         """The port of a node. `KeyError` where there is no tunnel."""
         return self.named(VPN if node == self.default_node else vpn_target(node))
 

@@ -15,8 +15,8 @@ from typing import Final
 from alias.types import Egress
 from arp.effects import Changed as NeighbourChanged
 from bridge.walk.effects import Effect, Event
-from bridge.walk.interface import Interface, Port
-from bridge.walk.outcome import ANSWERED, TAKEN, Answered, Refused, Service, Taken
+from bridge.walk.interface import Interface, NamedPort
+from bridge.walk.outcome import ANSWERED, TAKEN, Answered, Refused, Service, TakenIn
 from bridge.walk.outgoing import Outgoing
 from bridge.walk.path import Arrival
 from bridge.walk.settings import PortSettings
@@ -88,7 +88,7 @@ class LeaseService(Service):
     def __init__(
         self,
         client: Client,
-        port: Port,
+        port: NamedPort,
         out: Outgoing,
         take: Callable[[Lease | None, int, list[Effect]], None],
         forget: Callable[[int], None],
@@ -112,7 +112,7 @@ class LeaseService(Service):
             and datagram.is_for_client(packet)
         )
 
-    def receive(self, arrival: Arrival, now: int, effects: list[Effect]) -> Answered | Refused | Taken:
+    def receive(self, arrival: Arrival, now: int, effects: list[Effect]) -> Answered | Refused | TakenIn:
         """Take in a message; refused where it changed nothing."""
         wanted = self.client.receive(arrival.packet, now)
         drop = self._carry_out(wanted, now, effects)
@@ -134,7 +134,7 @@ class LeaseService(Service):
         """When `tick` has something to do, in ns."""
         return self.client.next_deadline()
 
-    def neighbour_changed(self, port: Port, changed: NeighbourChanged, now: int, effects: list[Effect]) -> None:
+    def neighbour_changed(self, port: NamedPort, changed: NeighbourChanged, now: int, effects: list[Effect]) -> None:
         """ARP has news: another station uses the address of tap1 (RFC 5227), or the ISP router has another MAC address
         and may be the router of another network (RFC 4436)."""
         interface = port.interface

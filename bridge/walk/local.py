@@ -17,7 +17,7 @@ from bridge.walk.outcome import (
     Refused,
     Resident,
     Service,
-    Taken,
+    TakenIn,
     Wanted,
 )
 from bridge.walk.path import Arrival
@@ -42,7 +42,7 @@ class Echo(Service):
             self.answers_on_tap1 or arrival.port.interface.name != "tap1"
         )
 
-    def receive(self, arrival: Arrival, now: int, effects: list[Effect]) -> Answer | Refused | Taken:
+    def receive(self, arrival: Arrival, now: int, effects: list[Effect]) -> Answer | Refused | TakenIn:
         """The echo reply; a request with a bad checksum meets silence."""
         request = arrival.packet
         if not responder.has_valid_transport_checksum(request):

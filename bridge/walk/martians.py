@@ -6,10 +6,10 @@ RFC 1112 and RFC 2644 (group destinations). Every fault here is silent: RFC 1812
 
 from __future__ import annotations
 
+from bridge.walk.forwarding.peer_prefixes import PeerPrefixes
 from bridge.walk.interface import Interface
 from bridge.walk.own import OwnAddresses
 from bridge.walk.path import Arrival
-from bridge.walk.peer_prefixes import PeerPrefixes
 from wire import gso, ipv4
 from wire.drop import Drop
 from wire.gso import GsoHeader

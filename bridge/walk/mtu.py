@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from bridge.walk.interface import Port
+from bridge.walk.interface import NamedPort
 from wire import gso, ipv4
 from wire.ipv4 import Packet
 
@@ -35,17 +35,17 @@ class PathMtus:
             self._known = known
             self.on_change()
 
-    def towards(self, port: Port) -> int:
+    def towards(self, port: NamedPort) -> int:
         """The largest packet that may leave by a port, in bytes."""
         mtu_bytes = port.interface.mtu_bytes
         return min(self._known.get(port.name, mtu_bytes), mtu_bytes) if self._known else mtu_bytes
 
-    def segment_bytes(self, port: Port) -> int:
+    def segment_bytes(self, port: NamedPort) -> int:
         """The packet that the MSS of connections by a port is made for, in bytes."""
         mtu_bytes = self.towards(port)
         return min(self.segments.get(port.name, mtu_bytes), mtu_bytes) if self.segments else mtu_bytes
 
-    def most_segment_bytes(self, one: Port, other: Port) -> int:
+    def most_segment_bytes(self, one: NamedPort, other: NamedPort) -> int:
         """The largest MSS that a connection between two ports may offer, in bytes."""
         return min(self.segment_bytes(one), self.segment_bytes(other)) - IP_TCP_HEADER_BYTES
 

@@ -66,16 +66,16 @@ class Held(NamedTuple):
     """The frame waits in a resident's store, which gives it another outcome later."""
 
 
-class Taken(NamedTuple):
+class TakenIn(NamedTuple):
     """The frame was read and nothing is owed for it."""
 
 
 SENT: Final = Sent()
 ANSWERED: Final = Answered()
 HELD: Final = Held()
-TAKEN: Final = Taken()
+TAKEN: Final = TakenIn()
 
-Outcome = Path | Wanted | Answer | Refused | Held | Taken | Sent | Answered
+Outcome = Path | Wanted | Answer | Refused | Held | TakenIn | Sent | Answered
 """Rooms return the first six. `Outgoing` carries out `Path`, `Wanted` and `Answer`, which become one of the others."""
 
 
@@ -112,5 +112,5 @@ class Service(Resident, Protocol):
     def wants(self, arrival: Arrival) -> bool:
         """True where the datagram is for this service. Of a datagram in fragments the first one is asked about."""
 
-    def receive(self, arrival: Arrival, now: int, effects: list[Effect]) -> Answer | Answered | Refused | Taken:
+    def receive(self, arrival: Arrival, now: int, effects: list[Effect]) -> Answer | Answered | Refused | TakenIn:
         """Take a whole datagram that it wanted. `Answered`: its own effects answer the sender."""

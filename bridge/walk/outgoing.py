@@ -21,7 +21,7 @@ from arp.effects import ArpEffect, Changed, Dropped, GaveUp, Release, Transmit
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect, Event, Send
 from bridge.walk.fast_path import FastPath
-from bridge.walk.interface import Interface, Port
+from bridge.walk.interface import Interface, NamedPort
 from bridge.walk.messages import Messages
 from bridge.walk.mtu import PathMtus, pieces
 from bridge.walk.outcome import (
@@ -36,7 +36,7 @@ from bridge.walk.outcome import (
     Outcome,
     Refused,
     Sent,
-    Taken,
+    TakenIn,
     Wanted,
 )
 from bridge.walk.path import Arrival, Path
@@ -52,7 +52,7 @@ class Waiting(NamedTuple):
     our own."""
 
     pieces: Sequence[Packet]
-    port: Port
+    port: NamedPort
     arrival: Arrival | None
 
 
@@ -80,7 +80,7 @@ class Outgoing:
         self._messages = messages
         self._tracing = tracing
         self._events = events
-        self.on_neighbour_change: Callable[[Port, Changed, int, list[Effect]], None] = lambda *_: None
+        self.on_neighbour_change: Callable[[NamedPort, Changed, int, list[Effect]], None] = lambda *_: None
 
     # A frame's outcome
 
@@ -99,7 +99,7 @@ class Outgoing:
             outcome = self._answer(arrival.port, outcome.reply, now, effects)
         self.count(arrival.port, outcome, effects)
 
-    def count(self, port: Port, outcome: Outcome, effects: list[Effect]) -> None:
+    def count(self, port: NamedPort, outcome: Outcome, effects: list[Effect]) -> None:
         """Count the fate of one frame that came in by `port`; a held frame is counted when it leaves its store."""
         counters = port.interface.counters
         if isinstance(outcome, Sent):
@@ -110,7 +110,7 @@ class Outgoing:
                 effects.append(Event(port.name, "drop", {"reason": outcome.drop.value}))
         elif isinstance(outcome, Answered):
             counters.answered += 1
-        elif isinstance(outcome, Taken):
+        elif isinstance(outcome, TakenIn):
             counters.taken += 1
         if self._tracing.trace is not None:
             self._tracing.trace.conclude(outcome)
@@ -121,13 +121,13 @@ class Outgoing:
         if message is not None:
             self._emit(arrival.port, (message,), None, now, effects)
 
-    def _answer(self, port: Port, reply: Packet, now: int, effects: list[Effect]) -> Answered:
+    def _answer(self, port: NamedPort, reply: Packet, now: int, effects: list[Effect]) -> Answered:
         """Send a message of our own back by the port that its cause came from."""
         self._counters.answered += 1
         self._emit(port, pieces(reply, self._mtus.towards(port)), None, now, effects)
         return ANSWERED
 
-    def _lost(self, port: Port, reason: Drop, effects: list[Effect]) -> None:
+    def _lost(self, port: NamedPort, reason: Drop, effects: list[Effect]) -> None:
         """A message of our own does not leave by `port`."""
         self._counters.lost(port.interface.name, reason)
         if self._events:
@@ -178,13 +178,13 @@ class Outgoing:
         is_ours = path.source[0] == self._interfaces[path.egress.label].address
         return None if is_ours else Drop.FRAGMENT_DATAGRAM_DROPPED
 
-    def submit(self, port: Port, packet: Packet, now: int, effects: list[Effect]) -> None:
+    def submit(self, port: NamedPort, packet: Packet, now: int, effects: list[Effect]) -> None:
         """Send a packet of our own by a port's next hop, whatever the routes say."""
         self._emit(port, (packet,), None, now, effects)
 
     def _emit(
         self,
-        port: Port,
+        port: NamedPort,
         fitting: Sequence[Packet],
         arrival: Arrival | None,
         now: int,
@@ -220,7 +220,7 @@ class Outgoing:
         self.arp_effects(port, neighbours.hold(next_hop, waiting, size_bytes, now), now, effects)
         return HELD
 
-    def send(self, port: Port, frame: bytes | bytearray, claims: GsoHeader | None, effects: list[Effect]) -> None:
+    def send(self, port: NamedPort, frame: bytes | bytearray, claims: GsoHeader | None, effects: list[Effect]) -> None:
         """A frame is ready: count it and hand it to the caller."""
         counters = port.interface.counters
         counters.tx_packets += 1
@@ -229,7 +229,7 @@ class Outgoing:
 
     # Neighbours
 
-    def arp_effects(self, port: Port, wanted: Iterable[ArpEffect], now: int, effects: list[Effect]) -> Outcome:
+    def arp_effects(self, port: NamedPort, wanted: Iterable[ArpEffect], now: int, effects: list[Effect]) -> Outcome:
         """Carry out what the ARP table of a port wants. The outcome is that of the ARP frame that caused it, if one
         did: refused, answered by a frame of ours, or taken in."""
         outcome: Outcome = TAKEN

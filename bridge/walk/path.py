@@ -12,7 +12,7 @@ from alias.quote import Quote
 from alias.shelf import FragmentKey
 from alias.types import Egress, Link
 from bridge.walk.ends import WireEnds
-from bridge.walk.interface import Port
+from bridge.walk.interface import NamedPort
 from wire.ipv4 import Packet
 
 
@@ -24,7 +24,7 @@ class Arrival:
     of one that did (`Gateway.undelivered`), and no frame's fate is counted for it.
     """
 
-    port: Port
+    port: NamedPort
     packet: Packet
     group: bool
     is_ours: bool = False
@@ -50,7 +50,7 @@ class Path:
     `flow`: the ends that the first fragment of a datagram showed.
     """
 
-    port: Port
+    port: NamedPort
     mtu_bytes: int
     inside: tuple[int, int]
     outside: tuple[int, int]

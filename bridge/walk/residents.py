@@ -8,7 +8,7 @@ from typing import Protocol
 from alias.table import Aliases
 from alias.types import Linked, Unanswered, Unlinked
 from bridge.walk.effects import Effect, Event
-from bridge.walk.interface import Interface, Port
+from bridge.walk.interface import Interface, NamedPort
 from bridge.walk.outcome import Outcome, Resident
 from bridge.walk.outgoing import Outgoing, Waiting
 from bridge.walk.trace import Tracing, link_facts
@@ -19,7 +19,7 @@ class Neighbours(Resident):
     """The ARP of one tap (RFC 826, RFC 5227). The table itself is `Interface.neighbours`; another address brings
     another table."""
 
-    def __init__(self, port: Port, out: Outgoing, tracing: Tracing) -> None:
+    def __init__(self, port: NamedPort, out: Outgoing, tracing: Tracing) -> None:
         self.port = port
         self._out = out
         self._tracing = tracing
@@ -73,7 +73,7 @@ class LinkKeeper(Protocol):
         """Write all changes now."""
 
 
-class Links(Resident):
+class NatLinks(Resident):
     """The links of the NAT. `keeper`: writes them down; None where links end with the process. `events`: links that
     are made and that end become effects. `unanswered`: tells a stranger that nothing answered its SYN."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from alias.types import Linked, Unlinked
 from arp.effects import Changed
 from bridge.walk.effects import Send
-from bridge.walk.outcome import Answered, Held, Outcome, Refused, Taken
+from bridge.walk.outcome import Answered, Held, Outcome, Refused, TakenIn
 from wire.drop import Drop
 from wire.ipv4 import Packet
 from wire.units import address_text, mac_text
@@ -33,7 +33,7 @@ class Trace:
         """A frame of this walk has an outcome: the strongest one is the verdict (drop, answer, hold, send)."""
         if isinstance(outcome, Refused):
             self.dropped(outcome.drop)
-        elif isinstance(outcome, Answered | Taken) and self.verdict != "drop":
+        elif isinstance(outcome, Answered | TakenIn) and self.verdict != "drop":
             self.verdict = "answer"
         elif isinstance(outcome, Held) and self.verdict == "send":
             self.verdict = "hold"

@@ -20,7 +20,7 @@ from wire.units import SECOND_NS, address_int
 if TYPE_CHECKING:
     from bridge.config.model import Config
     from bridge.vpn.ciphers import Cores
-    from bridge.vpn.port import Uplink
+    from bridge.vpn.port import VpnPort
 
 Arguments = Mapping[str, Any]
 """The arguments of a question: any JSON object, as it came from the socket. Nothing in it is checked yet."""
@@ -35,7 +35,7 @@ class Subject:
     """
 
     gateway: Gateway
-    tunnel: Uplink | None = None
+    tunnel: VpnPort | None = None
     cores: Cores | None = None
     config: Config | None = None
 

@@ -129,8 +129,8 @@ def test_a_timer_that_does_not_move_on_and_a_clock_that_goes_back_are_found() ->
         def tick(self, now: int) -> list[Effect]:
             return []
 
-    config = fuzz_frames.configuration(WORLDS[0].configuration)
-    gateway = Stuck(config, gateway_of(WORLDS[0].configuration, 0).routes, random.Random(0))
+    made = gateway_of(WORLDS[0].configuration, 0)
+    gateway = Stuck(made.settings, made.routes, random.Random(0))
     gateway.start(0)
     with pytest.raises(Failure, match="does not move on"):
         Rules(gateway, []).tick_until(60 * SECOND_NS)

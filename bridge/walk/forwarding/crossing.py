@@ -16,11 +16,11 @@ from collections.abc import Callable
 from alias import quote as quotes
 from alias.table import Aliases
 from alias.types import Egress
-from bridge.walk.icmp_errors import PASSED
-from bridge.walk.interface import Interface, Port, Ports
+from bridge.walk.forwarding.icmp_errors import PASSED
+from bridge.walk.forwarding.peer_prefixes import PeerPrefixes
+from bridge.walk.interface import Interface, NamedPort, Ports
 from bridge.walk.own import OwnAddresses
 from bridge.walk.path import Arrival
-from bridge.walk.peer_prefixes import PeerPrefixes
 from bridge.walk.settings import GatewaySettings
 from wire import ipv4
 from wire.drop import Drop
@@ -88,7 +88,7 @@ class Crossing:
         owner = self._peers.owner(source)
         return owner is not None and self._peers.has_exit(owner)
 
-    def port_inside(self, inside: int) -> Port | None:
+    def port_inside(self, inside: int) -> NamedPort | None:
         """The port that the inside end of a link is reached by; None where there is no such port.
 
         The host's own links go to tun0, a LAN host's to the LAN, a peer's to the peer. Any other address belongs to
@@ -111,7 +111,7 @@ class Crossing:
 
     # From outside
 
-    def open_port(self, arrival: Arrival) -> Port | None:
+    def open_port(self, arrival: Arrival) -> NamedPort | None:
         """The port for a packet from outside that carries an inside address openly; None where that is not allowed.
 
         Allowed are the host's own address from the tunnel, the LAN where the tunnel does not alias it, other peers and
@@ -130,7 +130,7 @@ class Crossing:
             return port
         return port if self._is_exchanged_openly(arrival) else None
 
-    def _beyond(self, arrival: Arrival) -> Port | None:
+    def _beyond(self, arrival: Arrival) -> NamedPort | None:
         """The same for an address that is neither ours nor a LAN host's."""
         if self._vpn is None:
             return None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from alias import quote as quotes
 from alias.quote import Quote
 from alias.table import Aliases
-from bridge.walk.interface import Interface, Port
+from bridge.walk.interface import Interface, NamedPort
 from bridge.walk.mtu import PathMtus
 from bridge.walk.outcome import Refused
 from bridge.walk.path import Arrival, Path
@@ -24,12 +24,12 @@ PASSED = frozenset({3, 11, 12})  # RFC 6633: no source quench; a redirect from o
 class IcmpErrors:
     """Finds the path of an error. `port_inside`: where the inside end of a link is reached."""
 
-    def __init__(self, aliases: Aliases, mtus: PathMtus, port_inside: Callable[[int], Port | None]) -> None:
+    def __init__(self, aliases: Aliases, mtus: PathMtus, port_inside: Callable[[int], NamedPort | None]) -> None:
         self._aliases = aliases
         self._mtus = mtus
         self._port_inside = port_inside
 
-    def from_inside(self, arrival: Arrival, port: Port) -> Path | Refused:
+    def from_inside(self, arrival: Arrival, port: NamedPort) -> Path | Refused:
         """RFC 5508 REQ-5: the quoted packet's destination gets its outside name, the error our address."""
         packet, out = arrival.packet, port.interface
         quote = _quote_of(packet)

@@ -15,14 +15,16 @@ from dataclasses import replace
 from alias import rewrite
 from alias.table import Aliases
 from alias.types import Egress, Link, Unanswered
-from bridge.walk.crossing import Crossing
 from bridge.walk.effects import Effect
 from bridge.walk.ends import FlowEnds
-from bridge.walk.icmp_errors import IcmpErrors
-from bridge.walk.interface import VPN, Interface, Port, Ports
+from bridge.walk.forwarding.crossing import Crossing
+from bridge.walk.forwarding.icmp_errors import IcmpErrors
+from bridge.walk.forwarding.nodes import Nodes, idle_ns
+from bridge.walk.forwarding.peer_prefixes import Announced, PeerPrefixes, announced_layers
+from bridge.walk.forwarding.reply_to import Returns
+from bridge.walk.interface import VPN, Interface, NamedPort, Ports
 from bridge.walk.local import Local
 from bridge.walk.mtu import PathMtus, wire_bytes
-from bridge.walk.nodes import Nodes, idle_ns
 from bridge.walk.outcome import (
     HOST_UNREACHABLE,
     NET_UNREACHABLE,
@@ -35,8 +37,6 @@ from bridge.walk.outcome import (
 )
 from bridge.walk.own import OwnAddresses
 from bridge.walk.path import Arrival, Path
-from bridge.walk.peer_prefixes import Announced, PeerPrefixes, announced_layers
-from bridge.walk.reply_to import Returns
 from bridge.walk.settings import GatewaySettings
 from bridge.walk.trace import Tracing
 from icmp import errors
@@ -158,7 +158,7 @@ class Decision(Resident):
                 return Refused(Drop.ROUTE_NOT_FROM_OUTSIDE)
         return self._leave(arrival, port, now)
 
-    def _at_node(self, target: str, packet: Packet, now: int) -> Port | Refused:
+    def _at_node(self, target: str, packet: Packet, now: int) -> NamedPort | Refused:
         """The port of a routing target that is no device."""
         if target == UNREACHABLE:
             return Refused(Drop.ROUTE_UNREACHABLE, NET_UNREACHABLE)
@@ -167,7 +167,7 @@ class Decision(Resident):
             return Refused(Drop.PORT_ABSENT)
         return self._reachable(node, packet, now)
 
-    def _reachable(self, node: str, packet: Packet, now: int) -> Port | Refused:
+    def _reachable(self, node: str, packet: Packet, now: int) -> NamedPort | Refused:
         """The port of a node, or of the node that stands in for it."""
         chosen = self.nodes.choose(node, packet, now)
         if chosen is None:
@@ -178,7 +178,7 @@ class Decision(Resident):
             self._tracing.say("tunnel", "{} {}: {} takes it", node, why, chosen)
         return self._ports.of_node(chosen)
 
-    def _leave(self, arrival: Arrival, port: Port, now: int) -> Outcome:
+    def _leave(self, arrival: Arrival, port: NamedPort, now: int) -> Outcome:
         """By an egress, under its alias where one is due. Nothing leaves by tap1 before its address is leased."""
         packet = arrival.packet
         if port.interface is self._tap1 and not self._tap1.address:
@@ -189,7 +189,7 @@ class Decision(Resident):
         mtu_bytes = self._mtus.towards(port)
         return _too_big(packet, mtu_bytes) or self._alias(arrival, port, port, mtu_bytes, now)
 
-    def _alias(self, arrival: Arrival, turn: Port, port: Port, mtu_bytes: int, now: int) -> Path | Refused:
+    def _alias(self, arrival: Arrival, turn: NamedPort, port: NamedPort, mtu_bytes: int, now: int) -> Path | Refused:
         """The path by `port` under the alias of `turn`; both are one port, but for a hairpin."""
         packet, out = arrival.packet, turn.interface
         assert out.egress is not None
@@ -231,7 +231,7 @@ class Decision(Resident):
         self._tracing.say("route", "{} is reached without alias, by {}", packet.destination, port.name)
         return self._in_the_open(arrival, port, now)
 
-    def _in_the_open(self, arrival: Arrival, port: Port, now: int) -> Outcome:
+    def _in_the_open(self, arrival: Arrival, port: NamedPort, now: int) -> Outcome:
         """From outside to an inside address: to a peer as far as it can be reached, and never back where it came
         from."""
         if port.interface is self._vpn and port.name != arrival.port.name:
@@ -295,7 +295,7 @@ class Decision(Resident):
         return Path(port, mtu_bytes, near, far, destination=near, link=link)
 
     def _remember_visitor(
-        self, arrival: Arrival, port: Port, near: tuple[int, int], far: tuple[int, int], now: int
+        self, arrival: Arrival, port: NamedPort, near: tuple[int, int], far: tuple[int, int], now: int
     ) -> None:
         """A visitor of a static forward came by another port than the table's: the answers go back there."""
         protocol = arrival.packet.protocol
@@ -303,7 +303,7 @@ class Decision(Resident):
             until = now + idle_ns(self.settings.alias, protocol)
             self.returns.came((protocol, *near, *far), arrival.port.name, until)
 
-    def speaks_for(self, port: Port, undelivered: Packet) -> int | None:
+    def speaks_for(self, port: NamedPort, undelivered: Packet) -> int | None:
         """The source that our error about a packet must carry which a node did not get; None where any address of ours
         will do.
 
@@ -337,7 +337,7 @@ class Decision(Resident):
 
     # Paths
 
-    def _plain(self, arrival: Arrival, port: Port) -> Path | Refused:
+    def _plain(self, arrival: Arrival, port: NamedPort) -> Path | Refused:
         """A path that rewrites nothing but the TTL."""
         packet = arrival.packet
         ends = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
@@ -364,7 +364,7 @@ class Decision(Resident):
                 return self._hairpin(arrival, self._ports.direct[out.name], now)
         return self._local.closed(arrival)
 
-    def _hairpin(self, arrival: Arrival, turn: Port, now: int) -> Outcome:
+    def _hairpin(self, arrival: Arrival, turn: NamedPort, now: int) -> Outcome:
         """RFC 4787 REQ-9: to another inside host by its outside name; the sender shows its own outside name."""
         packet, egress = arrival.packet, turn.interface.egress
         assert egress is not None
