@@ -28,7 +28,11 @@ MOST_LINES = 600
 MOST_LINES_IN_A_FUNCTION = 60
 RIDDLES = re.compile(r"(?:What|Whatever|Who|Whoever|Whom|Whose|That which)\b")
 
-CIRCLES_LEFT = frozenset({"bridge.walk.gateway", "tunnel.peer"})
+CIRCLES_LEFT = frozenset(
+    {
+        "bridge.walk.gateway",
+    }
+)
 """A module of each circle that is still there. This list and those below only get shorter; the last one out removes
 them."""
 TWICE_LEFT = frozenset(
@@ -52,7 +56,6 @@ TWICE_LEFT = frozenset(
 LONG_LEFT = frozenset(
     {
         "flow/plain.py:forward",
-        "tunnel/peer.py",
         "tests/bridge/vpn/test_lanes.py",
         "tests/bridge/vpn/test_vpn_port.py",
         "tests/bridge/walk/test_coherence.py",
