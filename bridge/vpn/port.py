@@ -21,11 +21,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Protocol
 
-from bridge.config.into_routes import Announced
 from bridge.config.into_tunnel import NamedEndpoint, Peers, prefix_of
 from bridge.loop.loop import Loop, Timer
 from bridge.vpn.lanes import PeerLanes
 from bridge.vpn.resolver import OnResolved
+from bridge.walk.forwarding.peer_prefixes import Announced
 from bridge.walk.gateway import Gateway
 from route.table import vpn_target
 from tunnel.effects import Datagram, Effects, Endpoint, Happening, Network, Received, Stamps, Status, TooBig, Verdict
@@ -320,11 +320,11 @@ class VpnPort:
         self._gateway.unreachable_nodes = self._unserved | silent
         # Between a change of the configuration and `_take_over`, a peer may have no port yet.
         known = ((self._ports.get(peer.name), peer.mtu_bytes) for peer in statuses)
-        out, configured = self._gateway.out, self._gateway.interfaces["vpn"].mtu_bytes
-        out.path_mtus = {port: mtu_bytes for port, mtu_bytes in known if port is not None}
-        out.segments = {
+        mtus, configured = self._gateway.mtus, self._gateway.interfaces["vpn"].mtu_bytes
+        mtus.known = {port: mtu_bytes for port, mtu_bytes in known if port is not None}
+        mtus.segments = {
             port: mtu_bytes // _PADDED_BYTES * _PADDED_BYTES
-            for port, mtu_bytes in out.path_mtus.items()
+            for port, mtu_bytes in mtus.known.items()
             if mtu_bytes < configured
         }
 
