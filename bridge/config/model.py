@@ -333,6 +333,8 @@ class HooksTable(TomlTable):
     """Run once all ports are up; None: no program."""
     down: Annotated[AbsolutePath | None, Restart(), NamesAFile()] = None
     """Run before the ports go, with the rights that `up` had; None: no program."""
+    lease: Annotated[AbsolutePath | None, Restart(), NamesAFile()] = None
+    """Run at every change of tap1's lease, with the rights that `up` had; None: no program."""
 
 
 class Config(TomlTable):

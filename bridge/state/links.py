@@ -226,7 +226,7 @@ class LinkFile:
         outside address that hides it. The CRC of a record begins with it. None: the host may have no links.
         """
         hides = self._interfaces.get(egress.label)
-        outside = 0 if hides is None else hides.address  # read anew: a reload may change tap1's address
+        outside = 0 if hides is None else hides.linked_address  # read anew: a reload may change tap1's address
         side = self._crossing.port_inside(inside)
         behind = self._crossing.behind(inside)
         if not outside or side is None or behind is None:
