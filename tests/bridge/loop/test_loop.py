@@ -328,6 +328,20 @@ def test_a_signal_is_handled_in_the_loop_and_the_old_handlers_come_back(bench: B
     assert signal.getsignal(signal.SIGHUP) == before
 
 
+def test_a_signal_that_comes_before_anybody_handles_it_waits(bench: Bench) -> None:
+    signals = Signals([signal.SIGHUP])
+    os.kill(os.getpid(), signal.SIGHUP)
+    signals.deliver(bench.loop, {signal.SIGHUP: bench.loop.stop})
+    bench.loop.run()  # ends because the handler stops it
+    signals.close()
+
+
+def test_signals_of_a_start_that_failed_are_closed_without_a_loop() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    Signals([signal.SIGHUP]).close()
+    assert signal.getsignal(signal.SIGHUP) == before
+
+
 def test_two_stations_that_claim_one_address_are_told_now_and_then(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
