@@ -39,17 +39,13 @@ TWICE_LEFT = frozenset(
     {
         "Arrival",
         "Changed",
-        "Claim",
         "Dropped",
         "Event",
-        "Kind",
         "Limits",
-        "Resolver",
         "Route",
         "Saved",
         "State",
         "Transmit",
-        "Way",
     }
 )
 """Names that still stand for two classes."""
