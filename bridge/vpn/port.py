@@ -27,11 +27,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Protocol
 
-from bridge.config.into_routes import Announced
 from bridge.config.into_tunnel import Peers, prefix_of
 from bridge.loop.loop import Loop, Timer
 from bridge.vpn.endpoint_names import EndpointNames, Resolve
 from bridge.vpn.lanes import PeerLanes
+from bridge.walk.forwarding.peer_prefixes import Announced
 from bridge.walk.gateway import Gateway
 from route.table import vpn_target
 from tunnel.effects import Datagram, Effects, Endpoint, Happening, Network, Received, Stamps, Status, TooBig, Verdict
@@ -375,11 +375,11 @@ class VpnPort:
         silent = {peer.name for peer in statuses if peer.endpoint is None or peer.has_given_up}
         silent |= {peer.name for peer in statuses if peer.endpoint is not None and peer.endpoint.via in silent}
         self._gateway.unreachable_nodes = self._unserved | silent
-        out, configured = self._gateway.out, self._gateway.interfaces["vpn"].mtu_bytes
-        out.path_mtus = {self._ports[peer.name]: peer.mtu_bytes for peer in statuses}
-        out.segments = {
+        mtus, configured = self._gateway.mtus, self._gateway.interfaces["vpn"].mtu_bytes
+        mtus.known = {self._ports[peer.name]: peer.mtu_bytes for peer in statuses}
+        mtus.segments = {
             port: mtu_bytes // _PADDED_BYTES * _PADDED_BYTES
-            for port, mtu_bytes in out.path_mtus.items()
+            for port, mtu_bytes in mtus.known.items()
             if mtu_bytes < configured
         }
 
