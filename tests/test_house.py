@@ -28,23 +28,7 @@ MOST_LINES = 600
 MOST_LINES_IN_A_FUNCTION = 60
 RIDDLES = re.compile(r"(?:What|Whatever|Who|Whoever|Whom|Whose|That which)\b")
 
-TWICE_LEFT = frozenset(
-    {
-        "Arrival",
-        "Changed",
-        "Claim",
-        "Dropped",
-        "Event",
-        "Kind",
-        "Limits",
-        "Resolver",
-        "Route",
-        "Saved",
-        "State",
-        "Transmit",
-        "Way",
-    }
-)
+TWICE_LEFT = frozenset({"Arrival", "Changed", "Dropped", "Event", "Limits", "Route", "Saved", "State", "Transmit"})
 """Names that still stand for two classes. This list and those below only get shorter; the last one out removes them."""
 LONG_LEFT = frozenset(
     {
@@ -52,11 +36,10 @@ LONG_LEFT = frozenset(
         "tests/bridge/vpn/test_lanes.py",
         "tests/bridge/vpn/test_vpn_port.py",
         "tests/bridge/walk/test_coherence.py",
-        "tests/tunnel/test_tunnel_announce.py",
     }
 )
 """Files and functions that are still too long."""
-RIDDLES_LEFT = {"bridge": 37, "tunnel": 29, "alias": 9, "arp": 1, "dhcp": 6, "flow": 4}
+RIDDLES_LEFT = {"arp": 1, "alias": 9, "dhcp": 6, "tunnel": 12, "flow": 4, "bridge": 34}
 """Public docstrings that still begin with a riddle, by room."""
 
 
