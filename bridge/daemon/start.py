@@ -167,11 +167,11 @@ def _bursts(core: Core, ports: Mapping[str, DevicePort], lanes: Lanes | None) ->
     bursts = open_bursts(core.table, lanes)
     for port in ports.values():
         police = None
-        if gateway.config.fast_path.police:
+        if core.config.fast_path.police:
             senders = Senders.STATIONS if port.name == "tap0" else Senders.ADDRESSES
             police = open_police(core.table, senders, port.link_bytes, core.rng)
             interface = gateway.interfaces[port.name]
-            police.know(interface.network, None if interface.arp is None else interface.arp.words)
+            police.know(interface.network, None if interface.neighbours is None else interface.neighbours.words)
         bursts.attach(gateway.fast.number(port.name), port, police)
     gateway.fast.bursts.append(bursts)
     return bursts
