@@ -35,7 +35,7 @@ class PortSpace:
     """One port space and its two indexes: `by_port` (outside port to link) and `by_inside` (`endpoint_key` to the link
     that this endpoint's packets take)."""
 
-    __slots__ = ("_map", "_reserved", "_resting", "_returning", "by_inside", "by_port", "has_classes")
+    __slots__ = ("_heard", "_map", "_reserved", "_resting", "_returning", "by_inside", "by_port", "has_classes")
 
     def __init__(self, *, has_classes: bool) -> None:
         """`has_classes`: TCP and UDP ports; False for identifiers of ICMP queries, of which 0 is one like any other."""
@@ -44,6 +44,7 @@ class PortSpace:
         self.by_inside: dict[int, Link] = {}
         self._map = bytearray(PORTS)
         self._reserved: frozenset[int] = frozenset()
+        self._heard: frozenset[int] = frozenset()
         # Resting ports as `until << 64 | port << 48 | endpoint_key`: in order of time, and by their former owner.
         self._resting: deque[int] = deque()
         self._returning: dict[int, int] = {}
@@ -53,14 +54,19 @@ class PortSpace:
         """These ports, and no others, are never allotted; a link that has one keeps it. Port 0 is always among them."""
         for port in self._reserved:
             self._map[_place(port)] &= ~_RESERVED
-        self._reserved = frozenset(ports) | ({0} if self.has_classes else set())
+        self._reserved = frozenset(ports) | self._heard | ({0} if self.has_classes else set())
         for port in self._reserved:
             self._map[_place(port)] |= _RESERVED
 
+    def listen(self, port: int) -> None:
+        """The gateway itself hears what comes for this port, which no link has or may get from now on."""
+        self._heard |= {port}
+        self._map[_place(port)] |= USED | _RESERVED
+
     @property
     def marks(self) -> bytearray:
-        """The map itself, for readers: a byte for each port, the even ones first; `USED` says that a link has it. It is
-        never exchanged for another one, and keeps its length."""
+        """The map itself, for readers: a byte for each port, the even ones first; `USED` says that a link has it, or
+        the gateway listens there. It is never exchanged for another one, and keeps its length."""
         return self._map
 
     @property

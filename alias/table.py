@@ -247,6 +247,10 @@ class Aliases:
         """Who has which outside port: `PortSpace.marks`, for TCP and UDP."""
         return self._spaces[egress][protocol].marks
 
+    def listen(self, egress: Egress, protocol: int, port: int) -> None:
+        """A service of the gateway's own has this outside port of TCP or UDP, before any link could get it."""
+        self._spaces[egress][protocol].listen(port)
+
     def unsolicited(self, egress: Egress, packet: Packet, now: int) -> None:
         """An inbound packet that found no link, or was filtered, and is dropped: if it is a SYN and the settings say
         `unreachable`, `tick` will tell when nothing has answered it (RFC 5382 REQ-4)."""

@@ -24,9 +24,9 @@ _DEFAULT_LIMITS: Final = WaitingLimits()
 class ArpPort:
     """Resolver, responder and announcer of one port.
 
-    `address`: our own; `prefix_length`: 8 to 32; `mac`: ours, six bytes; `static`: the operator's entries
-    (`ValueError` where one is impossible); `rng`: for the pauses of RFC 5227; `reachable_ns`: how long an answer is
-    believed. `now` is in ns and never runs backwards.
+    `address`: our own, 0 while the port has none; `prefix_length`: 8 to 32; `mac`: ours, six bytes; `static`: the
+    operator's entries (`ValueError` where one is impossible); `rng`: for the pauses of RFC 5227; `reachable_ns`: how
+    long an answer is believed. `now` is in ns and never runs backwards.
 
     `lookup(address, now)` is the hot path: the MAC address of a next hop, and the note that it is in use; None: `hold`
     the frame. It is the resolver's own function. `slots`: of the table, one for each address of the subnet.

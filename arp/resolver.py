@@ -44,7 +44,8 @@ class Claim(Enum):
 
 
 class Resolver:
-    """The table of one port with everything that changes it. `address`, `mac`: the port's own."""
+    """The table of one port with everything that changes it. `address`, `mac`: the port's own. An address of 0 is none
+    yet: a table of one slot, and nobody is asked for, heard or answered."""
 
     __slots__ = ("_disputes", "_first", "_last", "_network", "_statics", "_table", "_waiting", "address", "mac")
 

@@ -42,6 +42,8 @@ class Responder:
         if isinstance(heard, Drop):
             return [Dropped(heard)]
         own = self._resolver
+        if not own.address:  # nobody's neighbour, until the port has an address
+            return [Dropped(Drop.ARP_NOT_FOR_US)]
         if heard.link_destination != own.mac and not is_group(heard.link_destination):
             return [Dropped(Drop.ETH_NOT_FOR_US)]
         if is_group(heard.sender_mac) or heard.sender_mac in (NO_MAC, own.mac):

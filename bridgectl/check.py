@@ -51,7 +51,7 @@ def _port(config: Any, name: str) -> Document:
         "port": name,
         "kind": "tap" if ethernet else "tun",
         "interface": port.interface,
-        "address": str(port.address),
+        "address": "dhcp" if port.address is None else str(port.address),
         "mac": port.mac.hex(":") if ethernet else None,
         "mtu": config.tun0_mtu if name == "tun0" else port.mtu,
         "next_hop": _text(getattr(port, "gateway", None)),

@@ -80,8 +80,9 @@ class Move(NamedTuple):
 
 
 class RouteTable:
-    """One longest-prefix table, built whole, then only read: an update builds another and swaps it in. What peers
-    announce comes and goes while it is used, so that kind alone may change in it (`announce`).
+    """One longest-prefix table, built whole, then only read: an update builds another and swaps it in. Two kinds come
+    and go while it is used, and may change in it: what peers announce (`announce`), and the networks of a port whose
+    address is leased (`connect`).
 
     `target(address)` is the hot path: a 32-bit integer in, the target out; it is the engine's own look-up function, so
     no Python frame is spent on it. Never forwarded ranges are `UNREACHABLE` in it. `engine`: `pytricia` or `plain`.
@@ -90,7 +91,19 @@ class RouteTable:
     (`UNREACHABLE`, or a node's target); `edges`: addresses that are never forwarded beside the built-in ranges.
     """
 
-    __slots__ = ("_beneath", "_change", "_decisions", "_earlier", "_edges", "engine", "target")
+    __slots__ = (
+        "_announced",
+        "_beneath",
+        "_change",
+        "_connected",
+        "_decisions",
+        "_earlier",
+        "_edges",
+        "_first",
+        "_leased_edges",
+        "engine",
+        "target",
+    )
 
     def __init__(
         self,
@@ -106,10 +119,14 @@ class RouteTable:
         engine: Engine = BEST,
     ) -> None:
         self._edges = frozenset(edges)
+        self._leased_edges: frozenset[int] = frozenset()
         decisions: dict[int, _Decision] = {}
         _add(decisions, Layer(UNREACHABLE, BUILT_IN, [(*prefix, 0) for prefix in NEVER_FORWARDED]))
         _add(decisions, Layer(UNREACHABLE, BUILT_IN, [(address, 32, 0) for address in self._edges]))
-        for layer in (*connected, *route_files, *bypass, *allowed_ips):
+        for layer in connected:
+            _add(decisions, layer, without_effect=_NEVER_BY_OCTET)
+        self._first = frozenset(decisions)
+        for layer in (*route_files, *bypass, *allowed_ips):
             _add(decisions, layer, without_effect=_NEVER_BY_OCTET)
         self._earlier = frozenset(decisions)
         _add(decisions, Layer(UNREACHABLE, BUILT_IN, [(*prefix, 0) for prefix in PRIVATE]))
@@ -118,7 +135,9 @@ class RouteTable:
         _add(decisions, Layer(default, BUILT_IN if default == UNREACHABLE else DEFAULT_SOURCE, [(0, 0, 0)]))
         self._decisions = decisions
         self.engine: Engine = engine
-        self._beneath: dict[int, _Decision | None] = {}  # by announced key: what counts again once it is withdrawn
+        self._announced: dict[int, _Decision] = {}
+        self._connected: dict[int, _Decision] = {}
+        self._beneath: dict[int, _Decision | None] = {}  # by key of these two: what counts without them
         prefixes = prefixes_of({key: decision[0] for key, decision in decisions.items()}, engine)
         self.target: Lookup = prefixes.lookup
         self._change = prefixes.change
@@ -129,9 +148,23 @@ class RouteTable:
         """Put these layers in the place of what was announced before; they stand behind `allowed_ips`, before the
         private ranges. 0.0.0.0/0 says nothing here. What it costs goes by the number of announced prefixes (with
         pytricia and 10,000 others beside them: about 1 ms for a hundred)."""
-        wanted: dict[int, _Decision] = {}
+        self._announced = {}
         for layer in layers:
-            _add(wanted, layer, without_effect=_NEVER_BY_OCTET)
+            _add(self._announced, layer, without_effect=_NEVER_BY_OCTET)
+        self._lay()
+
+    def connect(self, layers: Sequence[Layer], edges: Collection[int] = ()) -> None:
+        """Put these layers in the place of those of the lease before: they stand behind the connected networks of the
+        configuration, before the route files. `edges`: addresses of the leased subnet that are never forwarded."""
+        self._leased_edges = frozenset(edges)
+        self._connected = {}
+        _add(self._connected, Layer(UNREACHABLE, BUILT_IN, [(address, 32, 0) for address in self._leased_edges]))
+        for layer in layers:
+            _add(self._connected, layer, without_effect=_NEVER_BY_OCTET)
+        self._lay()
+
+    def _lay(self) -> None:
+        """Let what comes and goes decide as it stands now, and tell the engine which targets are other ones."""
         decisions = self._decisions
         before: dict[int, str | None] = {key: decisions[key][0] for key in self._beneath}
         for key, beneath in self._beneath.items():
@@ -139,7 +172,9 @@ class RouteTable:
                 del decisions[key]
             else:
                 decisions[key] = beneath
-        self._beneath = {key: decisions.get(key) for key in wanted.keys() - self._earlier - {EVERYTHING}}
+        wanted = {key: self._announced[key] for key in self._announced.keys() - self._earlier - {EVERYTHING}}
+        wanted |= {key: self._connected[key] for key in self._connected.keys() - self._first - {EVERYTHING}}
+        self._beneath = {key: decisions.get(key) for key in wanted}
         for key, beneath in self._beneath.items():
             before.setdefault(key, beneath[0] if beneath is not None else None)
             decisions[key] = wanted[key]
@@ -150,7 +185,7 @@ class RouteTable:
 
     def is_never_forwarded(self, address: int) -> bool:
         """True for 0/8, 127/8, 169.254/16, 224/4, 240/4 (255.255.255.255 with it) and the edges: silence, no error."""
-        return is_never_forwarded(address) or address in self._edges
+        return is_never_forwarded(address) or address in self._edges or address in self._leased_edges
 
     def get(self, address: int) -> Route:
         """The decision for an address (32-bit integer) with its prefix and source. For people, not for packets."""

@@ -21,6 +21,7 @@ from tunnel.effects import SHORTEST_ANNOUNCED
 
 _WIDEST_SUBNET = 8
 _NARROWEST_TAP_SUBNET = 30
+_MOST_OPTION_BYTES = 1000  # of a DHCP message, which must not be cut into fragments
 
 
 def check(config: Config, document: Document, report: Report) -> None:
@@ -36,6 +37,7 @@ def check(config: Config, document: Document, report: Report) -> None:
     _interface_names(config, report)
     _macs_apart(config, report)
     _announced(config, report)
+    _leased(config, document, report)
     _without_effect(config, document, report)
 
 
@@ -43,7 +45,7 @@ def _subnets(config: Config) -> Iterator[tuple[str, IPv4Interface]]:
     """The connected ports with their addresses."""
     if config.tap0:
         yield "tap0", config.tap0.address
-    if config.tap1:
+    if config.tap1 and config.tap1.address is not None:
         yield "tap1", config.tap1.address
     if config.tun0:
         yield "tun0", config.tun0.address
@@ -89,9 +91,14 @@ def _subnets_apart(config: Config, report: Report) -> None:
 def _next_hop(config: Config, document: Document, report: Report) -> None:
     tap1 = config.tap1
     written = document.written("tap1")
-    if isinstance(written, dict) and "gateway" not in written and written.get("kind") != "tun":
+    needs_one = isinstance(written, dict) and written.get("kind") != "tun" and written.get("address") != "dhcp"
+    if needs_one and "gateway" not in written:
         report.fault(("tap1",), '"gateway" is missing, add the ISP router\'s address (or kind = "tun")')
     if tap1 is None or tap1.kind == "tun" or tap1.gateway is None:
+        return
+    if tap1.address is None:
+        if around := _never_forwarded(tap1.gateway):
+            report.fault(("tap1", "gateway"), f"{tap1.gateway} lies in {around}, give the ISP router's address")
         return
     _neighbour(("tap1", "gateway"), tap1.gateway, "tap1", tap1.address, report)
 
@@ -106,11 +113,31 @@ def _neighbour(path: KeyPath, address: IPv4Address, name: str, own: IPv4Interfac
         report.fault(path, f"{address} is {edge}, give a host's address")
 
 
+def _leased(config: Config, document: Document, report: Report) -> None:
+    """`address = "dhcp"`, and what it needs."""
+    tap1 = config.tap1
+    if tap1 is None:
+        return
+    if not tap1.is_leased:
+        if document.has("tap1", "dhcp"):
+            report.warn(("tap1", "dhcp"), 'has no effect on a static address, say address = "dhcp"')
+        return
+    if tap1.kind == "tun":
+        what = '"dhcp" asks by Ethernet frames, which a "tun" has not: give the static address, or kind = "tap"'
+        report.fault(("tap1", "address"), what)
+    own = tap1.dhcp
+    size = sum(map(len, (own.hostname, own.client_id, own.vendor_class, *own.options.values())))
+    if size > _MOST_OPTION_BYTES:
+        what = f"its values have {size} bytes, a message has room for {_MOST_OPTION_BYTES}: take some out"
+        report.fault(("tap1", "dhcp"), what)
+
+
 def _static_arp(name: str, tap: Tap0 | Tap1, report: Report) -> None:
     for number, mac in tap.arp.items():
         address = IPv4Address(number)
         path: KeyPath = (name, "arp", str(address))
-        _neighbour(path, address, name, tap.address, report)
+        if tap.address is not None:
+            _neighbour(path, address, name, tap.address, report)
         if mac == tap.mac:
             report.fault(path, f"{mac.hex(':')} is {name}'s own MAC address, give the other station's")
 
@@ -147,6 +174,8 @@ def _forwards(config: Config, document: Document, report: Report) -> None:
         ):
             what = f"udp port {forward.outside_port} is tunnel.listen_port, give another"
             report.fault((*path, "outside_port"), what)
+        if (forward.on, forward.protocol, forward.outside_port) == ("tap1", "udp", 68) and config.leases_tap1:
+            report.fault((*path, "outside_port"), "udp port 68 is the DHCP client's own on tap1, give another")
         key = forward.on, forward.protocol, forward.outside_port
         if key in taken:
             what = f"{forward.protocol} port {forward.outside_port} of {forward.on} is forwarded already"

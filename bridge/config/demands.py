@@ -33,6 +33,9 @@ def demand(config: Config, document: Document, report: Report) -> None:
     """Report everything that is missing."""
     if not any(document.has(name) for name in ("tap0", "tap1", "tun0")):
         report.fault((), "no port is configured, add [tap0] (a LAN gateway) or [tun0] (an exit node)")
+    if config.leases_tap1:
+        what = '"dhcp" is not supported in this version, give the static address, as "192.168.1.2/24"'
+        report.fault(("tap1", "address"), what)
     _default_node(config, document, report)
     _own_key(config, document, report)
     for name, peer in config.peer.items():

@@ -73,6 +73,11 @@ def changed_for_good(running: Config, wanted: Config) -> Iterator[str]:
             yield table
         elif now is not None:
             yield from (f"{table}.{key}" for key in keys if _differs(now, then, key))
+    if running.tap1 is not None and wanted.tap1 is not None:
+        if running.leases_tap1 != wanted.leases_tap1:
+            yield "tap1.address"
+        if running.tap1.dhcp.state_file != wanted.tap1.dhcp.state_file:
+            yield "tap1.dhcp.state_file"
 
 
 def _differs(now: Table, then: Table, key: str) -> bool:

@@ -93,7 +93,7 @@ def _connected(config: Config, default: str) -> list[Layer]:
     subnets: list[Layer] = []
     ports = ((TAP0, LOCAL, TAP0, config.tap0), (TAP1, LOCAL, TAP1, config.tap1), (TUN0, TUN0, default, config.tun0))
     for name, own_target, subnet_target, port in ports:
-        if port is None:
+        if port is None or port.address is None:
             continue
         own.append(layer(own_target, name, Prefix(int(port.address.ip), 32)))
         if name == TUN0 and config.tap0 is None and config.default_node is None:
@@ -129,4 +129,5 @@ def subnet_edges(address: IPv4Interface) -> frozenset[int]:
 
 def _edges(config: Config) -> set[int]:
     """What is never forwarded beside the built-in ranges (RFC 2644)."""
-    return {edge for port in (config.tap0, config.tap1, config.tun0) if port for edge in subnet_edges(port.address)}
+    addresses = [port.address for port in (config.tap0, config.tap1, config.tun0) if port is not None]
+    return {edge for address in addresses if address is not None for edge in subnet_edges(address)}

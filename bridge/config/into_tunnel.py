@@ -94,7 +94,7 @@ def networks_from(config: Config) -> Networks:
     rest is theirs on a node whose tun0 has the whole tunnel's subnet."""
     own: list[Prefix] = []
     for port in (config.tap0, config.tap1):
-        if port is not None:
+        if port is not None and port.address is not None:
             own.append(Prefix(int(port.address.network.network_address), port.address.network.prefixlen))
     if config.tun0 is not None:
         own += [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +22,7 @@ from bridge.config.demands import demand
 from bridge.config.document import Document, Report
 from bridge.config.errors import ConfigError, without_keys
 from bridge.config.lists import PrefixFiles, node_files, read_prefix_file, reason, warnings_of
-from bridge.config.model import Config, Purpose
+from bridge.config.model import Config, Purpose, derived_mac
 from bridge.config.toml_lines import KeyPath
 from bridge.config.values import is_node_name
 from route.lists import PrefixList
@@ -29,6 +30,7 @@ from route.lists import PrefixList
 __all__ = ["Config", "ConfigError", "Purpose", "load", "read"]
 
 DEFAULT_ROUTES_FOLDER = "route"
+_MACHINE_ID = Path("/etc/machine-id")
 
 _FOLLOWS_FROM_ANOTHER = "default_factory_not_called"  # a default that is made from a value which is wrong itself
 _OF_THE_KEY = "[key]"  # pydantic's last step to a key of a table, as against the value under it
@@ -72,6 +74,8 @@ def read(text: str, path: Path, purpose: Purpose) -> Config:
     document = Document(text, path)
     report = Report(document)
     config = _usable(document, report)
+    if purpose != "replay":
+        config = _with_own_mac(config, document)
     check(config, document, report)
     if purpose != "replay":
         demand(config, document, report)
@@ -82,6 +86,19 @@ def read(text: str, path: Path, purpose: Purpose) -> Config:
         raise ConfigError(faults)
     config.settle(document, report.warnings(), lists)
     return config
+
+
+def _with_own_mac(config: Config, document: Document) -> Config:
+    """A leased address tells no two gateways apart when the MAC address is made, and one ISP's server may see both. The
+    machine's identity takes its place, but in a replay, which depends on its inputs alone."""
+    tap1 = config.tap1
+    if tap1 is None or not tap1.is_leased or document.has("tap1", "mac"):
+        return config
+    try:
+        machine = _MACHINE_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        machine = os.uname().nodename
+    return config.model_copy(update={"tap1": tap1.with_mac(derived_mac("tap1", f"dhcp {machine}"))})
 
 
 def _usable(document: Document, report: Report) -> Config:

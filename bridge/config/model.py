@@ -21,6 +21,7 @@ from bridge.config.values import (
     Address,
     AddressNumber,
     ArpTimeout,
+    ClientId,
     InsideValue,
     InterfaceAddress,
     InterfaceName,
@@ -30,6 +31,9 @@ from bridge.config.values import (
     NodeName,
     OffloadAddress,
     OptionalFile,
+    OptionBytes,
+    OptionCode,
+    OptionText,
     PathAsWritten,
     PortNumber,
     PrefixValue,
@@ -56,7 +60,7 @@ class Table(BaseModel):
 _Prefixes = Annotated[tuple[PrefixValue, ...], Field(strict=False)]
 
 
-def _derived_mac(port: str, address: object) -> bytes:
+def derived_mac(port: str, address: object) -> bytes:
     """A locally administered MAC address that is the same after every start: 02 and five bytes of a hash."""
     return b"\x02" + blake2s(f"{port} {address}".encode(), digest_size=5).digest()
 
@@ -65,7 +69,7 @@ class Tap0(Table):
     """`[tap0]`: the LAN side. The ARP table has one slot for each address of the subnet."""
 
     address: InterfaceAddress
-    mac: Mac = Field(default_factory=lambda data: _derived_mac("tap0", data.get("address")))
+    mac: Mac = Field(default_factory=lambda data: derived_mac("tap0", data.get("address")))
     mtu: TapMtu = 1500
     bridge: InterfaceName | None = None
     netns: Namespace | None = None
@@ -74,19 +78,44 @@ class Tap0(Table):
     arp: dict[AddressNumber, Mac] = Field(default_factory=dict)
 
 
+class Dhcp(Table):
+    """`[tap1.dhcp]`: how tap1's client presents itself where its address is "dhcp". Empty values are not sent.
+    `hostname`, `vendor_class` and `client_id` are options 12, 60 and 61, `options` further ones by number. `state_file`
+    is ours: the last lease, which a start asks for again; None is beside the control socket, "" nowhere."""
+
+    hostname: OptionText = b""
+    client_id: ClientId = b""
+    vendor_class: OptionText = b""
+    options: dict[OptionCode, OptionBytes] = Field(default_factory=dict)
+    state_file: OptionalFile | None = None
+
+
 class Tap1(Table):
-    """`[tap1]`: the ISP side. `kind` "tun" is raw IP without ARP; `gateway`, `mac` and `arp` have no effect there."""
+    """`[tap1]`: the ISP side. `kind` "tun" is raw IP without ARP; `gateway`, `mac` and `arp` have no effect there.
+    `address` is None where DHCP brings it (`is_leased`); then `gateway` wins over what the lease says."""
 
     kind: Literal["tap", "tun"] = "tap"
     address: OffloadAddress
     gateway: Address | None = None
-    mac: Mac = Field(default_factory=lambda data: _derived_mac("tap1", data.get("address")))
+    mac: Mac = Field(default_factory=lambda data: derived_mac("tap1", data.get("address")))
     mtu: TapMtu = 1500
     bridge: InterfaceName | None = None
     netns: Namespace | None = None
     interface: InterfaceName = Field(default_factory=lambda data: "tun1" if data.get("kind") == "tun" else "tap1")
     arp_timeout: ArpTimeout = 30
     arp: dict[AddressNumber, Mac] = Field(default_factory=dict)
+    dhcp: Dhcp = Dhcp()
+
+    @property
+    def is_leased(self) -> bool:
+        """True where the address comes by DHCP."""
+        return self.address is None
+
+    def with_mac(self, mac: bytes) -> Tap1:
+        """The same table with another MAC address that nobody wrote down."""
+        own = self.model_copy(update={"mac": mac})
+        own.model_fields_set.discard("mac")
+        return own
 
 
 class Tun0(Table):
@@ -262,6 +291,11 @@ class Config(Table):
     def has_vpn(self) -> bool:
         """True where there is an inside of the tunnel: an exit node, which has no LAN, has one without `[vpn]`."""
         return self.vpn is not None or (self.tap0 is None and (self.tunnel is not None or bool(self.peer)))
+
+    @property
+    def leases_tap1(self) -> bool:
+        """True where tap1's address comes by DHCP."""
+        return self.tap1 is not None and self.tap1.is_leased
 
     @property
     def vpn_mtu(self) -> int:

@@ -24,6 +24,10 @@ _LONGEST_INTERFACE_NAME = 15  # IFNAMSIZ with its final zero is 16
 _LONGEST_NODE_NAME = 64
 LONGEST_TIMER_S = 2**31 - 1
 
+_LONGEST_OPTION = 255  # bytes of one field of a DHCP message
+_CLIENTS_OWN = frozenset((*range(50, 55), *range(57, 60)))
+_WITH_A_KEY = {12: "hostname", 60: "vendor_class", 61: "client_id"}
+
 _NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?")
 
@@ -63,10 +67,48 @@ def _interface_address(value: object) -> IPv4Interface:
     return IPv4Interface((number, int(length)))
 
 
-def _offload_address(value: object) -> IPv4Interface:
-    if value == "dhcp":
-        raise ValueError('"dhcp" is not supported in this version, give the static address, as "192.168.1.2/24"')
-    return _interface_address(value)
+def _offload_address(value: object) -> IPv4Interface | None:
+    return None if value == "dhcp" else _interface_address(value)
+
+
+def _dhcp_text(value: object) -> bytes:
+    text = _string(value, "gateway")
+    if len(text) > _LONGEST_OPTION or not all("!" <= letter <= "~" for letter in text):
+        raise ValueError(f'"{text:.40}" is no name for a server: 1 to {_LONGEST_OPTION} letters of ASCII, no blanks')
+    return text.encode("ascii")
+
+
+def _dhcp_bytes(value: object) -> bytes:
+    """The bytes of an option: hexadecimal digits behind 0x, else the text itself in UTF-8."""
+    text = _string(value, "0x0a0b")
+    data = text.encode()
+    if text.startswith("0x"):
+        try:
+            data = bytes.fromhex(text[2:])
+        except ValueError:
+            raise ValueError(f'"{text:.40}" has no even number of hexadecimal digits, give bytes as "0x0a0b"') from None
+    if len(data) > _LONGEST_OPTION:
+        raise ValueError(f"this has {len(data)} bytes, an option has at most {_LONGEST_OPTION}")
+    return data
+
+
+def _client_id(value: object) -> bytes:
+    data = _dhcp_bytes(value)
+    if len(data) == 1:
+        raise ValueError('a client identifier has at least two bytes, give it as "0x01aabb" or a longer text')
+    return data
+
+
+def _option_code(value: object) -> int:
+    text = _string(value, "77")
+    code = int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else 0
+    if not 1 <= code <= 254 or text != str(code):
+        raise ValueError(f'"{text:.40}" is no option\'s number, they go from "1" to "254"')
+    if code in _CLIENTS_OWN:
+        raise ValueError(f"option {code} is the client's own, which it sends where it is due: take it out")
+    if code in _WITH_A_KEY:
+        raise ValueError(f"option {code} has a key of its own, {_WITH_A_KEY[code]}: give it there")
+    return code
 
 
 def _address(value: object) -> IPv4Address:
@@ -192,7 +234,13 @@ def may_be_a_peer(address: IPv6Address) -> bool:
 
 
 InterfaceAddress = Annotated[IPv4Interface, BeforeValidator(_interface_address)]
-OffloadAddress = Annotated[IPv4Interface, BeforeValidator(_offload_address)]
+OffloadAddress = Annotated[IPv4Interface | None, BeforeValidator(_offload_address)]
+"""An `InterfaceAddress`, or None for one that DHCP brings."""
+OptionText = Annotated[bytes, BeforeValidator(_dhcp_text)]
+"""What a DHCP option says as a text, b"" for an option that is not sent."""
+OptionBytes = Annotated[bytes, BeforeValidator(_dhcp_bytes)]
+OptionCode = Annotated[int, BeforeValidator(_option_code)]
+ClientId = Annotated[bytes, BeforeValidator(_client_id)]
 Address = Annotated[IPv4Address, BeforeValidator(_address)]
 AddressNumber = Annotated[int, BeforeValidator(_address_number)]
 Mac = Annotated[bytes, BeforeValidator(_mac)]

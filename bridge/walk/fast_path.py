@@ -116,10 +116,11 @@ class FastPath:
 
     def _set_outside(self, number: int) -> None:
         interface = self._interface_of(number)
-        if interface.egress is None or not interface.address:
+        if interface.egress is None:
             return
         for protocol in (TCP, UDP):
             is_silent = protocol == UDP or self._aliases.settings.unsolicited_syn == "silent"
+            is_silent = is_silent and interface.address != 0  # a port without an address has no links either
             marks = self._aliases.marks(interface.egress, protocol) if is_silent else None
             self.table.set_outside(number, interface.address, protocol, marks)
 

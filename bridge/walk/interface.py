@@ -49,7 +49,10 @@ def is_ethernet(config: Config, port: str) -> bool:
 
 def take_address(interface: Interface, port: Tap0 | Tap1, rng: random.Random) -> None:
     """Give a port its address, subnet and next hop, and where it has a MAC address an ARP table that knows nothing but
-    the static entries."""
+    the static entries. A port that waits for its lease has none of them, and an ARP table that is deaf."""
+    if port.address is None:
+        interface.arp = ArpPort(0, 32, interface.mac, {}, rng)
+        return
     address, length = int(port.address.ip), port.address.network.prefixlen
     interface.address = address
     interface.network = int(port.address.network.network_address)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP
 
-from alias.ports import PortSpace, endpoint_key
+from alias.ports import USED, PortSpace, endpoint_key
 from alias.types import Egress, Forward, Link
 from tests.alias.nat import A, B, C, E, F, Nat, udp
 from wire import ipv4
@@ -270,3 +270,15 @@ def test_a_host_within_its_limit_gets_all_of_it_while_others_hold_little() -> No
     assert all(port_of(nat, A, 1024 + number) == 1024 + number for number in range(8192))
     assert port_of(nat, A, 60_000) is Drop.ALIAS_HOST_LIMIT
     assert port_of(nat, B, 1024) != 1024
+
+
+def test_a_port_where_the_gateway_itself_listens_is_never_allotted_and_marked_as_used() -> None:
+    """D2: 68 is the DHCP client's."""
+    nat = Nat()
+    nat.aliases.listen(nat.egress, UDP, 68)
+    marks = nat.aliases.marks(nat.egress, UDP)
+    assert marks[68 >> 1] & USED, "who drops what nobody has leaves it to the walk"
+    assert port_of(nat, A, 68) not in (68, None)
+    nat.aliases.reconfigure(nat.aliases.settings, (), (), nat.now)
+    assert port_of(nat, B, 68) != 68
+    assert marks[68 >> 1] & USED

@@ -313,3 +313,14 @@ def test_frames_that_wait_are_released_by_whatever_makes_the_address_known() -> 
         assert told[:2] == ["release one to 02:aa:00:00:00:0a", "release two to 02:aa:00:00:00:0a"]
         assert bench.finds(A, 0.1) == A_MAC
         assert bench.port.waiting_frames == 0
+
+
+def test_a_port_without_an_address_hears_and_answers_nobody() -> None:
+    """D1: tap1 before its lease."""
+    bench = Bench(address=0, prefix_length=32)
+    for frame in (asks(A, A_MAC, 0), asks(0, A_MAC, 0), announces(A, A_MAC), answers(A, A_MAC), announces(0, A_MAC)):
+        assert bench.hears(frame, 0) == ["dropped: arp.not_for_us"]
+    assert (bench.port.conflicts, bench.port.used, bench.changes) == (0, 0, [])
+    assert not bench.port.is_resolvable(A)
+    assert bench.finds(A, 0) is None
+    assert bench.port.next_deadline() is None

@@ -1,4 +1,4 @@
-"""The one layer of the routing table that changes in place."""
+"""What peers announce: a layer of the routing table that changes in place."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@
 | `flow` | the same calls to both flow tables, the same frames to a walk and to a fast path |
 | `bursts`, `lanes`, `pieces` | what compiled code reads: frames of devices, datagrams of peers, super-frames |
 | `tunnel`, `relay` | messages of WireGuard in every state, envelopes sealed and spoiled |
+| `dhcp` | answers of servers, time and the operator, in any order, into the DHCP client |
 | `config`, `pcap`, `texts` | configuration files, captures, what people type and other programs wrote |
 | `control` | bytes and requests on the control socket and the metrics page |
 

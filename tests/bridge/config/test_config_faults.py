@@ -113,7 +113,6 @@ def test_the_base_of_these_tests_is_accepted_without_a_warning() -> None:
         (changed('"192.168.200.2/24"', '"192.168.200.0/24"'), 2, "is the network address of 192.168.200.0/24"),
         (changed('"192.168.200.2/24"', '"192.168.200.255/24"'), 2, "is the broadcast address of 192.168.200.0/24"),
         (changed('"192.168.200.2/24"', '"169.254.1.2/24"'), 2, "lies in 169.254.0.0/16, which is never forwarded"),
-        (changed('"192.168.1.2/24"', '"dhcp"'), 4, 'tap1.address: "dhcp" is not supported in this version'),
         (changed('"192.168.192.211/24"', '"192.168.192.0/24"'), 7, "is the network address"),
         (
             changed('"192.168.192.211/24"', '"192.168.200.99/32"'),

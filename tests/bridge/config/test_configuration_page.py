@@ -48,6 +48,10 @@ def test_the_page_has_every_key_of_a_table(table: str) -> None:
     assert set(TABLES[table]) == set(MODELS[table].model_fields)
 
 
+def test_the_page_has_every_key_of_the_dhcp_client() -> None:
+    assert set(TABLES["tap1"]["dhcp"]) == set(config_model.Dhcp.model_fields)
+
+
 def test_the_page_has_every_key_of_a_forward() -> None:
     assert set(TABLES["alias"]["forward"][0]) == set(config_model.Forward.model_fields)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from trials.fuzz.choices import Choices
 from trials.fuzz.hostile import Target
-from trials.fuzz.targets import bursts, config, control, flow, frames, lanes, pcap, pieces, relay, texts, tunnel
+from trials.fuzz.targets import bursts, config, control, dhcp, flow, frames, lanes, pcap, pieces, relay, texts, tunnel
 
 
 def targets(captures: Sequence[bytes] = ()) -> dict[str, Target]:
@@ -20,6 +20,7 @@ def targets(captures: Sequence[bytes] = ()) -> dict[str, Target]:
         pieces.TARGET,
         tunnel.TARGET,
         relay.TARGET,
+        dhcp.TARGET,
         config.TARGET,
         pcap.TARGET,
         texts.TARGET,
