@@ -74,6 +74,10 @@ class ArpPort:
 
     # What traffic says
 
+    def mac_of(self, address: int) -> bytes:
+        """The MAC address of a neighbour, six zero bytes where none is known. It counts as no use."""
+        return self._resolver.mac_of(address)
+
     def confirm(self, address: int, mac: bytes, now: int) -> None:
         """A packet from `mac` answers one that we sent by the neighbour `address`: both ways work. Where that is the
         neighbour's MAC address its entry is REACHABLE from now on."""

@@ -213,6 +213,11 @@ class Resolver:
         elif table.requests(index):
             table.enter(index, State.DELAY, now)
 
+    def mac_of(self, address: int) -> bytes:
+        """The MAC address of a neighbour, six zero bytes where none is known."""
+        index = address - self._network
+        return self._table.mac(index) if 0 <= index < self._table.slots else NO_MAC
+
     def confirm(self, address: int, mac: bytes, now: int) -> None:
         """A packet came from the station of a neighbour that answers one we sent by it, so both ways work. Nothing
         where `mac` is not the neighbour's: a router may send from another one than it is sent to."""

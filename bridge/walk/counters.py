@@ -46,7 +46,8 @@ class PortCounters:
 
 class Counters:
     """`ports` by name; `drops_by_port` by (port, reason); `ethertypes` that are not carried, by number, of
-    `MOST_ETHERTYPES` different ones; `answered` by the gateway itself."""
+    `MOST_ETHERTYPES` different ones; `answered` by the gateway itself; `damaged_quotes`: ICMP errors that were passed on
+    although the header that they quote has a bad checksum."""
 
     def __init__(self, ports: Mapping[str, PortCounters]) -> None:
         self.ports = ports
@@ -55,6 +56,7 @@ class Counters:
         self.answered = 0
         self.icmp_errors = 0
         self.icmp_errors_suppressed = 0
+        self.damaged_quotes = 0
 
     def dropped(self, port: str, reason: Drop, number: int = 1) -> None:
         """Frames that came in by `port` go no further."""

@@ -19,6 +19,7 @@ from typing import Final
 from alias.table import Aliases
 from alias.types import Egress, Link
 from bridge.ports.bursts import Bursts, refusals, unwalked
+from bridge.walk import next_hops
 from bridge.walk.counters import Counters
 from bridge.walk.crossing import Openings
 from bridge.walk.interface import Interface
@@ -283,7 +284,7 @@ class FastPath:
             interface.arp.lookup(interface.network + slot, now)
         if self.repeats:
             self._sweep(limit)
-        self.account()
+        self.account(now)
 
     def _tell(self, hits: Hits) -> None:
         link = self._owners[hits.entry]
@@ -310,8 +311,8 @@ class FastPath:
                 owners[entry] = None
         self._swept = end if end < len(owners) else 0
 
-    def account(self) -> None:
-        """Add what was repeated to the counters of the ports."""
+    def account(self, now: int | None = None) -> None:
+        """Add what was repeated to the counters of the ports. `now`: where the time is known, next hops hear of it."""
         counters: Counters = self._out.counters
         for counted in chain.from_iterable(bursts.counted() for bursts in self.bursts):
             name = self._names[counted.port].partition(":")[0]
@@ -324,6 +325,8 @@ class FastPath:
             port.sent += repeated  # a frame that is repeated is one frame out
             port.repeated_in += repeated
             port.repeated_out += counted.tx_packets
+            if now is not None:
+                next_hops.repeated(self._interfaces[name], repeated, counted.tx_packets, now)
             for reason, number in unwalked(counted):
                 counters.dropped(name, reason, number)
             for reason, number in refusals(counted):

@@ -31,6 +31,7 @@ from bridge.config.into_walk import alias_settings, forwards_from, reserved_port
 from bridge.config.load import Config
 from bridge.config.model import Tap1
 from bridge.state.links import Ledger
+from bridge.walk import next_hops
 from bridge.walk.balance import missing
 from bridge.walk.decision import Decision
 from bridge.walk.effects import Effect, Send
@@ -127,6 +128,7 @@ class Gateway:
         self.fast.tick(now)  # first: what it tells keeps links and ARP entries alive
         for name, table in self.arp.items():
             self.out.arp_effects(self.interfaces[name], table.tick(now), now)
+            self._ask_silent(self.interfaces[name], now)
         for outcome in self.aliases.tick(now):
             if isinstance(outcome, Unanswered):
                 self.decision.syn_unanswered(outcome, now)
@@ -146,9 +148,16 @@ class Gateway:
         due = earliest(self.aliases.next_deadline(), self.fragments.next_deadline())
         due = earliest(due, earliest(self.reassembly.next_deadline(), self.fast.due_ns))
         due = earliest(due, self.decision.next_deadline())
-        for table in self.arp.values():
-            due = earliest(due, table.next_deadline())
+        for name, table in self.arp.items():
+            due = earliest(due, earliest(table.next_deadline(), next_hops.due_ns(self.interfaces[name])))
         return due if self.ledger is None else earliest(due, self.ledger.next_deadline())
+
+    def _ask_silent(self, interface: Interface, now: int) -> None:
+        """Ask for a next hop from which nothing has come for a second although packets leave for it."""
+        due = next_hops.due_ns(interface)
+        if due is not None and due <= now and interface.arp is not None:
+            interface.silent_from_ns = None
+            self.out.arp_effects(interface, interface.arp.suspect(interface.gateway, now), now)
 
     def reconfigure(self, config: Config, routes: RouteTable, now: int) -> list[Effect]:
         """Take a new configuration whose ports are the same: lists, routes, alias, forwards, ICMP, static ARP, and
@@ -340,6 +349,7 @@ class Gateway:
             return Drop.ETH_SOURCE
         kind = frame[12:14]
         if kind == ethernet.IPV4_TYPE:
+            next_hops.heard(interface, source)
             return self._ip(port, interface, frame, ethernet.HEADER_BYTES, gso, now, group=group)
         if kind == ethernet.ARP_TYPE:
             assert interface.arp is not None
@@ -400,6 +410,8 @@ class Gateway:
             self.fast.settle(arrival, now)
         decision = self.decision.of(arrival, now)
         if isinstance(decision, Path):
+            if interface.arp is not None and next_hops.proves_both_ways(arrival, decision):
+                interface.arp.confirm(self.out.next_hop(interface, packet.source), bytes(frame[6:12]), now)
             return self._carry(arrival, decision, now)
         if isinstance(decision, Answer):
             return self.out.answer_echo(arrival, packet, now)
@@ -495,6 +507,7 @@ class Gateway:
         rewrite.forward(packet, received.ttl - 1, path.source, path.destination)
         if path.quoted is not None and not packet.offset_bytes:
             quote, quoted_source, quoted_destination = path.quoted
+            self.counters.damaged_quotes += quote.is_damaged
             quotes.rewrite_quote(
                 packet,
                 quote,

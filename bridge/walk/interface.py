@@ -21,7 +21,8 @@ class Interface:
     `address` is our own (of the vpn: the alias of LAN hosts, 0 where there is none). `network` and `mask` are the
     subnet whose hosts are neighbours, 0 where a port has none; `edges` are the network and broadcast address of the
     configured subnet. `arp` is None for raw IP ports. `egress` names the alias address that packets get when they
-    leave here.
+    leave here. `silent_from_ns`: when the first packet left for `gateway` since something came from there, None where
+    none did; `has_spoken`: an IP packet has come from there (`bridge.walk.next_hops`).
     """
 
     name: str
@@ -36,6 +37,8 @@ class Interface:
     egress: Egress | None = None
     edges: frozenset[int] = frozenset()
     counters: PortCounters = field(default_factory=PortCounters)
+    silent_from_ns: int | None = None
+    has_spoken: bool = False
 
     def is_on_link(self, address: int) -> bool:
         """True where `address` lies in the connected subnet."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from alias.types import Linked, Unlinked
 from arp.effects import ArpEffect, Changed, Dropped, GaveUp, Release, Transmit
+from bridge.walk import next_hops
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect, Event, Send
 from bridge.walk.interface import Interface
@@ -228,6 +229,8 @@ class Outgoing:
         next_hop = self.next_hop(out, pieces[0].destination)
         mac = out.arp.lookup(next_hop, now)
         if mac is not None:
+            if next_hop == out.gateway:
+                next_hops.sent(out, now)
             if self.tracing is not None:
                 self.say("arp", "{} is at {}", next_hop, mac)
             for piece in pieces:
