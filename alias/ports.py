@@ -3,13 +3,15 @@
 RFC 4787 4.2.1 and RFC 7857 9: a port is preserved where it is free, else drawn at random (`PortSpace.allocate`), in the
 class of the inside port (REQ-3a: 0-1023, 1024-65535) and with its parity (4.2.2) as long as that has a free one. A port
 has one owner, whatever the remotes are (REQ-3: no overloading). RFC 6888 REQ-8: a freed port rests for `REST_NS`; only
-the inside endpoint that had it may have it back sooner. Identifiers of ICMP queries have neither class nor parity.
+the inside endpoint that had it may have it back sooner. REQ-8 excepts TCP that was tracked until it closed: such a port
+is free at once for the inside address that had it, which takes it where it wants that port or no other is free (row
+C6). Identifiers of ICMP queries have neither class nor parity.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 
 from alias.types import Link
@@ -35,7 +37,17 @@ class PortSpace:
     """One port space and its two indexes: `by_port` (outside port to link) and `by_inside` (`endpoint_key` to the link
     that this endpoint's packets take)."""
 
-    __slots__ = ("_heard", "_map", "_reserved", "_resting", "_returning", "by_inside", "by_port", "has_classes")
+    __slots__ = (
+        "_heard",
+        "_map",
+        "_reserved",
+        "_resting",
+        "_returning",
+        "_spent",
+        "by_inside",
+        "by_port",
+        "has_classes",
+    )
 
     def __init__(self, *, has_classes: bool) -> None:
         """`has_classes`: TCP and UDP ports; False for identifiers of ICMP queries, of which 0 is one like any other."""
@@ -48,6 +60,8 @@ class PortSpace:
         # Resting ports as `until << 64 | port << 48 | endpoint_key`: in order of time, and by their former owner.
         self._resting: deque[int] = deque()
         self._returning: dict[int, int] = {}
+        # Of them those whose connection was closed, by `_host_class`: port to record, in order of time.
+        self._spent: dict[int, OrderedDict[int, int]] = {}
         self.reserve(())
 
     def reserve(self, ports: Iterable[int]) -> None:
@@ -76,19 +90,34 @@ class PortSpace:
         low = 1024 if self.has_classes else 0
         return PORTS - low - len(self.by_port) - len(self._returning) - len(self._reserved)
 
-    def allocate(self, key: int, wanted: int, rng: random.Random, now: int) -> int | None:
-        """A free port for the inside endpoint `key`, whose own port is `wanted`; None where its class is exhausted."""
+    def allocate(self, key: int, wanted: int, rng: random.Random, now: int, *, only_spent: bool = False) -> int | None:
+        """A free port for the inside endpoint `key`, whose own port is `wanted`; None where its class is exhausted.
+        `only_spent`: of those alone that rest after closed connections of the same inside address."""
         self._wake(now)
         marks = self._map
-        record = self._returning.pop(key, None)
-        if record is not None:
-            port = record >> 48 & 0xFFFF
-            marks[_place(port)] &= ~_RESTING
+        record = self._returning.get(key)
+        if record is not None and not only_spent:
+            port = self._rise(record)
             if not marks[_place(port)]:
                 return port
         place = _place(wanted)
-        if not marks[place]:
+        if not marks[place] and not only_spent:
             return wanted
+        spent = self._spent.get(_host_class(key, wanted))
+        if spent is not None and wanted in spent:
+            self._rise(spent[wanted])
+            if not marks[place]:
+                return wanted
+        port_drawn = None
+        if not only_spent:
+            port_drawn = self._draw_in_class(place, wanted, rng)
+        while port_drawn is None and spent:
+            port = self._rise(next(iter(spent.values())))
+            port_drawn = None if marks[_place(port)] else port
+        return port_drawn
+
+    def _draw_in_class(self, place: int, wanted: int, rng: random.Random) -> int | None:
+        """A free port of the class of `wanted`, which stands at `place`; of the other parity where its own has none."""
         if not self.has_classes:
             return self._draw(0, PORTS, rng)
         half = place - place % _HALF
@@ -128,11 +157,12 @@ class PortSpace:
         if not self._map[_place(port)] and key not in self._returning:
             self._lay_down(port, key, until_ns)
 
-    def _lay_down(self, port: int, key: int, until_ns: int) -> None:
+    def _lay_down(self, port: int, key: int, until_ns: int) -> int:
         record = until_ns << 64 | port << 48 | key
         self._map[_place(port)] |= _RESTING
         self._returning[key] = record
         self._resting.append(record)
+        return record
 
     def give_back(self, link: Link, now: int, *, rest: bool) -> None:
         """The port of `link` is free again, after its `rest`."""
@@ -140,17 +170,34 @@ class PortSpace:
         del self.by_port[port]
         self._map[_place(port)] &= ~USED
         if rest:
-            self._lay_down(port, endpoint_key(link.inside, link.inside_port), now + REST_NS)
+            key = endpoint_key(link.inside, link.inside_port)
+            record = self._lay_down(port, key, now + REST_NS)
+            if link.closing:
+                self._spent.setdefault(_host_class(key, port), OrderedDict())[port] = record
 
     def _wake(self, now: int) -> None:
         """The ports that have rested long enough are free for everyone."""
         resting = self._resting
         while resting and resting[0] >> 64 <= now:
             record = resting.popleft()
-            key = record & _KEY_MASK
-            if self._returning.get(key) == record:
-                del self._returning[key]
-                self._map[_place(record >> 48 & 0xFFFF)] &= ~_RESTING
+            if self._returning.get(record & _KEY_MASK) == record:
+                self._rise(record)
+
+    def _rise(self, record: int) -> int:
+        """A port rests no more; which one it is."""
+        port, key = record >> 48 & 0xFFFF, record & _KEY_MASK
+        del self._returning[key]
+        self._map[_place(port)] &= ~_RESTING
+        host_class = _host_class(key, port)
+        spent = self._spent.get(host_class)
+        if spent is not None and spent.pop(port, None) is not None and not spent:
+            del self._spent[host_class]
+        return port
+
+
+def _host_class(key: int, port: int) -> int:
+    """The inside address of an endpoint, and whether a port is below 1024."""
+    return key >> 16 << 1 | (port < 1024)
 
 
 def _place(port: int) -> int:

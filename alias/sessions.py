@@ -6,6 +6,10 @@ state for the transitory time, and a later packet revives it; a reset from outsi
 that the inside announced (`_is_valid_reset`), else it passes and changes nothing. RFC 7857 7.1: a reset with which the
 inside answers a stranger makes and refreshes nothing.
 
+A connection is over once both FINs were acknowledged (`_CLOSED`, which is both-FIN to an operator) or a reset has
+passed (TRANS). A link with nothing else in it is told to `Sessions.closed`. An acknowledgment counts once both FINs
+have been seen: the second FIN repeats the acknowledgment of the first, and all that follows it is walked.
+
 The link's state is that of its longest-living session and its expiry is the maximum: refreshing one remote never
 shortens the life of another. Sessions are made by packets from inside only; an inbound SYN that the filter lets through
 leaves no state until the inside answers it.
@@ -13,13 +17,14 @@ leaves no state until the inside answers it.
 Bounds: `PER_LINK` sessions in a link, `Sessions.limit` in all links beyond the first session of each. What exceeds them
 is not followed: its packets pass as ever, and every one from inside keeps the link for the established time.
 
-A session is 28 packed bytes (`_RECORD`): as an object it would be a third of a link's memory.
+A session is 32 packed bytes (`_RECORD`): as an object it would be a third of a link's memory.
 """
 
 from __future__ import annotations
 
 import struct
 
+from alias.closed import FINISHED, OPEN, RESET, Closed
 from alias.types import COARSE_BITS, Link, Saved
 from wire.ipv4 import Packet
 from wire.tcp import ACK, FIN, RST, SYN, Segment, read
@@ -27,10 +32,14 @@ from wire.tcp import ACK, FIN, RST, SYN, Segment, read
 PER_LINK = 64
 
 # States. ANSWERED is an INIT that the inside has answered with SYN+ACK; PICKED and PICKED_FIN are sessions taken up in
-# the middle (we, or the link, are younger than the connection): transitory until the outside has been heard.
-_INIT, _ANSWERED, _EST, _IN_FIN, _OUT_FIN, _BOTH_FIN, _TRANS, _PICKED, _PICKED_FIN = range(9)
-_LABELS = ("INIT", "INIT", "EST", "in-FIN", "out-FIN", "both-FIN", "TRANS", "TRANS", "TRANS")
+# the middle (we, or the link, are younger than the connection): transitory until the outside has been heard. CLOSED is
+# a both-FIN whose FINs were both acknowledged.
+_INIT, _ANSWERED, _EST, _IN_FIN, _OUT_FIN, _BOTH_FIN, _TRANS, _PICKED, _PICKED_FIN, _CLOSED = range(10)
+_LABELS = ("INIT", "INIT", "EST", "in-FIN", "out-FIN", "both-FIN", "TRANS", "TRANS", "TRANS", "both-FIN")
 _ESTABLISHED = frozenset({_EST, _IN_FIN, _OUT_FIN})
+_HALF_CLOSED = frozenset({_IN_FIN, _OUT_FIN, _BOTH_FIN, _PICKED_FIN})
+_FIN_SEEN = _HALF_CLOSED | {_CLOSED}
+_OVER = {_CLOSED: FINISHED, _TRANS: RESET}
 
 # Events, in the order of the columns below.
 _SYN_OUT, _SYN_ACK_OUT, _FIN_OUT, _OUT, _SYN_IN, _SYN_ACK_IN, _FIN_IN, _IN, _RESET = range(9)
@@ -47,15 +56,18 @@ _NEXT = (
     (_INIT,     _ANSWERED,   _OUT_FIN,    _EST,        _SAME,    _SAME,      _IN_FIN,    _EST,      _SAME),   # TRANS
     (_INIT,     _ANSWERED,   _PICKED_FIN, _PICKED,     _SAME,    _SAME,      _IN_FIN,    _EST,      _TRANS),  # PICKED
     (_INIT,     _ANSWERED,   _PICKED_FIN, _PICKED_FIN, _SAME,    _SAME,      _BOTH_FIN,  _OUT_FIN,  _TRANS),  # its FIN
+    (_INIT,     _ANSWERED,   _CLOSED,     _CLOSED,     _SAME,    _CLOSED,    _CLOSED,    _CLOSED,   _SAME),   # CLOSED
 )
 # fmt: on
 
-_RECORD = struct.Struct("<IHBBIIIq")
+_RECORD = struct.Struct("<IHBBIIIIq")
 _EXPIRES = struct.Struct("<q")
 _EXPIRES_AT = _RECORD.size - _EXPIRES.size
 _ENDPOINT = struct.Struct("<IH")  # the remote endpoint, which the record begins with
 _ENDPOINT_BYTES = _ENDPOINT.size
+_STATE_AT = _ENDPOINT_BYTES
 _SHIFT, _KNOWN = 0x0F, 0x10  # of `_Session.scale`: the inside's window scale; its window is known
+_OUT_ACKED, _IN_ACKED = 0x20, 0x40  # of the same: the FIN from inside, or from outside, was acknowledged
 _WIDEST_SHIFT = 14  # RFC 7323 2.3: what a connection taken up in the middle may have agreed on
 _SEQUENCE = 0xFFFFFFFF
 
@@ -63,17 +75,19 @@ _SEQUENCE = 0xFFFFFFFF
 class _Session:
     """A session unpacked, while a packet of it is looked at.
 
-    `sent`: the sequence number behind the inside's SYN. `acknowledged`, `edge`: what the inside has acknowledged, and
-    the right edge of the window that it offers: a valid sequence number from outside lies between them. As long as the
-    remote's sequence numbers are not known, `edge` is the width of the window in the inside's SYN.
+    `sent`: the sequence number behind the inside's SYN, later behind its FIN. `received`: that behind the remote's FIN.
+    `acknowledged`, `edge`: what the inside has acknowledged, and the right edge of the window that it offers: a valid
+    sequence number from outside lies between them. As long as the remote's sequence numbers are not known, `edge` is
+    the width of the window in the inside's SYN.
     """
 
-    __slots__ = ("acknowledged", "edge", "expires_ns", "remote", "remote_port", "scale", "sent", "state")
+    __slots__ = ("acknowledged", "edge", "expires_ns", "received", "remote", "remote_port", "scale", "sent", "state")
     remote: int
     remote_port: int
     state: int
     scale: int
     sent: int
+    received: int
     acknowledged: int
     edge: int
     expires_ns: int
@@ -85,6 +99,7 @@ class _Session:
             self.state,
             self.scale,
             self.sent,
+            self.received,
             self.acknowledged,
             self.edge,
             self.expires_ns,
@@ -97,6 +112,7 @@ class _Session:
             self.state,
             self.scale,
             self.sent,
+            self.received,
             self.acknowledged,
             self.edge,
             self.expires_ns,
@@ -109,16 +125,17 @@ _NEW = bytes(_RECORD.size)
 class Sessions:
     """The sessions of all TCP links. Each call says whether the expiry of the link has moved closer."""
 
-    __slots__ = ("changed", "count", "established_ns", "limit", "transitory_ns")
+    __slots__ = ("changed", "closed", "count", "established_ns", "limit", "transitory_ns")
 
     def __init__(self, established_ns: int, transitory_ns: int, limit: int) -> None:
         """`limit`: of the sessions that stand beside another one in their link. `changed`: where links whose state
-        changes are put, where somebody wants to know."""
+        changes are put, where somebody wants to know. `closed`: the links whose connections are over."""
         self.established_ns = established_ns
         self.transitory_ns = transitory_ns
         self.limit = limit
         self.count = 0
         self.changed: dict[Link, None] | None = None
+        self.closed = Closed()
 
     def outbound(self, link: Link, packet: Packet, now: int) -> bool:
         """A segment from inside; it may open a session, and the first one of a link always does."""
@@ -136,7 +153,7 @@ class Sessions:
             event = _FIN_OUT if flags & FIN else _OUT
             if flags & SYN:
                 event = _SYN_ACK_OUT if flags & ACK else _SYN_OUT
-        return self._step(link, session, event, now)
+        return self._step(link, session, event, now, segment)
 
     def inbound(self, link: Link, packet: Packet, now: int) -> bool:
         """A segment from outside. A stranger's leaves no trace."""
@@ -155,7 +172,7 @@ class Sessions:
                 _agree_window(session, segment)
         else:
             event = _FIN_IN if flags & FIN else _IN
-        return self._step(link, session, event, now)
+        return self._step(link, session, event, now, segment)
 
     def confirm(
         self, link: Link, remote: int, remote_port: int, now: int, *, outbound: bool, segment: Segment | None
@@ -173,8 +190,17 @@ class Sessions:
         session = _find(link, remote, remote_port, now)
         return 0 if session is None else session.expires_ns
 
+    def is_closing(self, link: Link, remote: int, remote_port: int) -> bool:
+        """Whether a connection was closed by both ends, and an acknowledgment is still to come."""
+        return _state(link, remote, remote_port) == _BOTH_FIN
+
+    def is_half_closed(self, link: Link, remote: int, remote_port: int) -> bool:
+        """Whether one end of a connection, or both, has sent its FIN, and the connection is not over."""
+        return _state(link, remote, remote_port) in _HALF_CLOSED
+
     def forget(self, link: Link) -> None:
         """The link has ended."""
+        self.closed.forget(link)
         if isinstance(link.sessions, dict):
             self.count -= len(link.sessions) - 1
         link.sessions = None
@@ -209,11 +235,13 @@ class Sessions:
         link.sessions = live
         return len(live) < PER_LINK and self.count < self.limit
 
-    def _step(self, link: Link, session: _Session, event: int, now: int) -> bool:
+    def _step(self, link: Link, session: _Session, event: int, now: int, segment: Segment | None = None) -> bool:
         """One move of the machine."""
         state = _NEXT[session.state][event]
         if state == _SAME:
             return False
+        if segment is not None and state in _FIN_SEEN:
+            state = _note_fin(session, state, event, segment)
         floor_ns = session.expires_ns if state == session.state else 0  # what a fast path tells may be older news
         session.state = state
         return self._keep(link, session, now, floor_ns)
@@ -237,6 +265,8 @@ class Sessions:
             if key not in sessions:
                 self.count += 1
             sessions[key] = record
+        if link.closing or state in _OVER:
+            self.closed.judge(link, _closing(link, state, now), now)
         if expires >= link.expires_ns or not isinstance(link.sessions, dict):
             closer = expires < link.expires_ns
             self._tell(link, state, expires)
@@ -269,11 +299,14 @@ class Sessions:
         link.sessions = record = session.pack()
         if saved.has_others and record[:_ENDPOINT_BYTES] != _NEW[:_ENDPOINT_BYTES] and self.count < self.limit:
             others = _Session(_NEW)
-            others.state, others.expires_ns = session.state, session.expires_ns
+            others.state = _PICKED if session.state in _OVER else session.state
+            others.expires_ns = session.expires_ns
             link.sessions = {_key(record): record, 0: others.pack()}
             self.count += 1
         link.expires_ns = session.expires_ns
         link.state = _LABELS[session.state]
+        if session.state in _OVER:
+            self.closed.judge(link, _closing(link, session.state, now), now)
 
 
 def is_state(number: int) -> bool:
@@ -291,6 +324,17 @@ def longest(link: Link) -> tuple[int, int, int, int, bool]:
     else:
         session, has_others = _longest(sessions), len(sessions) > 1
     return session.remote, session.remote_port, session.state, session.scale & _SHIFT, has_others
+
+
+def _closing(link: Link, state: int, now: int) -> int:
+    """How the connections of a link are closed (`Link.closing`). `state`: of the session that was looked at last."""
+    sessions = link.sessions
+    if state not in _OVER or not isinstance(sessions, dict):
+        return _OVER.get(state, OPEN)
+    states = {record[_STATE_AT] for record in sessions.values() if _EXPIRES.unpack_from(record, _EXPIRES_AT)[0] > now}
+    if not states <= _OVER.keys():
+        return OPEN
+    return RESET if _TRANS in states else FINISHED
 
 
 def _longest(sessions: dict[int, bytes]) -> _Session:
@@ -320,6 +364,16 @@ def _find(link: Link, remote: int, remote_port: int, now: int) -> _Session | Non
     return session if now < session.expires_ns else None
 
 
+def _state(link: Link, remote: int, remote_port: int) -> int:
+    """The state of the session with a remote endpoint, expired or not; -1 where there is none."""
+    sessions = link.sessions
+    if isinstance(sessions, dict):
+        sessions = sessions.get(remote << 16 | remote_port)
+    if sessions is None or _ENDPOINT.unpack_from(sessions) != (remote, remote_port):
+        return -1
+    return sessions[_STATE_AT]
+
+
 def _learn_window(session: _Session, segment: Segment) -> None:
     """What a segment from inside says of the sequence numbers that it expects from outside."""
     flags = segment.flags
@@ -343,6 +397,25 @@ def _learn_window(session: _Session, segment: Segment) -> None:
         session.acknowledged = segment.acknowledgment
     if edge != session.edge and _is_after(edge, session.edge):
         session.edge = edge
+
+
+def _note_fin(session: _Session, state: int, event: int, segment: Segment) -> int:
+    """Where the FINs of a connection end, and whether both were acknowledged; the state that follows from it."""
+    end = (segment.sequence + segment.length) & _SEQUENCE
+    if event == _FIN_OUT and end != session.sent:
+        session.sent = end
+        session.scale &= ~_OUT_ACKED
+    elif event == _FIN_IN and end != session.received:
+        session.received = end
+        session.scale &= ~_IN_ACKED
+    if state != _BOTH_FIN or not segment.flags & ACK:
+        return state
+    if event in (_SYN_OUT, _SYN_ACK_OUT, _FIN_OUT, _OUT):
+        if segment.acknowledgment == session.received:
+            session.scale |= _IN_ACKED
+    elif segment.acknowledgment == session.sent:
+        session.scale |= _OUT_ACKED
+    return _CLOSED if session.scale & _IN_ACKED and session.scale & _OUT_ACKED else state
 
 
 def _agree_window(session: _Session, segment: Segment) -> None:

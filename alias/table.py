@@ -1,11 +1,11 @@
 """The links: made by packets from inside, found by packets from both sides, ended by their timers.
 
-RFC 4787: REQ-1 (`_space.by_inside` knows no remote), REQ-5 and 6 (`_refresh`), REQ-8 (`inbound`), REQ-9 (`inbound` with
-`hairpin`), REQ-11 (nothing here depends on load), REQ-12 (errors come through `peek_inbound`, which changes nothing).
-RFC 5382: REQ-4 (`unsolicited`), REQ-5 (`alias.sessions`). RFC 5508: REQ-1, 2, 6. RFC 7857: 2 (`alias.sessions`), 5 (a
-port space for each protocol), 7, 9 (`alias.ports`), 10 (`identification`). RFC 6888: REQ-4 (`max_links_per_host`),
-REQ-8 (`alias.ports`), REQ-11 (a refusal never costs a live link). RFC 3022 4.1: protocols without ports, one inside
-host for each remote (`_others`).
+RFC 4787: REQ-1 (`_space.by_inside` knows no remote), REQ-5 and 6 (`_refresh`), REQ-5a (`_answered`), REQ-8
+(`inbound`), REQ-9 (`inbound` with `hairpin`), REQ-11 (nothing here depends on load), REQ-12 (errors come through
+`peek_inbound`, which changes nothing). RFC 5382: REQ-4 (`unsolicited`), REQ-5 (`alias.sessions`). RFC 5508: REQ-1, 2,
+6. RFC 7857: 2 (`alias.sessions`), 5 (a port space for each protocol), 7, 9 (`alias.ports`), 10 (`identification`). RFC
+6888: REQ-4 and 11 (`alias.limits`, `alias.closed`), REQ-8 (`alias.ports`). RFC 3022 4.1: protocols without ports, one
+inside host for each remote (`_others`).
 
 What the room does not do: see its README.
 """
@@ -19,11 +19,27 @@ from collections.abc import Collection, Iterator, Sequence
 from alias import remotes
 from alias.expiry import Expiry
 from alias.identification import Identifications
-from alias.ports import PORTS, PortSpace, endpoint_key
+from alias.limits import Limits
+from alias.ports import PortSpace, endpoint_key
 from alias.remotes import Remotes, admits
 from alias.sessions import Sessions
 from alias.strangers import Strangers
-from alias.types import COARSE_BITS, NEVER_NS, AliasSettings, Egress, Forward, Link, Linked, Saved, Unanswered, Unlinked
+from alias.types import (
+    ANSWERED,
+    ASKED,
+    COARSE_BITS,
+    NEVER_NS,
+    NO_QUESTION,
+    QUESTION_PORTS,
+    AliasSettings,
+    Egress,
+    Forward,
+    Link,
+    Linked,
+    Saved,
+    Unanswered,
+    Unlinked,
+)
 from wire.drop import Drop
 from wire.ipv4 import ICMP, ICMP_QUERIES, ICMP_QUERY_REQUESTS, TCP, UDP, Packet
 from wire.tcp import ACK, RST, SYN, Segment
@@ -32,20 +48,10 @@ from wire.units import earliest
 EVENTS = 4096
 """How many events wait for `take_events`; of more the newest."""
 
-KEPT = 4
-"""The last quarter of links and ports is kept for hosts with few, see `Aliases._refusal`."""
+AT_ONCE = 8
+"""So many closed links at most end for one new link, which needs more than one where a reload has lowered a limit."""
 _FLAGS_OFFSET = 13  # of the TCP header
 _WITH_PORTS = (TCP, UDP, ICMP)
-
-
-class _Host:
-    """An inside address and how many links it has, the static ones not counted. All its links share the one integer."""
-
-    __slots__ = ("address", "links")
-
-    def __init__(self, address: int) -> None:
-        self.address = address
-        self.links = 0
 
 
 class Aliases:
@@ -69,8 +75,7 @@ class Aliases:
         }
         self._others: dict[int, Link] = {}  # address-only links, see `_other_key`
         self._static: dict[tuple[Egress, int, int], Link] = {}  # (egress, protocol, outside port) -> static link
-        self._hosts: dict[int, _Host] = {}
-        self._count = 0
+        self._limits = Limits(settings)
         self._latest_ns = 0
         self._expiry = Expiry()
         self._sessions = Sessions(0, 0, 0)
@@ -88,7 +93,7 @@ class Aliases:
 
     def _apply(self, settings: AliasSettings) -> None:
         """What other objects need to know of the settings."""
-        self.settings = settings
+        self.settings = self._limits.settings = settings
         self._by_address = settings.filtering == "address-dependent"
         self._sessions.established_ns = settings.tcp_established_ns
         self._sessions.transitory_ns = settings.tcp_transitory_ns
@@ -141,6 +146,8 @@ class Aliases:
                 if self._sessions.outbound(link, packet, now):
                     self._expiry.arm(link)
             elif asks:
+                if link.question and packet.destination_port not in QUESTION_PORTS:
+                    link.question = NO_QUESTION
                 self._refresh(link, now)
             if self._by_address and not flags & RST:
                 self._remotes.note(link, packet.destination)
@@ -175,8 +182,8 @@ class Aliases:
         if protocol == TCP:
             if not is_static and self._sessions.inbound(link, packet, now):
                 self._expiry.arm(link)
-        elif self.settings.refresh_inbound and protocol != ICMP and not is_static:
-            self._refresh(link, now)
+        elif protocol != ICMP and not is_static:
+            self._answered(link, packet.source_port, now)
         return link
 
     def confirm(
@@ -214,12 +221,18 @@ class Aliases:
                 segment = Segment(ACK, 0, acknowledgment, window, 0, None)
             if self._sessions.confirm(link, remote, remote_port, now, outbound=outbound, segment=segment):
                 self._expiry.arm(link)
-        elif outbound or (self.settings.refresh_inbound and link.protocol != ICMP):
+        elif outbound:
             self._refresh(link, now)
+        elif link.protocol != ICMP:
+            self._answered(link, remote_port, now)
 
     def holds_until(self, link: Link, remote: int, remote_port: int, now: int, *, outbound: bool) -> int:
         """Until when, in ns, packets of a remote endpoint mean the same to a link as one does now, whatever else comes;
         SYN, FIN and RST aside. 0: the next packet may be judged otherwise."""
+        if link.protocol == TCP and self._sessions.is_closing(link, remote, remote_port):
+            return 0
+        if link.question == ASKED:  # the answer may shorten its life
+            return min(link.expires_ns, now + self.settings.question_timeout_ns)
         if outbound or link.expires_ns == NEVER_NS:
             return link.expires_ns
         if self._by_address and link.remotes is None:
@@ -227,6 +240,10 @@ class Aliases:
         if link.protocol == TCP:  # a stranger leaves no trace, until the inside writes to him
             return min(link.expires_ns, self._sessions.expires_ns(link, remote, remote_port, now))
         return link.expires_ns
+
+    def is_half_closed(self, link: Link, remote: int, remote_port: int) -> bool:
+        """Whether one end of a TCP connection has sent its FIN: with the other FIN `holds_until` begins to say 0."""
+        return link.protocol == TCP and self._sessions.is_half_closed(link, remote, remote_port)
 
     def peek_inbound(self, egress: Egress, protocol: int, outside_port: int, remote: int) -> Link | None:
         """The link behind an outside port (of an address-only link: towards `remote`), nothing changed."""
@@ -293,7 +310,7 @@ class Aliases:
 
     def __len__(self) -> int:
         """Links that are not static, ended ones that nothing has cleared away yet included."""
-        return self._count
+        return self._limits.count
 
     def links(self, now: int) -> Iterator[Link]:
         """All live links, the static ones too."""
@@ -305,7 +322,7 @@ class Aliases:
     @property
     def insides(self) -> list[int]:
         """The inside addresses that have links which are not static."""
-        return list(self._hosts)
+        return list(self._limits.hosts)
 
     def flush(
         self, insides: Collection[int] | None = None, now: int | None = None, egress: Egress | None = None
@@ -366,7 +383,7 @@ class Aliases:
         expired, with the timers of today at most. The caller knows that the inside may have links on that egress."""
         link = Link(kept.egress, kept.protocol, kept.inside, kept.inside_port, kept.outside_port, 0, now)
         space = self._spaces[link.egress].get(link.protocol)
-        if kept.expires_ns <= now or self._exceeded(link.inside) is not None:
+        if kept.expires_ns <= now or self._limits.exceeded(link.inside) is not None:
             return None
         if space is None:
             link.remote = kept.remote
@@ -388,9 +405,7 @@ class Aliases:
             link.expires_ns = min(link.expires_ns, kept.expires_ns)
         if self._by_address and kept.remote:
             link.remotes = kept.remote
-        host = self._hosts.setdefault(link.inside, _Host(link.inside))
-        host.links += 1
-        self._count += 1
+        self._limits.add(self._limits.host(link.inside))
         self._latest_ns = max(self._latest_ns, now)
         self._expiry.arm(link)
         if self._remembers:
@@ -410,13 +425,13 @@ class Aliases:
         """A new link for a packet from inside, not armed yet."""
         self._latest_ns = now
         protocol = packet.protocol
-        refusal = self._refusal(packet.source, space)
+        refusal = self._limits.refusal(packet.source, space)
         if refusal is not None:
             self.events += [self._end(link, now) for link in self._expiry.due(now)]
-            refusal = self._refusal(packet.source, space)
-            if refusal is not None:
+            refusal = self._make_room(packet.source, space, now)
+            if refusal is not None and refusal is not Drop.ALIAS_NO_PORT:
                 return refusal
-        host = self._hosts.get(packet.source) or _Host(packet.source)
+        host = self._limits.host(packet.source)
         inside = host.address
         if space is None:
             link = Link(egress, protocol, inside, 0, 0, packet.destination, now)
@@ -424,60 +439,74 @@ class Aliases:
         else:
             inside_port = packet.source_port
             key = endpoint_key(inside, inside_port)
-            outside_port = space.allocate(key, inside_port, self._rng, now)
+            is_short = refusal is not None
+            outside_port = space.allocate(key, inside_port, self._rng, now, only_spent=is_short)
+            if outside_port is None and protocol == TCP and self._give_way(egress, inside, inside_port, now):
+                outside_port = space.allocate(key, inside_port, self._rng, now, only_spent=True)
             if outside_port is None:
                 return Drop.ALIAS_NO_PORT
             link = Link(egress, protocol, inside, inside_port, outside_port, 0, now)
             space.take(link)
             space.by_inside[key] = link
-        self._count += 1
-        host.links += 1
-        self._hosts[inside] = host
+            if protocol == UDP and packet.destination_port in QUESTION_PORTS:
+                link.question = ASKED
+        self._limits.add(host)
         if self.tells_new_links:
             self.events.append(Linked(link))
         if self._remembers:
             self.changed[link] = None
         return link
 
-    def _refusal(self, inside: int, space: PortSpace | None) -> Drop | None:
-        """The bound that one more link of an inside address would break.
+    def _make_room(self, inside: int, space: PortSpace | None, now: int) -> Drop | None:
+        """End closed links until there is room for one more link of an inside address; the bound that stays broken.
+        `ALIAS_NO_PORT` may still be mended by a port that is free for this address alone."""
+        for _ in range(AT_ONCE):
+            refusal = self._limits.refusal(inside, space)
+            if refusal is None or refusal is Drop.ALIAS_NO_PORT:
+                return refusal
+            closed = self._sessions.closed
+            is_hosts = refusal is Drop.ALIAS_HOST_LIMIT
+            link = closed.longest_of_host(inside, now) if is_hosts else closed.longest(now)
+            if link is None:
+                return refusal
+            self.events.append(self._end(link, now))
+        return self._limits.refusal(inside, space)
 
-        A share is kept for hosts with few links (RFC 6888 REQ-4 wants fairness, and one station can use every address
-        of the LAN): the last `1 / KEPT` of all links, and of the ports of this protocol, are for hosts that hold less
-        than an even part of it. So whoever takes all that he can get leaves that much for everybody else, and no live
-        link ends for it (REQ-11). Where one host may have all links, nothing is kept for others.
-        """
-        refusal = self._exceeded(inside)
-        settings = self.settings
-        kept = settings.max_links // KEPT
-        if refusal is not None or settings.max_links_per_host >= settings.max_links:
-            return refusal
-        if self._held(inside) >= max(kept // settings.hosts, 1):
-            if settings.max_links - self._count <= kept:
-                return Drop.ALIAS_TABLE_FULL
-            if space is not None and space.left <= PORTS // KEPT:
-                return Drop.ALIAS_NO_PORT
-        return None
-
-    def _exceeded(self, inside: int) -> Drop | None:
-        """The bound that holds for every link, old or new."""
-        if self._held(inside) >= self.settings.max_links_per_host:
-            return Drop.ALIAS_HOST_LIMIT
-        return Drop.ALIAS_TABLE_FULL if self._count >= self.settings.max_links else None
-
-    def _held(self, inside: int) -> int:
-        host = self._hosts.get(inside)
-        return 0 if host is None else host.links
+    def _give_way(self, egress: Egress, inside: int, inside_port: int, now: int) -> bool:
+        """End the closed link of the same address and port class, which leaves its port; False where there is none."""
+        link = self._sessions.closed.longest_of_class(inside, egress, now, is_low=inside_port < 1024)
+        if link is None:
+            return False
+        self.events.append(self._end(link, now))
+        return True
 
     def _refresh(self, link: Link, now: int) -> None:
         """Restart the timer of a link that is not TCP."""
         settings = self.settings
-        timeout_ns = settings.icmp_timeout_ns if link.protocol == ICMP else settings.udp_timeout_ns
+        if link.question == ANSWERED:
+            timeout_ns = min(settings.question_timeout_ns, settings.udp_timeout_ns)
+        else:
+            timeout_ns = settings.icmp_timeout_ns if link.protocol == ICMP else settings.udp_timeout_ns
         expires_ns = now + timeout_ns
         if expires_ns > link.expires_ns:
-            if self._remembers and (expires_ns ^ link.expires_ns) >> COARSE_BITS:
-                self.changed[link] = None
-            link.expires_ns = expires_ns
+            self._expires(link, expires_ns)
+
+    def _answered(self, link: Link, remote_port: int, now: int) -> None:
+        """A packet from outside for a link that is neither TCP nor ICMP; the first answer to questions shortens its
+        life (RFC 4787 REQ-5a)."""
+        if link.question == ASKED and remote_port in QUESTION_PORTS:
+            link.question = ANSWERED
+            expires_ns = now + self.settings.question_timeout_ns
+            if expires_ns < link.expires_ns:
+                self._expires(link, expires_ns)
+                self._expiry.arm(link)
+        if self.settings.refresh_inbound:
+            self._refresh(link, now)
+
+    def _expires(self, link: Link, expires_ns: int) -> None:
+        if self._remembers and (expires_ns ^ link.expires_ns) >> COARSE_BITS:
+            self.changed[link] = None
+        link.expires_ns = expires_ns
 
     def _end(self, link: Link, now: int) -> Unlinked:
         """Take a link out of every index."""
@@ -497,11 +526,7 @@ class Aliases:
         if not is_static:
             if self._remembers:
                 self.changed[link] = None
-            self._count -= 1
-            host = self._hosts[link.inside]
-            host.links -= 1
-            if not host.links:
-                del self._hosts[link.inside]
+            self._limits.remove(link.inside)
         return Unlinked(link)
 
     # Static forwards and reserved ports

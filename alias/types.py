@@ -14,6 +14,9 @@ from wire.units import SECOND_NS
 
 NEVER_NS = 1 << 62
 """`expires_ns` of a static link: later than any clock."""
+QUESTION_PORTS = (53, 123)
+"""DNS and NTP: one question, one answer (RFC 4787 REQ-5a)."""
+QUESTION_NS = 15 * SECOND_NS
 COARSE_BITS = 35
 """Of a link's expiry the bits below these are not written down: steps of 34 s (`Saved.expires_ns`)."""
 
@@ -30,6 +33,9 @@ class Egress(IntEnum):
         return "tap1" if self is Egress.TAP1 else "vpn"
 
 
+NO_QUESTION, ASKED, ANSWERED = range(3)
+"""`Link.question`."""
+
 Filtering = Literal["endpoint-independent", "address-dependent"]
 UnsolicitedSyn = Literal["silent", "unreachable"]
 
@@ -44,6 +50,8 @@ class AliasSettings:
     tcp_established_ns: int = 7440 * SECOND_NS
     tcp_transitory_ns: int = 240 * SECOND_NS
     icmp_timeout_ns: int = 60 * SECOND_NS
+    question_timeout_ns: int = QUESTION_NS
+    """RFC 4787 REQ-5a: of a UDP link that has asked only `QUESTION_PORTS` and was answered."""
     refresh_inbound: bool = False
     unsolicited_syn: UnsolicitedSyn = "silent"
     max_links: int = 65_536
@@ -75,6 +83,7 @@ class Link:
 
     __slots__ = (
         "bytes",
+        "closing",
         "due",
         "egress",
         "expires_ns",
@@ -84,6 +93,7 @@ class Link:
         "outside_port",
         "packets",
         "protocol",
+        "question",
         "remote",
         "remotes",
         "sessions",
@@ -104,6 +114,10 @@ class Link:
         self.last_ns = now
         self.packets = 0
         self.bytes = 0
+        # TCP: how its connections were closed (`alias.closed`), 0 while one of them is open.
+        self.closing = 0
+        # UDP: whether it has asked `QUESTION_PORTS` alone, and was answered (`NO_QUESTION`, `ASKED`, `ANSWERED`).
+        self.question = NO_QUESTION
         # Where `alias.expiry` keeps it: a bucket, or None for the queue of the current second.
         self.due: Bucket | None = None
         # TCP (`alias.sessions`): one packed session, or several by remote endpoint.

@@ -68,7 +68,7 @@ def _with(config: Config, files: tuple[Path, ...], announced: Announced = Mappin
     try:
         return routes_from(config, offload=own, nodes=nodes, announced=announced)
     except ConfigError as fault:
-        raise BadConfiguration(fault.faults) from fault
+        raise BadConfiguration(fault.errors) from fault
 
 
 def _is_same(file: Path, path: Path) -> bool:

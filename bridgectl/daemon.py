@@ -6,14 +6,15 @@ checks of a file that the daemon has checked already.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bridge.control.client import DEFAULT_SOCKET, ControlError, Document, request, stream
+from bridge.config.control_socket import socket_of
+from bridge.config.defaults import DEFAULT_SOCKET
+from bridge.control.client import ControlError, Document, request, stream
 from bridge.control.client import NotRunning as NobodyListens
 from bridgectl.faults import NotRunning, with_code
 from bridgectl.options import Options
@@ -61,18 +62,14 @@ def socket_path(options: Options) -> Path:
     if options.socket is not None:
         return options.socket
     try:
-        with options.config_path.open("rb") as file:
-            document = tomllib.load(file)
+        written = socket_of(options.config_path)
     except (OSError, ValueError):
         if options.config is not None:
-            _offline().load_config(options.config)  # says what is wrong with it
+            _offline().load_config(options.config)  # it tells what is wrong with the file
         return DEFAULT_SOCKET
-    control = document.get("control", {})
-    path = control.get("socket", DEFAULT_SOCKET) if isinstance(control, dict) else DEFAULT_SOCKET
-    if not isinstance(path, str | Path):
+    if written is None:
         _offline().load_config(options.config_path)
-        return DEFAULT_SOCKET
-    return (options.config_path.parent / path).absolute()
+    return written or DEFAULT_SOCKET
 
 
 def _offline() -> Any:

@@ -19,7 +19,7 @@ def load_config(path: Path, purpose: Purpose = "replay") -> Config:
     try:
         return load(path, purpose)
     except ConfigError as fault:
-        raise BadConfiguration(fault.faults) from fault
+        raise BadConfiguration(fault.errors) from fault
 
 
 def load_routes(config: Config) -> RouteTable:
@@ -27,7 +27,7 @@ def load_routes(config: Config) -> RouteTable:
     try:
         return routes_from(config)
     except ConfigError as fault:
-        raise BadConfiguration(fault.faults) from fault
+        raise BadConfiguration(fault.errors) from fault
 
 
 def answer(path: Path, command: str, arguments: Document) -> Document:

@@ -68,7 +68,7 @@ def import_(source: Path, config: Path, lan: IPv4Interface | None, force: bool) 
     try:
         made = imported(read(_bytes(source), name), name, lan)
     except ConfigError as error:
-        raise BadConfiguration(error.faults) from None
+        raise BadConfiguration(error.errors) from None
     files = {config.parent / file: content for file, content in made.files.items()}
     if config in files:
         raise click.UsageError(f"{config} is the name of a key file, call the configuration otherwise")
@@ -82,7 +82,7 @@ def import_(source: Path, config: Path, lan: IPv4Interface | None, force: bool) 
         try:
             warnings = configuration.read(made.text(Path(folder).absolute()), config, "check").warnings
         except ConfigError as error:
-            raise BadConfiguration(made.traced(error.faults, config)) from None
+            raise BadConfiguration(made.traced(error.errors, config)) from None
         _put_in_place(new, force=force)
     for notice in [*made.notices, *warnings]:
         click.echo(notice, err=True)
@@ -125,7 +125,7 @@ def export(
         else:
             made = wgquick_export.exported(loaded, peer)
     except ConfigError as error:
-        raise BadConfiguration(error.faults) from None
+        raise BadConfiguration(error.errors) from None
     for notice in made.notices:
         click.echo(notice, err=True)
     if output == "-":

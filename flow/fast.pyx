@@ -36,6 +36,7 @@ cdef enum:
     PACKET_ROOM = 65_535
 
     REPEAT = 1, NEAR_SENDS = 2, ALIASED = 4, USED = 8, ACKNOWLEDGED = 16  # flags of an entry
+    BRIEF = 8  # of `learn` alone
     ICMP = 1, TCP = 6, UDP = 17
     CONTROL_FLAGS = 0x07, ACK = 0x10  # FIN, SYN, RST
     GSO_TCPV4 = 1, GSO_UDP_L4 = 5, GSO_ECN = 0x80
@@ -50,6 +51,7 @@ cdef uint64_t KEY_MASK = 0x00FFFFFFFFFFFFFF
 cdef uint64_t MAC_MASK = 0x0000FFFFFFFFFFFF
 cdef uint32_t LEASE_S = table.LEASE_S
 cdef uint32_t LEASE_SPREAD_S = table.LEASE_SPREAD_S
+cdef uint32_t BRIEF_LEASE_S = table.BRIEF_LEASE_S
 cdef int32_t IDLE_MS = table.IDLE_S * 1000
 cdef int32_t ONCE_MS = table.ONCE_S * 1000
 cdef int32_t FORGET_MS = table.FORGET_S * 1000
@@ -229,7 +231,8 @@ cdef class CompiledTable:
         entry = &self._entries[number]
         entry.more = (entry.more & (KEY_MASK | <uint64_t>ACKNOWLEDGED << 56)) | <uint64_t>(USED | flags & 7) << 56
         entry.epoch = self._epoch if flags & REPEAT else 0
-        entry.until_s = (now_ms // 1000 + LEASE_S - number % LEASE_SPREAD_S) & 0xFFFF
+        entry.until_s = (now_ms // 1000 + (BRIEF_LEASE_S if flags & BRIEF else LEASE_S - number % LEASE_SPREAD_S)) \
+            & 0xFFFF
         entry.out_port = out_port
         entry.slot = slot
         entry.new_source = new_source

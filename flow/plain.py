@@ -12,6 +12,8 @@ from typing import Final
 
 from flow.table import (
     ALIASED,
+    BRIEF,
+    BRIEF_LEASE_S,
     ENTRIES,
     FORGET_S,
     HAND_STEPS,
@@ -210,7 +212,8 @@ class PlainTable:
         entry.slot = slot
         entry.flags = flags
         entry.epoch = self._epoch if flags & REPEAT else 0
-        entry.until_s = (now_ms // 1000 + LEASE_S - entry.number % LEASE_SPREAD_S) & _WRAP_S
+        lease_s = BRIEF_LEASE_S if flags & BRIEF else LEASE_S - entry.number % LEASE_SPREAD_S
+        entry.until_s = (now_ms // 1000 + lease_s) & _WRAP_S
         entry.last_ms = now_ms
         entry.packets += 1
         entry.told_packets += 1

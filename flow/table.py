@@ -20,8 +20,8 @@ Operations and caveats:
   MAC address is read from the ARP table's own slot at every packet, and a slot without one is a punt. Nor is the MTU of
   a port, which `set_port` changes for all entries.
 - A lease is `LEASE_S`, less up to `LEASE_SPREAD_S` by the entry's number: flows that began together are not walked
-  together for ever. When it has run out the next packet is walked, so that whatever the walk keeps beside the links
-  (visitors of forwards, flows on a fallback node) hears of a flow at least that often.
+  together for ever. A `BRIEF` one is `BRIEF_LEASE_S`. When it has run out the next packet is walked, so that whatever
+  the walk keeps beside the links (visitors of forwards, flows on a fallback node) hears of a flow at least that often.
 - `harvest` gives what was counted since the last time, entry by entry, so that links and ARP entries stay alive. It
   must go round in less than the shortest timer of theirs (`HARVEST_S`), and once more for one flow (`settle`) before a
   packet of it that changes TCP's state is walked: hits told afterwards would be older news. `settle` can also
@@ -48,6 +48,7 @@ ENTRIES: Final = 131_072
 MOST_ENTRIES: Final = 1 << 20
 LEASE_S: Final = 20
 LEASE_SPREAD_S: Final = 16
+BRIEF_LEASE_S: Final = 10
 HARVEST_S: Final = 5
 IDLE_S: Final = 20
 ONCE_S: Final = 1
@@ -59,9 +60,10 @@ MARKED: Final = 1
 NO_SLOT: Final = 0xFFFFFFFF
 """No next hop: the packet leaves by a raw IP port."""
 
-REPEAT, NEAR_SENDS, ALIASED = 1, 2, 4
+REPEAT, NEAR_SENDS, ALIASED, BRIEF = 1, 2, 4, 8
 """What `learn` is told of an entry. `NEAR_SENDS`: the sender is on the flow's near side (`Flow.inside`). `ALIASED`: the
-source becomes an alias, so the IP identification of what may be fragmented is chosen by the walk (RFC 7857 10)."""
+source becomes an alias, so the IP identification of what may be fragmented is chosen by the walk (RFC 7857 10).
+`BRIEF`: the lease is a short one, because the link may end soon."""
 
 
 def mark_place(port: int) -> int:

@@ -10,31 +10,31 @@ from typing import Any
 
 from bridge.control.client import ControlError, NotRunning, request, stream
 from lab.namespace import Namespace
-from lab.process import Failed, Process
+from lab.process import CommandFailed, LabProcess
 
 READY_S = 20.0
 _POLL_S = 0.02
 
 
-def start_daemon(machine: Namespace, config_path: Path, more: Mapping[str, str] | None = None) -> Process:
+def start_daemon(machine: Namespace, config_path: Path, more: Mapping[str, str] | None = None) -> LabProcess:
     """Start one with that configuration and `more` in its environment; `await_answer` waits until it serves."""
     return machine.start(sys.executable, "-m", "bridgectl", "run", "-c", str(config_path), more=more)
 
 
-def await_answer(daemon: Process, socket_path: Path, who: str) -> None:
-    """Wait until a daemon that was started answers at its control socket; `Failed` with what `who` said where it does
-    not within `READY_S`."""
+def await_answer(daemon: LabProcess, socket_path: Path, who: str) -> None:
+    """Wait until a daemon that was started answers at its control socket; `CommandFailed` with what `who` said where it
+    does not within `READY_S`."""
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         if not daemon.is_running:
-            raise Failed(f"{who} ended with exit code {daemon.wait()}\n{daemon.errors()}")
+            raise CommandFailed(f"{who} ended with exit code {daemon.wait()}\n{daemon.errors()}")
         try:
             request(socket_path, "stats", {})
         except (NotRunning, ControlError):  # the child of one that was killed may still listen, and hangs up as it ends
             time.sleep(_POLL_S)
         else:
             return
-    raise Failed(f"{who} gave no answer within {READY_S:g} s\n{daemon.errors()}")
+    raise CommandFailed(f"{who} gave no answer within {READY_S:g} s\n{daemon.errors()}")
 
 
 def watch(socket_path: Path, port: str) -> Generator[dict[str, Any], None, None]:

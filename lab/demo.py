@@ -15,20 +15,21 @@ import argparse
 import random
 import shutil
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 
 from rich.console import Console
 
-from lab.flows import FLOWS, Flow, observe
+from lab.flows import FLOWS, PacketFlow, observe
 from lab.other_end import FAR_PORT, OUR_PORT
 from lab.outside import DEVICE, OUTER_EXIT, OUTER_GATEWAY
 from lab.peers import asked
 from lab.private import Impossible
-from lab.process import Failed
+from lab.process import CommandFailed
+from lab.rehearsal import rehearse
 from lab.second import SecondInstance
 from lab.sniffer import Sniffer, datagram_in, overheard
+from lab.steps import DemoSteps
 from lab.topology import HOSTS, OFFLOADED, ROUTER, TAP0, TAP1, TUNNELLED, Lab, topology
 from lab.wireguard import FarEnd, demand_wireguard
 from tunnel.messages import COOKIE_REPLY_HEAD, DATA_HEAD, INITIATION_HEAD, RESPONSE_HEAD
@@ -57,40 +58,6 @@ def prefix_list(length: int = PREFIXES) -> str:
     return "\n".join(sorted(found)) + "\n"
 
 
-class Stage:
-    """The steps as they run, with their time, and the checks that failed."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.failures: list[str] = []
-        self._began = time.monotonic()
-
-    @contextmanager
-    def step(self, words: str) -> Iterator[None]:
-        """Say what begins, and how long it took."""
-        began = time.monotonic()
-        self.console.print(f"[bold]==[/] {words} ...", highlight=False)
-        yield
-        self.console.print(f"   done in {time.monotonic() - began:.1f} s", style="dim", highlight=False)
-
-    def check(self, held: bool, words: str) -> None:
-        """Say whether something held; the exit code remembers."""
-        self.console.print(f"   {'[green]ok[/]    ' if held else '[red]FAILED[/]'} {words}", highlight=False)
-        if not held:
-            self.failures.append(words)
-
-    def show_hops(self, flow: Flow, hops: Sequence[tuple[str, str]]) -> None:
-        """A flow at its four hops: (port, `source -> destination`)."""
-        places = ("request", "beyond", "reply there", "reply")
-        for place, (port, ends) in zip(places, hops, strict=False):
-            self.console.print(f"   {flow.name:16}{place:12} {port:5} {ends}", highlight=False)
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the beginning."""
-        return time.monotonic() - self._began
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: `bridgectl demo [--peer WHO] [--megabytes N] [--replay]`."""
     parser = argparse.ArgumentParser(prog="bridgectl demo", description="the four flows on this machine")
@@ -99,29 +66,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--replay", action="store_true", help="without devices: the same flows as captures")
     options = parser.parse_args(arguments)
     console = Console(soft_wrap=True)
-    stage = Stage(console)
+    steps = DemoSteps(console)
     if not options.replay:
         try:
             with topology() as lab:
                 far = _other_end(lab, options.peer)
                 try:
-                    _run(stage, lab, far, options.megabytes * 1_000_000)
+                    _run(steps, lab, far, options.megabytes * 1_000_000)
                 finally:
                     far.stop()
         except Impossible as reason:
             console.print(f"No lab here: {reason}. The same flows as captures instead.", highlight=False)
             options.replay = True
-        except Failed as failure:
+        except CommandFailed as failure:
             console.print(str(failure), markup=False, highlight=False)
             return 1
     if options.replay:
-        from lab.rehearsal import rehearse  # noqa: PLC0415 - only where there is no lab
-
-        rehearse(stage, FLOWS)
-    if stage.failures:
-        console.print(f"\n{len(stage.failures)} checks failed", style="bold red")
+        rehearse(steps, FLOWS)
+    if steps.failures:
+        console.print(f"\n{len(steps.failures)} checks failed", style="bold red")
         return 1
-    console.print(f"\nAll checks held, {stage.elapsed_s:.0f} s. Everything is removed again.", style="bold green")
+    console.print(f"\nAll checks held, {steps.elapsed_s:.0f} s. Everything is removed again.", style="bold green")
     return 0
 
 
@@ -132,53 +97,53 @@ def _other_end(lab: Lab, who: str) -> FarEnd | SecondInstance:
     return FarEnd(lab, in_kernel=False)
 
 
-def _run(stage: Stage, lab: Lab, far: FarEnd | SecondInstance, size_bytes: int) -> None:
+def _run(steps: DemoSteps, lab: Lab, far: FarEnd | SecondInstance, size_bytes: int) -> None:
     lab.configure(far.configuration() + _HAIRPIN, prefix_list())
-    stage.console.print(f"LAN hosts {', '.join(HOSTS.values())}; gateway {TAP0}; ISP router {ROUTER} with {OFFLOADED};")
-    stage.console.print(f"behind the tunnel {TUNNELLED}; its other end is {far.what} at {OUTER_EXIT}:{FAR_PORT}.")
+    steps.console.print(f"LAN hosts {', '.join(HOSTS.values())}; gateway {TAP0}; ISP router {ROUTER} with {OFFLOADED};")
+    steps.console.print(f"behind the tunnel {TUNNELLED}; its other end is {far.what} at {OUTER_EXIT}:{FAR_PORT}.")
     with ExitStack() as stack:
         outside = stack.enter_context(closing(Sniffer(lab.namespaces["exit"], DEVICE)))
         inside = stack.enter_context(closing(Sniffer(lab.namespaces["lan3"], "eth0")))
-        with stage.step(f"starting the far ends, the tunnel's other end and the gateway ({PREFIXES} offload prefixes)"):
+        with steps.step(f"starting the far ends, the tunnel's other end and the gateway ({PREFIXES} offload prefixes)"):
             lab.serve()
             far.start()
             lab.start_gateway()
-        _small_talk(stage, lab, far.hops)
-        with stage.step("what passed the cable between both ends of the tunnel so far"):
-            _cable(stage, outside, inside)
-    with stage.step(f"TCP, {size_bytes // 1_000_000} MB each way, SHA-256 compared"):
+        _small_talk(steps, lab, far.hops)
+        with steps.step("what passed the cable between both ends of the tunnel so far"):
+            _cable(steps, outside, inside)
+    with steps.step(f"TCP, {size_bytes // 1_000_000} MB each way, SHA-256 compared"):
         for flow in FLOWS:
-            _transfer(stage, lab, flow.name, flow.client, flow.remote, flow.seen_as, size_bytes)
-    with stage.step("hairpin: lan4 reaches lan3 by the address of tap1 and a static forward"):
-        _transfer(stage, lab, "lan4 -> lan3", "lan4", TAP1, TAP1, size_bytes // 10)
+            _transfer(steps, lab, flow.name, flow.client, flow.remote, flow.seen_as, size_bytes)
+    with steps.step("hairpin: lan4 reaches lan3 by the address of tap1 and a static forward"):
+        _transfer(steps, lab, "lan4 -> lan3", "lan4", TAP1, TAP1, size_bytes // 10)
     for words in (["peers"], ["arp"], ["alias"], ["stats"]):
-        stage.console.print(f"\n$ bridgectl {' '.join(words)}", style="bold", highlight=False)
+        steps.console.print(f"\n$ bridgectl {' '.join(words)}", style="bold", highlight=False)
         lab_command = [sys.executable, "-m", "bridgectl", "--socket", str(lab.socket_path), *words]
         print(lab.namespaces["gw"].run(*lab_command).rstrip())
-    with stage.step("stopping the gateway and the tunnel's other end"):
-        stage.check(lab.stop_gateway() == 0, "exit code 0")
+    with steps.step("stopping the gateway and the tunnel's other end"):
+        steps.check(lab.stop_gateway() == 0, "exit code 0")
         left = lab.namespaces["gw"].ip("-br link")
-        stage.check(not any(name in left for name in ("tap0", "tap1", "tun0")), "its devices are gone with it")
+        steps.check(not any(name in left for name in ("tap0", "tap1", "tun0")), "its devices are gone with it")
         far.stop()
-        stage.check(far.device not in lab.namespaces["exit"].ip("-br link"), "and so is that of the other end")
+        steps.check(far.device not in lab.namespaces["exit"].ip("-br link"), "and so is that of the other end")
 
 
-def _small_talk(stage: Stage, lab: Lab, hops: tuple[str, ...]) -> None:
-    with stage.step("UDP request and reply, each hop as the gateway saw it"):
-        _show_hops(stage, lab)
-    with stage.step("ping"):
+def _small_talk(steps: DemoSteps, lab: Lab, hops: tuple[str, ...]) -> None:
+    with steps.step("UDP request and reply, each hop as the gateway saw it"):
+        _show_hops(steps, lab)
+    with steps.step("ping"):
         for flow in FLOWS:
-            _ping(stage, lab, flow)
-    with stage.step("traceroute"):
+            _ping(steps, lab, flow)
+    with steps.step("traceroute"):
         for flow in FLOWS:
-            _traceroute(stage, lab, flow, (TAP0, *(hops if flow.beyond == "vpn" else ()), flow.remote))
-    with stage.step("a datagram of 4,000 bytes, fragmented by the sender's kernel"):
+            _traceroute(steps, lab, flow, (TAP0, *(hops if flow.beyond == "vpn" else ()), flow.remote))
+    with steps.step("a datagram of 4,000 bytes, fragmented by the sender's kernel"):
         for flow in FLOWS:
             told = lab.client(flow.client, "ask", flow.remote, "4000")
-            stage.check(bool(told["ok"]), f"{flow.name}: answered, seen as {told['seen_as']}")
+            steps.check(bool(told["ok"]), f"{flow.name}: answered, seen as {told['seen_as']}")
 
 
-def _cable(stage: Stage, outside: Sniffer, inside: Sniffer) -> None:
+def _cable(steps: DemoSteps, outside: Sniffer, inside: Sniffer) -> None:
     """Only the tunnel's messages may be there, and in them neither an inner header nor anything of what was said."""
     frames = outside.frames()
     ends = {f"{OUTER_GATEWAY}:{OUR_PORT}", f"{OUTER_EXIT}:{FAR_PORT}"}
@@ -186,7 +151,7 @@ def _cable(stage: Stage, outside: Sniffer, inside: Sniffer) -> None:
     sealed = 0
     for seen in map(datagram_in, packets):
         sealed += seen is not None and {seen.source, seen.destination} == ends and seen.payload[:4] in MESSAGE_HEADS
-    stage.check(0 < sealed == len(packets), f"{sealed} UDP packets of the tunnel, {len(packets) - sealed} others")
+    steps.check(0 < sealed == len(packets), f"{sealed} UDP packets of the tunnel, {len(packets) - sealed} others")
     said = [said[at : at + 16] for said in (asked(0, 64), asked(0, 4000)) for at in range(0, len(said), 16)]
     heads = [
         (address_int(one) << 32 | address_int(other)).to_bytes(8, "big")
@@ -195,30 +160,30 @@ def _cable(stage: Stage, outside: Sniffer, inside: Sniffer) -> None:
         for address in (flow.address, flow.seen_as)
         for one, other in ((address, flow.remote), (flow.remote, address))
     ]
-    stage.check(overheard(frames, heads) == 0, "no inner header with the addresses of a flow lies open in them")
-    stage.check(overheard(frames, said) == 0, f"none of {len(said)} pieces of what was said lies open in them")
+    steps.check(overheard(frames, heads) == 0, "no inner header with the addresses of a flow lies open in them")
+    steps.check(overheard(frames, said) == 0, f"none of {len(said)} pieces of what was said lies open in them")
     control = inside.frames()
-    stage.check(min(overheard(control, heads), overheard(control, said)) > 0, "on the LAN the same search finds both")
+    steps.check(min(overheard(control, heads), overheard(control, said)) > 0, "on the LAN the same search finds both")
 
 
-def _show_hops(stage: Stage, lab: Lab) -> None:
+def _show_hops(steps: DemoSteps, lab: Lab) -> None:
     for flow in FLOWS:
         answer, hops = observe(lab, flow)
-        stage.show_hops(flow, hops)
-        stage.check(bool(answer["ok"]) and hops == flow.hops, f"{flow.name}: as topology.md says")
+        steps.show_hops(flow, hops)
+        steps.check(bool(answer["ok"]) and hops == flow.hops, f"{flow.name}: as topology.md says")
 
 
-def _ping(stage: Stage, lab: Lab, flow: Flow) -> None:
+def _ping(steps: DemoSteps, lab: Lab, flow: PacketFlow) -> None:
     if shutil.which("ping") is None:
         told = lab.client(flow.client, "ping", flow.remote)
-        stage.check(bool(told["ok"]), f"{flow.name}: {told['ms']} ms")
+        steps.check(bool(told["ok"]), f"{flow.name}: {told['ms']} ms")
         return
     printed = lab.namespaces[flow.client].run("ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", flow.remote, check=False)
     last = printed.strip().splitlines()[-1]
-    stage.check("3 received" in printed, f"{flow.name}: 3 packets, {last}")
+    steps.check("3 received" in printed, f"{flow.name}: 3 packets, {last}")
 
 
-def _traceroute(stage: Stage, lab: Lab, flow: Flow, wanted: tuple[str, ...]) -> None:
+def _traceroute(steps: DemoSteps, lab: Lab, flow: PacketFlow, wanted: tuple[str, ...]) -> None:
     """The first hop is the gateway (into tun0 its errors carry tap0's address), the last one the remote."""
     if shutil.which("traceroute") is not None:
         words = ("traceroute", "-n", "-q", "1", "-w", "2", "-m", "5", flow.remote)
@@ -227,14 +192,14 @@ def _traceroute(stage: Stage, lab: Lab, flow: Flow, wanted: tuple[str, ...]) -> 
     else:
         ttls = range(1, len(wanted) + 1)
         hops = [str(lab.client(flow.client, "ping", flow.remote, str(ttl))["from"]) for ttl in ttls]
-    stage.check(hops == list(wanted), f"{flow.name}: {' -> '.join(hops)}")
+    steps.check(hops == list(wanted), f"{flow.name}: {' -> '.join(hops)}")
 
 
-def _transfer(stage: Stage, lab: Lab, name: str, client: str, remote: str, seen_as: str, size_bytes: int) -> None:
+def _transfer(steps: DemoSteps, lab: Lab, name: str, client: str, remote: str, seen_as: str, size_bytes: int) -> None:
     told = lab.client(client, "transfer", remote, str(size_bytes), str(size_bytes), timeout_s=TRANSFER_S)
     rates = [size_bytes * 8 / 1e9 / max(told[key], 1e-3) for key in ("up_s", "down_s")]
     held = bool(told["ok"]) and str(told["seen_as"]).rpartition(":")[0] == seen_as
-    stage.check(held, f"{name}: up {rates[0]:.1f}, down {rates[1]:.1f} Gbit/s, seen as {told['seen_as']}")
+    steps.check(held, f"{name}: up {rates[0]:.1f}, down {rates[1]:.1f} Gbit/s, seen as {told['seen_as']}")
 
 
 if __name__ == "__main__":

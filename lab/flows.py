@@ -16,7 +16,7 @@ Hop = tuple[str, str]
 """A packet at a port: (port, `source -> destination`)."""
 
 
-class Flow(NamedTuple):
+class PacketFlow(NamedTuple):
     """One of the four flows: where its client is, the ports it passes, and the source that the far end must see."""
 
     name: str
@@ -38,14 +38,14 @@ class Flow(NamedTuple):
         ]
 
 
-LAN_TO_VPN = Flow("LAN -> VPN", "lan3", HOSTS["lan3"], TUNNELLED, "tap0", "vpn", VPN_ALIAS)
-HOST_TO_VPN = Flow("host -> VPN", "gw", TUN0, TUNNELLED, "tun0", "vpn", TUN0)
-LAN_TO_OFFLOAD = Flow("LAN -> offload", "lan3", HOSTS["lan3"], OFFLOADED, "tap0", "tap1", TAP1)
-HOST_TO_OFFLOAD = Flow("host -> offload", "gw", TUN0, OFFLOADED, "tun0", "tap1", TAP1)
+LAN_TO_VPN = PacketFlow("LAN -> VPN", "lan3", HOSTS["lan3"], TUNNELLED, "tap0", "vpn", VPN_ALIAS)
+HOST_TO_VPN = PacketFlow("host -> VPN", "gw", TUN0, TUNNELLED, "tun0", "vpn", TUN0)
+LAN_TO_OFFLOAD = PacketFlow("LAN -> offload", "lan3", HOSTS["lan3"], OFFLOADED, "tap0", "tap1", TAP1)
+HOST_TO_OFFLOAD = PacketFlow("host -> offload", "gw", TUN0, OFFLOADED, "tun0", "tap1", TAP1)
 FLOWS = (LAN_TO_VPN, HOST_TO_VPN, LAN_TO_OFFLOAD, HOST_TO_OFFLOAD)
 
 
-def observe(lab: Lab, flow: Flow) -> tuple[dict[str, Any], list[Hop]]:
+def observe(lab: Lab, flow: PacketFlow) -> tuple[dict[str, Any], list[Hop]]:
     """One UDP request and its reply, with live captures of both ports: the client's document, and the hops in the order
     of `Flow.hops`, fewer where a packet did not come."""
     hops: list[Hop] = []

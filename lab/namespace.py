@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bridge.ports.namespace import entered
-from lab.process import COMMAND_S, Process, run
+from lab.process import COMMAND_S, LabProcess, run
 
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_SETTERS = (0x17, 0x19, 0x1F, 0x24, 0x2C)  # tx checksum, scatter-gather, TSO, GSO, GRO (linux/ethtool.h)
@@ -47,11 +47,11 @@ class Namespace:
         """Run `python WORDS` with the project's modules."""
         return self.run(sys.executable, *words, check=check, timeout_s=timeout_s)
 
-    def start(self, *words: str, more: Mapping[str, str] | None = None, listens: bool = False) -> Process:
+    def start(self, *words: str, more: Mapping[str, str] | None = None, listens: bool = False) -> LabProcess:
         """Start a command that goes on; `more` for its environment, `listens` where it is talked to."""
-        return Process(self.command(*words), more, listens=listens)
+        return LabProcess(self.command(*words), more, listens=listens)
 
-    def start_python(self, *words: str, listens: bool = False) -> Process:
+    def start_python(self, *words: str, listens: bool = False) -> LabProcess:
         """Start `python WORDS` with the project's modules."""
         return self.start(sys.executable, *words, listens=listens)
 

@@ -27,7 +27,7 @@ class KeyFile:
 
 
 class OtherEnd:
-    """What all of them have. `serves`: the address that it is the way to; `name`: what the gateway calls it.
+    """Common to all other ends. `serves`: the address that is reached through it; `name`: the gateway's name for it.
 
     Its keys are fresh, and so is the gateway's unless it is one `beside` another. `what` is it, for people; `hops`: the
     addresses by which it shows itself to a traceroute.

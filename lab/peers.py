@@ -136,7 +136,7 @@ def ask(host: str, size: str, count: str = "1") -> dict[str, object]:
 
 
 def asked(number: int, size_bytes: int) -> bytes:
-    """What the datagram of that number says."""
+    """The payload of the datagram of that number."""
     return random.Random(number).randbytes(size_bytes)
 
 

@@ -20,7 +20,7 @@ COMMAND_S = 30.0
 STOP_S = 10.0
 
 
-class Failed(Exception):
+class CommandFailed(Exception):
     """A command of the lab did not do what it should; the message holds what it printed."""
 
 
@@ -31,7 +31,8 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(words: Sequence[str], *, check: bool = True, timeout_s: float = COMMAND_S) -> str:
-    """Run a command to its end; what it printed. `Failed` where it takes too long, or fails and `check` is true."""
+    """Run a command to its end; what it printed. `CommandFailed` where it takes too long, or fails and `check` is
+    true."""
     try:
         done = subprocess.run(
             words,
@@ -45,13 +46,13 @@ def run(words: Sequence[str], *, check: bool = True, timeout_s: float = COMMAND_
         )
     except subprocess.TimeoutExpired as error:
         printed = error.output.decode(errors="replace") if isinstance(error.output, bytes) else error.output
-        raise Failed(f"{' '.join(words)}: no end within {timeout_s:g} s\n{printed or ''}") from error
+        raise CommandFailed(f"{' '.join(words)}: no end within {timeout_s:g} s\n{printed or ''}") from error
     if check and done.returncode:
-        raise Failed(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout}")
+        raise CommandFailed(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout}")
     return done.stdout
 
 
-class Process:
+class LabProcess:
     """A command that goes on. Its standard output is read by lines, its standard error is kept in a file; one that
     `listens` has a standard input to `say` lines to."""
 
@@ -79,13 +80,13 @@ class Process:
         return self._process.poll() is None
 
     def say(self, line: str) -> None:
-        """Give it a line on its standard input; `Failed` where it reads no more."""
+        """Give it a line on its standard input; `CommandFailed` where it reads no more."""
         assert self._process.stdin is not None, "it does not listen"
         try:
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
-            raise Failed(f"{' '.join(self.words)} reads no more\n{self.errors()}") from error
+            raise CommandFailed(f"{' '.join(self.words)} reads no more\n{self.errors()}") from error
 
     def hang_up(self) -> None:
         """End its standard input."""
@@ -98,7 +99,7 @@ class Process:
         deadline = time.monotonic() + timeout_s
         while b"\n" not in self._pending:
             if not self._read(deadline):
-                raise Failed(f"{' '.join(self.words)}: no line within {timeout_s:g} s\n{self.errors()}")
+                raise CommandFailed(f"{' '.join(self.words)}: no line within {timeout_s:g} s\n{self.errors()}")
         line, _, self._pending = self._pending.partition(b"\n")
         return line.decode()
 
@@ -110,9 +111,9 @@ class Process:
         try:
             code = self._process.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired as error:
-            raise Failed(f"{' '.join(self.words)}: no end within {timeout_s:g} s\n{self.errors()}") from error
+            raise CommandFailed(f"{' '.join(self.words)}: no end within {timeout_s:g} s\n{self.errors()}") from error
         if code:
-            raise Failed(f"{' '.join(self.words)}: exit code {code}\n{self.errors()}")
+            raise CommandFailed(f"{' '.join(self.words)}: exit code {code}\n{self.errors()}")
         return self._pending.decode()
 
     def document(self, timeout_s: float = COMMAND_S) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class Process:
         try:
             found: dict[str, Any] = json.loads(self._pending.decode().strip().splitlines()[-1])
         except (IndexError, ValueError) as error:
-            raise Failed(f"{' '.join(self.words)}: no document\n{self.errors()}") from error
+            raise CommandFailed(f"{' '.join(self.words)}: no document\n{self.errors()}") from error
         return found
 
     def _read(self, deadline: float) -> bool:
@@ -151,7 +152,7 @@ class Process:
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
-            raise Failed(f"{' '.join(self.words)}: no end within {timeout_s:g} s\n{self.errors()}") from error
+            raise CommandFailed(f"{' '.join(self.words)}: no end within {timeout_s:g} s\n{self.errors()}") from error
 
     def stop(self) -> None:
         """Ask it to end, then make it; a second call does nothing."""

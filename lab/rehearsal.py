@@ -8,27 +8,25 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from bridge.config.into_routes import routes_from
 from bridge.config.load import load
 from bridge.replay import run as replay
-from lab.flows import Flow
+from lab.flows import PacketFlow
+from lab.steps import DemoSteps
 from lab.topology import CONFIGURATION, HOSTS, ROUTER
 from wire import ipv4, pcap
 from wire.checksum import checksum, pseudo_header_sum
 from wire.ethernet import HEADER_BYTES, IPV4_TYPE
 from wire.units import SECOND_NS, address_int, mac_bytes
 
-if TYPE_CHECKING:
-    from lab.demo import Stage
-
 _GATEWAY_MACS = {"tap0": "02:00:00:00:c8:02", "tap1": "02:00:00:00:01:02"}
 _NEIGHBOURS = {"tap0": (HOSTS["lan3"], "02:aa:00:00:00:03"), "tap1": (ROUTER, "02:aa:00:00:00:01")}
 _CLIENT_PORT, _SERVER_PORT = 40_000, 53
 
 
-class _Packet(NamedTuple):
+class _GivenPacket(NamedTuple):
     """A UDP packet of a flow: when, at which port, between which ends."""
 
     at_ns: int
@@ -37,26 +35,26 @@ class _Packet(NamedTuple):
     destination: tuple[str, int]
 
 
-def rehearse(stage: Stage, flows: Sequence[Flow]) -> None:
+def rehearse(steps: DemoSteps, flows: Sequence[PacketFlow]) -> None:
     """Make the captures, replay them, and check every hop of every flow."""
     with tempfile.TemporaryDirectory(prefix="tapbridge-rehearsal-") as name:
         folder = Path(name)
-        with stage.step("replaying the four flows from captures (no kernel stacks, no speed)"):
-            given: list[_Packet] = []
+        with steps.step("replaying the four flows from captures (no kernel stacks, no speed)"):
+            given: list[_GivenPacket] = []
             for number, flow in enumerate(flows):
                 at_ns = number * SECOND_NS
                 client, server = _CLIENT_PORT + number, _SERVER_PORT
-                given.append(_Packet(at_ns, flow.port, (flow.address, client), (flow.remote, server)))
-                back = _Packet(at_ns + SECOND_NS // 10, flow.beyond, (flow.remote, server), (flow.seen_as, client))
+                given.append(_GivenPacket(at_ns, flow.port, (flow.address, client), (flow.remote, server)))
+                back = _GivenPacket(at_ns + SECOND_NS // 10, flow.beyond, (flow.remote, server), (flow.seen_as, client))
                 given.append(back)
             out = _replay(folder, given)
             for number, flow in enumerate(flows):
                 hops = _hops(given[2 * number : 2 * number + 2], out)
-                stage.show_hops(flow, hops)
-                stage.check(hops == flow.hops, f"{flow.name}: as topology.md says")
+                steps.show_hops(flow, hops)
+                steps.check(hops == flow.hops, f"{flow.name}: as topology.md says")
 
 
-def _hops(given: Sequence[_Packet], out: dict[tuple[int, str], str]) -> list[tuple[str, str]]:
+def _hops(given: Sequence[_GivenPacket], out: dict[tuple[int, str], str]) -> list[tuple[str, str]]:
     """Request in, request out, reply in, reply out: (port, `source -> destination`)."""
     found = []
     for packet in given:
@@ -65,7 +63,7 @@ def _hops(given: Sequence[_Packet], out: dict[tuple[int, str], str]) -> list[tup
     return found
 
 
-def _replay(folder: Path, given: Sequence[_Packet]) -> dict[tuple[int, str], str]:
+def _replay(folder: Path, given: Sequence[_GivenPacket]) -> dict[tuple[int, str], str]:
     """(time, port) of each packet out, with its ends."""
     (folder / "offload.txt").write_text("114.114.0.0/16\n")
     path = folder / "gateway.toml"
@@ -96,7 +94,7 @@ def _replay(folder: Path, given: Sequence[_Packet]) -> dict[tuple[int, str], str
     return found
 
 
-def _frame(packet: _Packet) -> bytes:
+def _frame(packet: _GivenPacket) -> bytes:
     source, destination = address_int(packet.source[0]), address_int(packet.destination[0])
     payload = b"the four flows"
     body = packet.source[1].to_bytes(2, "big") + packet.destination[1].to_bytes(2, "big")

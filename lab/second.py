@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from lab.daemon import await_answer, start_daemon
 from lab.other_end import OUR_PORT, OtherEnd
 from lab.outside import OUTER_GATEWAY
-from lab.process import Process
+from lab.process import LabProcess
 from lab.topology import TUN0, VPN_ALIAS, Lab
 
 ADDRESS = "192.168.192.1"
@@ -24,7 +24,7 @@ class SecondInstance(OtherEnd):
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
         self._exit = lab.namespaces["exit"]
-        self._process: Process | None = None
+        self._process: LabProcess | None = None
         self._folder = lab.folder / "exit"
         self._folder.mkdir(exist_ok=True)
         self.socket_path = self._folder / "control.sock"
@@ -42,7 +42,7 @@ class SecondInstance(OtherEnd):
             '[control]\nsocket = "control.sock"\n'
         )
 
-    def start(self, more: Mapping[str, str] | None = None) -> Process:
+    def start(self, more: Mapping[str, str] | None = None) -> LabProcess:
         """Start it, with `more` in its environment, and wait until it answers."""
         self.config_path.write_text(self.own_configuration())
         self._process = start_daemon(self._exit, self.config_path, more)

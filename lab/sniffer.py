@@ -1,4 +1,4 @@
-"""What passes a device of the lab, as an eavesdropper on the cable sees it."""
+"""The frames that pass a device of the lab, as an eavesdropper on the cable sees them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BUFFER_BYTES = 64 << 20
 _LONGEST_BYTES = 1 << 17
 
 
-class Datagram(NamedTuple):
+class SeenDatagram(NamedTuple):
     """A UDP datagram on the cable; both ends as `address:port`."""
 
     source: str
@@ -65,7 +65,7 @@ def overheard(frames: Iterable[bytes], needles: Sequence[bytes]) -> int:
     return sum(needle in frame for frame in frames for needle in needles)
 
 
-def datagram_in(frame: bytes) -> Datagram | None:
+def datagram_in(frame: bytes) -> SeenDatagram | None:
     """The UDP datagram of an Ethernet frame; None for anything else."""
     if frame[12:14] != ethernet.IPV4_TYPE:
         return None
@@ -74,6 +74,6 @@ def datagram_in(frame: bytes) -> Datagram | None:
         return None
     body = frame[ethernet.HEADER_BYTES + (frame[ethernet.HEADER_BYTES] & 15) * 4 :]
     source, destination, length = (int.from_bytes(body[at : at + 2], "big") for at in (0, 2, 4))
-    return Datagram(
+    return SeenDatagram(
         f"{address_text(packet.source)}:{source}", f"{address_text(packet.destination)}:{destination}", body[8:length]
     )

@@ -6,7 +6,7 @@
                                     vpn0 --(the plain device stands in for the tunnel)-- exit 8.8.8.8
 
 `join_outside` adds a cable for sealed packets, between the machines at both ends of the real tunnel (`lab.wireguard`);
-`join_by_wire` and `join_by_router` add worse ones (`lab.outside`):
+`join_by` puts something else there (`lab.outside`):
 
     gw 198.51.100.1 == outer == 198.51.100.2 exit
 
@@ -19,19 +19,19 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bridge.control.client import request
 from lab import outside
 from lab.daemon import await_answer, watch
 from lab.namespace import Namespace
-from lab.outside import BadCable, BadWire, Cable, Outside, Router
+from lab.outside import Between, Cable
 from lab.peers import PORT
 from lab.private import private_names
-from lab.process import COMMAND_S, Failed, Process, run
+from lab.process import COMMAND_S, CommandFailed, LabProcess, run
 from lab.readable import let_everyone_run_python
 
 HOSTS = {"lan3": "192.168.200.3", "lan4": "192.168.200.4"}
@@ -68,6 +68,8 @@ prefixes = ["offload.txt"]
 [control]
 socket = "control.sock"
 """
+B = TypeVar("B", bound=Between)
+
 OFFLOAD_LIST = "114.114.0.0/16 # all that goes by tap1\n"
 
 
@@ -79,9 +81,9 @@ class Lab:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
-        self.gateway: Process | None = None
-        self._outside: Outside | None = None
-        self._isp_cable: BadCable | None = None
+        self.gateway: LabProcess | None = None
+        self._outside: Between | None = None
+        self._isp_cable: Between | None = None
         self._stack = stack
         self.namespaces: dict[str, Namespace] = {}
         if "LAB_USER" in os.environ:
@@ -110,17 +112,11 @@ class Lab:
         if self._outside is None:
             self._outside = Cable(*self._outer_ends())
 
-    def join_by_router(self, mtu_bytes: int = 1500, *, swallows_icmp: bool = False) -> Router:
-        """A router in place of the cable; nothing longer than `mtu_bytes` passes it."""
+    def join_by(self, make: Callable[[Namespace, Namespace], B]) -> B:
+        """Put another thing in place of the cable: `make` gets the namespaces of the gateway's machine and the exit."""
         self.part_outside()
-        self._outside = router = Router(*self._outer_ends(), mtu_bytes, swallows_icmp=swallows_icmp)
-        return router
-
-    def join_by_wire(self, seed: int = 1) -> BadWire:
-        """A wire in place of the cable; it is good until it is told otherwise."""
-        self.part_outside()
-        self._outside = wire = BadWire(*self._outer_ends(), seed)
-        return wire
+        self._outside = between = make(*self._outer_ends())
+        return between
 
     def part_outside(self) -> None:
         """Take away what joins both machines."""
@@ -128,11 +124,12 @@ class Lab:
             between, self._outside = self._outside, None
             between.remove()
 
-    def spoil_isp_cable(self, seed: int = 1) -> BadCable:
-        """A wire in place of the ISP router's cable; it is good until it is told otherwise."""
+    def replace_isp_cable(self, make: Callable[[Namespace, Namespace], B]) -> B:
+        """Put another thing in place of the ISP router's cable: `make` gets the namespaces of the gateway's machine and
+        the ISP router, and joins port `isp` of bridge `br1` to `eth0`."""
         self._cut_isp_cable()
         gw, isp = self.namespaces["gw"], self.namespaces["isp"]
-        self._isp_cable = cable = BadCable(gw, "isp", "br1", isp, seed)
+        self._isp_cable = cable = make(gw, isp)
         isp.ip(f"addr add {ROUTER}/24 dev eth0")
         return cable
 
@@ -187,7 +184,7 @@ class Lab:
         self.config_path.write_text(configuration)
         (self.folder / "offload.txt").write_text(offload_list)
 
-    def start_gateway(self, more: Mapping[str, str] | None = None, program: str | None = None) -> Process:
+    def start_gateway(self, more: Mapping[str, str] | None = None, program: str | None = None) -> LabProcess:
         """Start the real daemon, wait until it answers, and give the exit its route back. `program`: Python that runs
         it in another way than `bridgectl run`, with the configuration as its argument."""
         run = ["-m", "bridgectl", "run", "-c"] if program is None else ["-c", program]
@@ -227,7 +224,7 @@ class Lab:
             peer = self.namespaces[name].start_python("-m", "lab.peers", "serve", address)
             self._stack.callback(peer.stop)
             if peer.line() != "ready":
-                raise Failed(f"the peer in {name} does not listen on port {PORT}")
+                raise CommandFailed(f"the peer in {name} does not listen on port {PORT}")
 
     def client(self, name: str, *words: str, timeout_s: float = COMMAND_S) -> dict[str, Any]:
         """Run a client of `lab.peers` in a namespace; its document, also where it failed."""
@@ -235,7 +232,7 @@ class Lab:
         try:
             document: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
         except (IndexError, ValueError) as error:
-            raise Failed(f"{' '.join(words)} in {name}:\n{printed}") from error
+            raise CommandFailed(f"{' '.join(words)} in {name}:\n{printed}") from error
         return document
 
 

@@ -14,7 +14,7 @@ from lab.namespace import Namespace
 from lab.other_end import FAR_PORT, OUR_PORT, OtherEnd
 from lab.outside import OUTER_GATEWAY
 from lab.private import Impossible
-from lab.process import Failed, Process
+from lab.process import CommandFailed, LabProcess
 from lab.topology import TUNNELLED, Lab
 
 DEVICE = "wg0"
@@ -27,7 +27,7 @@ def kernel_has_wireguard(namespace: Namespace) -> bool:
     """Whether the kernel is an end of such a tunnel by itself."""
     try:
         namespace.ip("link add wgtest type wireguard")
-    except Failed:
+    except CommandFailed:
         return False
     namespace.ip("link del wgtest")
     return True
@@ -63,7 +63,7 @@ class FarEnd(OtherEnd):
         self._in_kernel = in_kernel and kernel_has_wireguard(lab.namespaces["exit"])
         self.device = device
         self._exit = lab.namespaces["exit"]
-        self._process: Process | None = None
+        self._process: LabProcess | None = None
         self._runs = False
 
     def start(self, *, endpoint: str | None = None, psk: bool = False, keepalive: int = 0) -> None:
@@ -95,7 +95,7 @@ class FarEnd(OtherEnd):
         deadline = time.monotonic() + _READY_S
         while not self._socket.exists():
             if not self._process.is_running or time.monotonic() > deadline:
-                raise Failed(f"wireguard-go does not start\n{self._process.errors()}")
+                raise CommandFailed(f"wireguard-go does not start\n{self._process.errors()}")
             time.sleep(_POLL_S)
 
     @property

@@ -37,11 +37,11 @@ class Prefix(NamedTuple):
 
 class PrefixList(NamedTuple):
     """What one list says. `name`: of the list in messages and sources. `entries`: (network, length, line), in the
-    order of the text, duplicates included. `faults`: `NAME:LINE: what is wrong, what is right`."""
+    order of the text, duplicates included. `errors`: `NAME:LINE: what is wrong, what is right`."""
 
     name: str
     entries: list[tuple[int, int, int]]
-    faults: list[str]
+    errors: list[str]
 
 
 def parse_prefix(text: str) -> Prefix:
@@ -62,7 +62,7 @@ def parse_prefix(text: str) -> Prefix:
 def parse_prefixes(text: str, name: str) -> PrefixList:
     """All prefixes of a list, and every line that is none. 10,000 lines take about 10 ms."""
     entries: list[tuple[int, int, int]] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for number, line in enumerate(text.split("\n"), 1):
         words = line.partition("#")[0].strip()
         if not words:
@@ -70,10 +70,10 @@ def parse_prefixes(text: str, name: str) -> PrefixList:
         try:
             network, length = parse_prefix(words)
         except ValueError as error:
-            faults.append(f"{name}:{number}: {error}")
+            errors.append(f"{name}:{number}: {error}")
         else:
             entries.append((network, length, number))
-    return PrefixList(name, entries, faults)
+    return PrefixList(name, entries, errors)
 
 
 def _what_is_wrong(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What `make audit` looks at: what the project depends on, what the lock files pin, and what lies in this environment.
+"""The checks of `make audit`: the project's dependencies, the pins of the lock files, the files of this environment.
 
     python scripts/audit.py             the offline part: says what is wrong, exit code 1 if anything is
     python scripts/audit.py --direct LOCK    the direct dependencies that a lock file holds, for scripts/lock
@@ -130,7 +130,7 @@ def needed(names: Iterable[str]) -> set[NormalizedName]:
 
 
 def unused() -> set[NormalizedName]:
-    """What the lock of the installation holds for this machine and nothing asks for."""
+    """Packages that the lock of the installation holds for this machine and nothing asks for."""
     groups = direct()
     asked = needed(each.name for group in LOCKS["packages"] for each in groups[group])
     here = {name for name, pin in locked("packages").items() if pin.marker is None or pin.marker.evaluate()}
@@ -138,7 +138,8 @@ def unused() -> set[NormalizedName]:
 
 
 def version_faults() -> Iterator[str]:
-    """What is installed in another version than the locks have it, is not in them, or was built here."""
+    """Packages that are installed in another version than the locks have, that are not in the locks, or were built
+    here."""
     pins = locked("packages") | locked("pytricia")
     for distribution in metadata.distributions():
         name = canonicalize_name(distribution.name)
@@ -185,13 +186,13 @@ def licence_faults() -> Iterator[str]:
 
 
 def explained() -> set[NormalizedName]:
-    """What docs/dependencies.md gives a reason for: the names that begin the rows of its tables."""
+    """Packages that docs/dependencies.md gives a reason for: the names that begin the rows of its tables."""
     rows = re.findall(r"^\| (`[^|]+`) \|", REASONS.read_text(encoding="utf-8"), re.M)
     return {canonicalize_name(name) for row in rows for name in re.findall("`([^`]+)`", row)}
 
 
 def debian_packages() -> set[str]:
-    """What scripts/install takes from Debian without asking: the packages behind its words `need PROGRAM`."""
+    """Packages that scripts/install takes from Debian without asking: those behind its words `need PROGRAM`."""
     text = (ROOT / "scripts" / "install").read_text(encoding="utf-8")
     return {name for line in re.findall(r"\bneed \S+ ([a-z][a-z0-9 .+-]*)", text) for name in line.split()}
 
@@ -209,7 +210,7 @@ def reason_faults() -> Iterator[str]:
 
 
 def check_faults() -> Iterator[str]:
-    """What `pip check` says about packages that do not fit each other."""
+    """Complaints of `pip check` about packages that do not fit each other."""
     done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
     if done.returncode:
         yield from done.stdout.splitlines()

@@ -10,12 +10,12 @@ _KEY = re.compile(r"[A-Za-z0-9+/]{40,43}=|[0-9A-Fa-f]{48,64}")
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. `faults`: one `FILE:LINE: what is wrong, what is right` each, a line each
+    """The configuration cannot be used. `errors`: one `FILE:LINE: what is wrong, what is right` each, a line each
     whatever the files hold: characters that do not print are shown as question marks, and keys not at all."""
 
-    def __init__(self, faults: Iterable[str]) -> None:
-        self.faults = ["".join(c if c.isprintable() else "?" for c in without_keys(fault)) for fault in faults]
-        super().__init__("\n".join(self.faults))
+    def __init__(self, errors: Iterable[str]) -> None:
+        self.errors = ["".join(c if c.isprintable() else "?" for c in without_keys(error)) for error in errors]
+        super().__init__("\n".join(self.errors))
 
 
 def without_keys(text: str) -> str:

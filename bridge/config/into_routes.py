@@ -30,7 +30,7 @@ def routes_from(
     """The table of a configuration, with its prefix files as they were when it was read.
 
     `offload`: other lists in the place of `offload.prefixes`, `nodes`: other files in the place of nodes' route files,
-    read now (`bridgectl route diff FILE...`); raises `ConfigError` where they are at fault.
+    read now (`bridgectl route diff FILE...`); raises `ConfigError` where they are at error.
     """
     lists = config.prefix_files.offload if offload is None else _read(offload)
     changed = nodes or {}
@@ -64,16 +64,16 @@ def announced_layers(config: Config, announced: Announced) -> list[Layer]:
 
 def _read(files: Sequence[Path]) -> list[PrefixList]:
     lists: list[PrefixList] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for file in files:
         try:
             lists.append(read_prefix_file(file))
         except OSError as error:
-            faults.append(f"{file}:1: {reason(error)}, name a prefix list")
+            errors.append(f"{file}:1: {reason(error)}, name a prefix list")
             continue
-        faults += lists[-1].faults
-    if faults:
-        raise ConfigError(faults)
+        errors += lists[-1].errors
+    if errors:
+        raise ConfigError(errors)
     return lists
 
 

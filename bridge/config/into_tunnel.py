@@ -28,7 +28,7 @@ _DIGITS = {
     digit: value for value, digit in enumerate(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 }
 
-HostPort = tuple[str, int]
+NamedEndpoint = tuple[str, int]
 
 
 class Peers(NamedTuple):
@@ -36,7 +36,7 @@ class Peers(NamedTuple):
     `networks`: what is announced, and what no peer may announce."""
 
     configs: tuple[PeerConfig, ...]
-    names: dict[str, HostPort]
+    names: dict[str, NamedEndpoint]
     networks: Networks = Networks()
     role: Role = NO_ROLE
 
@@ -60,7 +60,7 @@ def served(config: Config) -> list[str]:
 def peers_from(config: Config) -> Peers:
     """Read everything that `Tunnel.set_peers` needs; `ConfigError` where a key file changed since it was checked."""
     configs: list[PeerConfig] = []
-    names: dict[str, HostPort] = {}
+    names: dict[str, NamedEndpoint] = {}
     for name in served(config):
         peer = config.peer[name]
         assert peer.public_key is not None, "`run` demands a public key"

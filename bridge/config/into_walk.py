@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alias.types import AliasSettings, Egress, Forward
+from alias.types import QUESTION_NS, AliasSettings, Egress, Forward
 from bridge.config.load import Config
 from wire import ipv4
 from wire.units import seconds_ns
@@ -21,6 +21,7 @@ def alias_settings(config: Config, late_s: int = 0) -> AliasSettings:
         tcp_established_ns=seconds_ns(alias.tcp_established_timeout + late_s),
         tcp_transitory_ns=seconds_ns(alias.tcp_transitory_timeout + late_s),
         icmp_timeout_ns=seconds_ns(alias.icmp_timeout + late_s),
+        question_timeout_ns=QUESTION_NS + seconds_ns(late_s),
         refresh_inbound=alias.refresh_inbound,
         unsolicited_syn=alias.unsolicited_syn,
         max_links=alias.max_links,

@@ -22,7 +22,10 @@ class PrefixFiles(NamedTuple):
 
 
 def read_prefix_file(path: Path) -> PrefixList:
-    """The prefixes of one file. Raises `OSError` where it cannot be read; bytes that are no UTF-8 are a fault of it."""
+    """The prefixes of one file; bytes that are no UTF-8 are an error of their line.
+
+    Raises `OSError` where the file cannot be read.
+    """
     data = files.read(path)
     try:
         text = data.decode("utf-8-sig")

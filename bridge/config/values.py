@@ -74,7 +74,9 @@ def _offload_address(value: object) -> IPv4Interface | None:
 def _dhcp_text(value: object) -> bytes:
     text = _string(value, "gateway")
     if len(text) > _LONGEST_OPTION or not all("!" <= letter <= "~" for letter in text):
-        raise ValueError(f'"{text:.40}" is no name for a server: 1 to {_LONGEST_OPTION} letters of ASCII, no blanks')
+        raise ValueError(
+            f'"{without_keys(text):.40}" is no name for a server: 1 to {_LONGEST_OPTION} letters of ASCII, no blanks'
+        )
     return text.encode("ascii")
 
 
@@ -86,7 +88,9 @@ def _dhcp_bytes(value: object) -> bytes:
         try:
             data = bytes.fromhex(text[2:])
         except ValueError:
-            raise ValueError(f'"{text:.40}" has no even number of hexadecimal digits, give bytes as "0x0a0b"') from None
+            raise ValueError(
+                f'"{without_keys(text):.40}" has no even number of hexadecimal digits, give bytes as "0x0a0b"'
+            ) from None
     if len(data) > _LONGEST_OPTION:
         raise ValueError(f"this has {len(data)} bytes, an option has at most {_LONGEST_OPTION}")
     return data
@@ -103,7 +107,7 @@ def _option_code(value: object) -> int:
     text = _string(value, "77")
     code = int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else 0
     if not 1 <= code <= 254 or text != str(code):
-        raise ValueError(f'"{text:.40}" is no option\'s number, they go from "1" to "254"')
+        raise ValueError(f'"{without_keys(text):.40}" is no option\'s number, they go from "1" to "254"')
     if code in _CLIENTS_OWN:
         raise ValueError(f"option {code} is the client's own, which it sends where it is due: take it out")
     if code in _WITH_A_KEY:
@@ -245,10 +249,10 @@ Address = Annotated[IPv4Address, BeforeValidator(_address)]
 AddressNumber = Annotated[int, BeforeValidator(_address_number)]
 Mac = Annotated[bytes, BeforeValidator(_mac)]
 PrefixValue = Annotated[Prefix, BeforeValidator(_prefix)]
-InsideValue = Annotated[HostPort, BeforeValidator(_host_port)]
-Metrics = Annotated[str, BeforeValidator(_metrics)]
+InsideEndpoint = Annotated[HostPort, BeforeValidator(_host_port)]
+MetricsAddress = Annotated[str, BeforeValidator(_metrics)]
 InterfaceName = Annotated[str, BeforeValidator(_interface_name)]
-Namespace = Annotated[str, BeforeValidator(_namespace)]
+NamespaceName = Annotated[str, BeforeValidator(_namespace)]
 NodeName = Annotated[str, BeforeValidator(_node_name)]
 PathAsWritten = Annotated[Path, BeforeValidator(_path)]
 """Beside the configuration file, spelled as the user spelled both: it is shown in messages and sources."""
@@ -257,5 +261,6 @@ OptionalFile = Annotated[Path | Literal[""], BeforeValidator(_optional_file)]
 """An `AbsolutePath`, or "" for none."""
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 ArpTimeout = Annotated[int, Field(ge=1, le=86_400)]
+Threads = Annotated[int, Field(ge=1, le=64)]
 TapMtu = Annotated[int, Field(ge=MINIMUM_MTU, le=MAXIMUM_TAP_MTU)]
 TunMtu = Annotated[int, Field(ge=MINIMUM_MTU, le=MAXIMUM_TUN_MTU)]

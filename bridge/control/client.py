@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 Document = dict[str, Any]
-DEFAULT_SOCKET = Path("/run/tapbridge/control.sock")
 
 _RECEIVE_BYTES = 1 << 16
 

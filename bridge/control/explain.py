@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from alias.types import Link
 from arp.effects import Entry
 from bridge.config.into_tunnel import endpoint_text, prefix_of
-from bridge.config.model import Config, Peer
+from bridge.config.model import Config, PeerTable
 from bridge.control.client import Document
 from bridge.replay.run import Misuse, port_name
 from bridge.walk import balance
@@ -267,7 +267,7 @@ def peers(config: Config, statuses: Iterable[Status], now: int) -> Document:
     return _document(peers=[_peer(name, peer, by_name.get(name), now) for name, peer in config.peer.items()])
 
 
-def _peer(name: str, peer: Peer, status: Status | None, now: int) -> Document:
+def _peer(name: str, peer: PeerTable, status: Status | None, now: int) -> Document:
     endpoint = status.endpoint if status is not None and peer.via is None else None
     return {
         "name": name,

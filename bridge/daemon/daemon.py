@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.config import files
 from bridge.config import load as config
-from bridge.config.into_devices import changed_for_good, plans_from
+from bridge.config.into_devices import plans_from
 from bridge.config.into_routes import announced_layers, routes_from
 from bridge.config.into_tunnel import Peers, has_tunnel, peers_from, read_key, served
+from bridge.config.keys import changed_for_good
 from bridge.config.load import Config, ConfigError
 from bridge.control import explain
 from bridge.control.capture_stream import capture
@@ -91,7 +92,7 @@ def run(config_path: Path, socket_path: Path | None = None) -> int:
             try:
                 setup = read_setup(config_path)
             except ConfigError as error:
-                sys.stderr.write("".join(f"{fault}\n" for fault in error.faults))
+                sys.stderr.write("".join(f"{fault}\n" for fault in error.errors))
                 return BAD_CONFIGURATION
             keep_freed_memory()
             daemon = Daemon(config_path, setup, socket_path or setup.config.control.socket, companion, stack)
@@ -421,7 +422,7 @@ class Daemon:
 
     def _why_not(self, read: Setup | Exception) -> ControlError | None:
         if isinstance(read, ConfigError):
-            return ControlError(BAD_CONFIGURATION, "\n".join(read.faults))
+            return ControlError(BAD_CONFIGURATION, "\n".join(read.errors))
         if isinstance(read, Exception):
             log.error("a bug in reading the configuration", exc_info=read)
             return ControlError(FAILED, "the configuration could not be read; the gateway's log says more")
@@ -490,7 +491,7 @@ class Daemon:
         try:
             setup = read_setup(self._path)
         except ConfigError as error:
-            raise ControlError(BAD_CONFIGURATION, "\n".join(error.faults)) from error
+            raise ControlError(BAD_CONFIGURATION, "\n".join(error.errors)) from error
         refusal = self._why_not(setup)
         if refusal is not None:
             raise refusal

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from bridge.config.keys import files_named, folders_named, folders_written
 from bridge.config.model import Config
 from bridge.privsep import landlock, seccomp
 from bridge.privsep.order import Keeper
@@ -20,7 +21,7 @@ def confine(config: Config, socket_path: Path, made: Iterable[Path]) -> None:
     so what the kernel refuses is told and no error. `made`: folders that are removed at the end."""
     try:
         if not landlock.confine(
-            writing=[str(path) for path in kept_folders(config)],
+            writing=[str(path) for path in folders_written(config)],
             removing=[str(socket_path.parent)],
             folding=[str(folder.parent) for folder in made],
         ):
@@ -34,27 +35,12 @@ def confine(config: Config, socket_path: Path, made: Iterable[Path]) -> None:
         log.warning("the seccomp filter is refused: %s", error.strerror)
 
 
-def kept_folders(config: Config) -> list[Path]:
-    """Where a running gateway writes files of its own."""
-    return [] if config.tunnel is None else [config.tunnel.state_file.parent]
-
-
 def keeper_for(config: Config, socket_path: Path, made: Iterable[Path]) -> Keeper:
     """What the warden may open and remove for a gateway with this configuration: all in the configuration's folder and
     the route folder, and what is named elsewhere."""
-    named = list(named_files(config))
-    folders = [config.path.parent]
-    if config.tunnel is not None and config.tunnel.routes is not None:
-        folders.append(config.path.parent / config.tunnel.routes)
     return Keeper(
-        os.path.abspath(socket_path), list(map(os.path.abspath, made)), list(map(os.path.abspath, folders)), named
+        os.path.abspath(socket_path),
+        list(map(os.path.abspath, made)),
+        list(map(os.path.abspath, folders_named(config))),
+        list(dict.fromkeys(map(os.path.abspath, files_named(config)))),
     )
-
-
-def named_files(config: Config) -> Iterable[str]:
-    """The files that a configuration names, and itself, with absolute paths."""
-    paths = [config.path, *(config.path.parent / path for path in config.offload.prefixes)]
-    keys = [config.tunnel.private_key_file if config.tunnel is not None else None]
-    keys += [peer.preshared_key_file for peer in config.peer.values()]
-    paths += [*(path for path in keys if path is not None), *filter(None, (config.hooks.up, config.hooks.down))]
-    return dict.fromkeys(map(os.path.abspath, paths))

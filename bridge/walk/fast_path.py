@@ -28,6 +28,8 @@ from bridge.walk.path import Arrival, Path
 from flow.plain import PlainTable
 from flow.table import (
     ALIASED,
+    BRIEF,
+    BRIEF_LEASE_S,
     HARVEST_S,
     LEASE_S,
     MOST_PORTS,
@@ -53,6 +55,8 @@ RECORDED: Final = 32_768
 """Flows that are kept for people alone, where nothing is repeated."""
 _LASTS_NS: Final = (LEASE_S + 1) * SECOND_NS
 """A link that lives so long outlives every lease, which is counted in whole seconds."""
+_LASTS_BRIEFLY_NS: Final = (BRIEF_LEASE_S + 1) * SECOND_NS
+"""The same for a `BRIEF` lease."""
 _FLAGS_OFFSET: Final = 13  # of the TCP header
 
 
@@ -151,8 +155,8 @@ class FastPath:
         if path.egress is not None:
             flags |= ALIASED
         slot = self._slot(path.interface, after[2])
-        if in_port != out_port and slot is not None and self._is_rewrite(received, path, before[3], flags, now):
-            flags |= REPEAT
+        if in_port != out_port and slot is not None and self._is_rewrite(received, path, before[3], flags):
+            flags |= self._lease(path, flags, now)
         if link is not None and link.is_static and not flags & NEAR_SENDS:
             # A visitor of a forward: the answers go where it comes from, whatever they did before, and when it comes
             # elsewhere again the walk has to see it.
@@ -192,9 +196,8 @@ class FastPath:
         slot = self._out.next_hop(out, destination) - out.network
         return slot if 0 <= slot < out.arp.slots else None
 
-    def _is_rewrite(self, received: Packet, path: Path, kind: int, flags: int, now: int) -> bool:
-        """Whether every packet of this flow may be treated as this one, by what the packet itself shows, as long as the
-        lease runs."""
+    def _is_rewrite(self, received: Packet, path: Path, kind: int, flags: int) -> bool:
+        """Whether every packet of this flow may be treated as this one, by what the packet itself shows."""
         link = path.link
         if received.offset_bytes:  # it follows a decision from before, perhaps from before a change
             return False
@@ -213,30 +216,49 @@ class FastPath:
                 return False
         elif received.protocol != UDP:
             return False
-        if link is None:
-            return True
-        until = self._aliases.holds_until(link, *path.outside, now, outbound=bool(flags & NEAR_SENDS))
-        return until - now >= _LASTS_NS
+        return True
+
+    def _lease(self, path: Path, flags: int, now: int) -> int:
+        """`REPEAT`, with `BRIEF` where the link may end within a lease; 0 where the next packet must be walked."""
+        if path.link is None:
+            return REPEAT
+        lasts_ns = self._aliases.holds_until(path.link, *path.outside, now, outbound=bool(flags & NEAR_SENDS)) - now
+        if lasts_ns >= _LASTS_NS:
+            return REPEAT
+        return REPEAT | BRIEF if lasts_ns >= _LASTS_BRIEFLY_NS else 0
 
     def settle(self, arrival: Arrival, now: int) -> None:
         """Before a TCP segment is walked: where it is a SYN, FIN or RST, what was repeated of its connection in either
         direction is told to its link first. Behind a reset the walk sees the next segment of both: it may revive the
-        connection, and must not be told late."""
+        connection, and must not be told late. So does it behind the second FIN, whose acknowledgment ends it."""
         packet = arrival.packet
         flags = 0 if packet.offset_bytes else packet.data[packet.header_bytes + _FLAGS_OFFSET]
         if not flags & (SYN | FIN | RST):
             return
-        withdraw = bool(flags & RST)
         near, far = (packet.source, packet.source_port), (packet.destination, packet.destination_port)
+        link = self._link_from_outside(arrival)
+        withdraw = bool(flags & RST) or (bool(flags & FIN) and self._is_half_closed(link, near, far))
         self._settle(self._numbers.get(arrival.port, -1), TCP, (*near, *far), now, withdraw=withdraw)
         self._settle_inward(TCP, near, far, now, withdraw=withdraw)
-        turn = arrival.interface.egress
-        if turn is not None and far[0] == arrival.interface.address:
-            link = self._aliases.peek_inbound(turn, TCP, far[1], near[0])
-            side = self._openings.side_of(link.inside) if link is not None else None
-            if link is not None and side is not None:
-                ends = link.inside, link.inside_port, *near
-                self._settle(self._numbers.get(side.port, -1), TCP, ends, now, withdraw=withdraw)
+        side = self._openings.side_of(link.inside) if link is not None else None
+        if link is not None and side is not None:
+            ends = link.inside, link.inside_port, *near
+            self._settle(self._numbers.get(side.port, -1), TCP, ends, now, withdraw=withdraw)
+
+    def _link_from_outside(self, arrival: Arrival) -> Link | None:
+        """The link that a segment from outside is for."""
+        packet, turn = arrival.packet, arrival.interface.egress
+        if turn is None or packet.destination != arrival.interface.address:
+            return None
+        return self._aliases.peek_inbound(turn, TCP, packet.destination_port, packet.source)
+
+    def _is_half_closed(self, link: Link | None, near: tuple[int, int], far: tuple[int, int]) -> bool:
+        """Whether the other end of a connection, or the same one, has sent its FIN before. `link`: of a segment from
+        outside, None of one from inside."""
+        if link is not None:
+            return self._aliases.is_half_closed(link, *near)
+        links = [self._aliases.peek_outbound(egress, TCP, *near, far[0]) for egress in Egress]
+        return any(one is not None and self._aliases.is_half_closed(one, *far) for one in links)
 
     def _settle_inward(
         self, protocol: int, near: tuple[int, int], far: tuple[int, int], now: int, *, withdraw: bool

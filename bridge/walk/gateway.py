@@ -29,7 +29,7 @@ from arp.effects import ArpEffect, Transmit
 from bridge.config.into_routes import Announced
 from bridge.config.into_walk import alias_settings, forwards_from, reserved_ports
 from bridge.config.load import Config
-from bridge.config.model import Tap1
+from bridge.config.model import Tap1Table
 from bridge.state.links import Ledger
 from bridge.walk import next_hops
 from bridge.walk.balance import missing
@@ -193,7 +193,7 @@ class Gateway:
         self._tell_links()
         return effects
 
-    def _readdress(self, tap1: Tap1, now: int) -> None:
+    def _readdress(self, tap1: Tap1Table, now: int) -> None:
         """The ISP gave us another address. What was aliased to the old one ends, as a kernel that masquerades has it:
         nobody answers there any more. Neighbours are asked anew, the MAC address stays, and the new address is probed
         and announced as at the start (RFC 5227), beside traffic."""

@@ -25,7 +25,7 @@ from bridge.ports.device import DevicePort, open_device
 from bridge.ports.namespace import entered
 from lab.namespace import Namespace
 from lab.private import Impossible
-from lab.process import Failed
+from lab.process import CommandFailed
 from tests.conformance.harness import (
     ADDRESS_L,
     ADDRESS_O,
@@ -128,7 +128,7 @@ class KernelNat:
             self._namespace.ip(line)
         try:
             self._namespace.run(demand_nft(), _RULES)
-        except Failed as error:
+        except CommandFailed as error:
             raise Impossible(f"this kernel has no nftables masquerade: {error}") from error
         with entered(self._namespace.name):
             for name, value in _SETTINGS.items():  # behind the rules: they are what loads the connection tracking

@@ -71,8 +71,8 @@ def assert_sound(aliases: Aliases, now: int) -> None:
     counted = Counter(link.inside for link in dynamic)
     assert len(dynamic) <= aliases.settings.max_links
     assert max(counted.values(), default=0) <= aliases.settings.max_links_per_host
-    assert {host: record.links for host, record in aliases._hosts.items()} == counted
-    assert aliases._count == len(dynamic)
+    assert {host: record.links for host, record in aliases._limits.hosts.items()} == counted
+    assert aliases._limits.count == len(dynamic)
     for egress, spaces in aliases._spaces.items():
         for protocol, space in spaces.items():
             assert all(space.by_port[link.outside_port] is link for link in space.by_inside.values())

@@ -110,6 +110,88 @@ def test_a_packet_from_inside_to_any_remote_refreshes(egress: Egress) -> None:
     passed(nat.back(answers(nat, 5000, E)))
 
 
+def asked(nat: Nat, port: int = 53, number: int = 5000) -> int:
+    """A asks a remote's port and is answered; the outside port."""
+    question = passed(nat.out(IP(src=A, dst=E) / UDP(sport=number, dport=port)))
+    passed(nat.back(IP(src=E, dst=nat.x) / UDP(sport=port, dport=question[UDP].sport)))
+    return int(question[UDP].sport)
+
+
+@pytest.mark.parametrize("port", [53, 123])
+def test_a_question_that_was_answered_keeps_its_link_for_15_seconds(port: int) -> None:
+    """U5a."""
+    nat = Nat()
+    asked(nat, port)
+    nat.at(14)
+    asked(nat, port)
+    nat.at(28.9)
+    assert nat.link().outside_port == 5000
+    nat.at(29)
+    assert nat.links() == []
+    assert [when for when, _ in nat.ended] == [29]
+
+
+def test_the_port_of_a_question_rests_as_any_other_port_does() -> None:
+    """U5a, C3."""
+    nat = Nat()
+    asked(nat)
+    nat.at(15)
+    assert passed(nat.out(IP(src=B, dst=E) / UDP(sport=5000, dport=53)))[UDP].sport != 5000
+    assert asked(nat) == 5000, "the endpoint that had it"
+
+
+def test_a_question_that_nobody_answers_keeps_its_link_as_any_other_packet_does() -> None:
+    """U5a: nor does a stranger's packet shorten its life."""
+    nat = Nat()
+    passed(nat.out(IP(src=A, dst=E) / UDP(sport=5000, dport=53)))
+    passed(nat.back(IP(src=F, dst=nat.x) / UDP(sport=7000, dport=5000)))
+    nat.at(299)
+    assert nat.link().outside_port == 5000
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_link_that_has_sent_to_another_port_lives_for_300_seconds(is_first: bool) -> None:
+    """U5a: before the question or after the answer."""
+    nat = Nat()
+    other = IP(src=A, dst=F) / UDP(sport=5000, dport=443)
+    if is_first:
+        passed(nat.out(other))
+    asked(nat)
+    if not is_first:
+        passed(nat.out(other))
+    asked(nat)
+    nat.at(299)
+    assert nat.link().outside_port == 5000
+    nat.at(300)
+    assert nat.links() == []
+
+
+def test_30_questions_a_second_with_ports_of_their_own_are_never_refused() -> None:
+    """U5a: for a thousand seconds, with the limits of the default configuration."""
+    nat = Nat()
+    remote, outside = address_int(E), address_int(nat.x)
+    for number in range(30_000):
+        if number % 30 == 0:
+            nat.at(number / 30)
+        link = nat.aliases.outbound(nat.egress, udp(address_int(A), 1024 + number, remote, 53), nat.now)
+        assert not isinstance(link, Drop), number
+        assert nat.aliases.inbound(nat.egress, udp(remote, 53, outside, link.outside_port), nat.now) is link
+    assert len(nat.aliases) <= 15 * 30
+
+
+def test_a_fast_path_tells_of_answers_and_of_further_questions() -> None:
+    """U5a."""
+    nat = Nat()
+    passed(nat.out(IP(src=A, dst=E) / UDP(sport=5000, dport=53)))
+    link = nat.link()
+    for number, outbound in enumerate([False, True, False]):
+        nat.at(number)
+        nat.aliases.confirm(
+            link, nat.now, outbound=outbound, packets=1, size_bytes=60, remote=address_int(E), remote_port=53
+        )
+    assert link.expires_ns == seconds_ns(15) + nat.now - seconds_ns(1)
+
+
 @pytest.mark.parametrize(("refreshes", "at_301"), [(False, Drop.ALIAS_NO_LINK), (True, None)])
 def test_packets_from_outside_refresh_only_where_configured(refreshes: bool, at_301: Drop | None) -> None:
     """U6a, R5."""

@@ -16,6 +16,8 @@ from scapy.packet import Packet as ScapyPacket
 
 from flow.table import (
     ALIASED,
+    BRIEF,
+    BRIEF_LEASE_S,
     FORGET_S,
     HAND_STEPS,
     IDLE_S,
@@ -323,6 +325,15 @@ def test_an_epoch_that_comes_round_again_revives_nothing(bench: Bench) -> None:
     for turn in range(1 << 16):
         bench.table.outdate()
         assert turn % 4096 or bench.forward(LAN, from_lan(udp())) is Punt.OUTDATED
+    assert bench.forward(LAN, from_lan(udp())) is Punt.OUTDATED
+
+
+def test_a_brief_lease_runs_out_soon(bench: Bench) -> None:
+    """U5a: the link of a question may end 15 s after its last packet."""
+    bench.out(flags=REPEAT | NEAR_SENDS | ALIASED | BRIEF)
+    bench.now += BRIEF_LEASE_S * SECOND_NS
+    assert isinstance(bench.forward(LAN, from_lan(udp())), Forwarded)
+    bench.now += SECOND_NS
     assert bench.forward(LAN, from_lan(udp())) is Punt.OUTDATED
 
 

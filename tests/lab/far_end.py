@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lab.process import Process
+from lab.process import LabProcess
 from lab.topology import Lab
 
 DEADLINE_S = 30.0
@@ -27,7 +27,7 @@ def peer(lab: Lab, name: str = "hk") -> dict[str, Any]:
     return found
 
 
-def run(lab: Lab, configuration: str) -> Process:
+def run(lab: Lab, configuration: str) -> LabProcess:
     """Start the daemon."""
     lab.configure(configuration)
     return lab.start_gateway()

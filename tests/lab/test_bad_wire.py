@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from lab.flows import HOST_TO_VPN, LAN_TO_VPN
-from lab.outside import BadWire
 from lab.topology import TUNNELLED, Lab
 from lab.wireguard import FarEnd
 from tests.lab.far_end import peer, run, until
+from trials.cables.carrier import BadWire, join_by_wire
 
 pytestmark = pytest.mark.lab
 
@@ -24,7 +24,7 @@ SILENT = ("tunnel.authentication", "tunnel.malformed", "tunnel.unknown_index", "
 
 @pytest.fixture(scope="module")
 def wire(wired: Lab) -> Iterator[BadWire]:
-    yield wired.join_by_wire(seed=2026)
+    yield join_by_wire(wired, seed=2026)
     wired.part_outside()
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from bridge.control.client import ControlError, NotRunning, stream
 from lab.flows import LAN_TO_OFFLOAD
-from lab.process import Process
+from lab.process import LabProcess
 from lab.topology import CONFIGURATION, OFFLOAD_LIST, OFFLOADED, TAP0, TAP1, TUN0, TUNNELLED, VPN_ALIAS, Lab
 from tests.lab.far_end import until
 
@@ -321,7 +321,7 @@ def test_metrics_are_served_where_they_are_wanted(fresh_lab: Lab) -> None:
 def test_capture_shows_the_frames_of_a_port_while_somebody_listens(fresh_lab: Lab) -> None:
     fresh_lab.start_gateway()
     words = ("-m", "bridgectl", "capture", "--port", "tap1", "--count", "2", "--socket", str(fresh_lab.socket_path))
-    listening: Process = fresh_lab.namespaces["gw"].start(sys.executable, "-u", *words)
+    listening: LabProcess = fresh_lab.namespaces["gw"].start(sys.executable, "-u", *words)
     lines: list[str] = []
     deadline = time.monotonic() + DEADLINE_S
     while listening.is_running and time.monotonic() < deadline:  # the first pings may come before it listens

@@ -20,7 +20,7 @@ from bridge.control.client import request
 from lab.daemon import await_answer, start_daemon
 from lab.namespace import Namespace
 from lab.other_end import KeyFile
-from lab.process import Process
+from lab.process import LabProcess
 from lab.topology import CONFIGURATION, OUTER_EXIT, TAP0, TUN0, TUNNELLED, VPN_ALIAS, Lab
 from tests.lab.far_end import until
 
@@ -37,7 +37,7 @@ class Machines:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.keys = {name: KeyFile(lab.folder / f"{name}.key") for name in ("home", "exit", "phone")}
-        self.running: dict[str, Process] = {}
+        self.running: dict[str, LabProcess] = {}
         for links in lab.folder.glob("*.links"):
             links.unlink()  # of daemons of an earlier test
 

@@ -12,7 +12,7 @@ import pytest
 from lab.namespace import Namespace
 from lab.other_end import FAR_PORT, OUR_PORT
 from lab.outside import OUTER_EXIT, OUTER_GATEWAY
-from lab.process import Process
+from lab.process import LabProcess
 from lab.sniffer import Sniffer, datagram_in
 from lab.topology import TUNNELLED, Lab
 from lab.wireguard import FarEnd
@@ -40,7 +40,7 @@ def crowd(wired: Lab) -> Iterator[Namespace]:
     gw.ip(f"route del {SOURCES}")
 
 
-def resident_kib(process: Process) -> int:
+def resident_kib(process: LabProcess) -> int:
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
@@ -68,7 +68,7 @@ def carried(lab: Lab) -> float:
 
 
 @contextmanager
-def flooding(crowd: Namespace, far: FarEnd) -> Iterator[Process]:
+def flooding(crowd: Namespace, far: FarEnd) -> Iterator[LabProcess]:
     words = (
         "trials.floods.initiations",
         OUTER_GATEWAY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.flows import FLOWS, HOST_TO_VPN, LAN_TO_OFFLOAD, LAN_TO_VPN, Flow, observe
+from lab.flows import FLOWS, HOST_TO_VPN, LAN_TO_OFFLOAD, LAN_TO_VPN, PacketFlow, observe
 from lab.topology import HOSTS, TAP0, Lab
 
 pytestmark = pytest.mark.lab
@@ -13,7 +13,7 @@ EACH_FLOW = pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
 
 
 @EACH_FLOW
-def test_every_hop_has_the_addresses_of_the_design(lab: Lab, flow: Flow) -> None:
+def test_every_hop_has_the_addresses_of_the_design(lab: Lab, flow: PacketFlow) -> None:
     answer, hops = observe(lab, flow)
     assert answer["ok"]
     assert hops == flow.hops
@@ -21,21 +21,21 @@ def test_every_hop_has_the_addresses_of_the_design(lab: Lab, flow: Flow) -> None
 
 @EACH_FLOW
 @pytest.mark.parametrize("size", [1, 1400, 4000, 60_000], ids=lambda size: f"{size}B")
-def test_datagrams_come_back_whole_also_in_fragments(lab: Lab, flow: Flow, size: int) -> None:
+def test_datagrams_come_back_whole_also_in_fragments(lab: Lab, flow: PacketFlow, size: int) -> None:
     answer = lab.client(flow.client, "ask", flow.remote, str(size), "3")
     assert answer["ok"], answer
     assert answer["seen_as"].partition(":")[0] == flow.seen_as
 
 
 @EACH_FLOW
-def test_tcp_carries_both_directions_whole(lab: Lab, flow: Flow) -> None:
+def test_tcp_carries_both_directions_whole(lab: Lab, flow: PacketFlow) -> None:
     answer = lab.client(flow.client, "transfer", flow.remote, "20000000", "20000000")
     assert answer["ok"], answer
     assert answer["seen_as"].partition(":")[0] == flow.seen_as
 
 
 @EACH_FLOW
-def test_the_first_hop_names_itself_when_the_time_to_live_runs_out(lab: Lab, flow: Flow) -> None:
+def test_the_first_hop_names_itself_when_the_time_to_live_runs_out(lab: Lab, flow: PacketFlow) -> None:
     answer = lab.client(flow.client, "ping", flow.remote, "1")
     assert (answer["type"], answer["code"], answer["from"]) == (11, 0, TAP0)
     assert lab.client(flow.client, "ping", flow.remote, "2")["ok"]
@@ -48,7 +48,7 @@ def test_a_packet_too_large_for_the_tunnel_is_told_the_mtu_and_the_path_then_wor
 
 
 @pytest.mark.parametrize("flow", [LAN_TO_VPN, LAN_TO_OFFLOAD, HOST_TO_VPN], ids=lambda flow: flow.name)
-def test_a_closed_port_answers_through_the_gateway(lab: Lab, flow: Flow) -> None:
+def test_a_closed_port_answers_through_the_gateway(lab: Lab, flow: PacketFlow) -> None:
     answer = lab.client(flow.client, "knock", flow.remote, "9")
     assert answer == {"ok": True, "tcp": "refused", "udp": "refused"}
 

@@ -13,7 +13,7 @@ import pytest
 
 from bridge.control.client import ControlError
 from bridge.ports.namespace import entered
-from lab.process import Process
+from lab.process import LabProcess
 from lab.topology import TUNNELLED, Lab
 from lab.wireguard import FarEnd
 
@@ -49,7 +49,7 @@ def family(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in family(child))]
 
 
-def told_by_the_system(gateway: Process) -> bytes:
+def told_by_the_system(gateway: LabProcess) -> bytes:
     """Arguments and environment of the whole process tree."""
     told = b""
     for pid in family(gateway.pid):

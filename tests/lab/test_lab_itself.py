@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.process import Process
+from lab.process import LabProcess
 from lab.topology import Lab
 
 pytestmark = pytest.mark.lab
@@ -45,7 +45,7 @@ def test_no_namespace_has_a_way_out(bare_lab: Lab) -> None:
 
 def test_somebody_without_rights_gets_the_lab_in_a_user_namespace() -> None:
     rightless = ["setpriv", "--bounding-set", "-sys_admin,-net_admin", "--inh-caps", "-sys_admin,-net_admin", "--"]
-    process = Process([*rightless, sys.executable, "-c", SCRIPT])
+    process = LabProcess([*rightless, sys.executable, "-c", SCRIPT])
     first = process.line()
     if first.startswith("impossible") or "Operation not permitted" in first:
         process.stop()
@@ -57,7 +57,7 @@ def test_somebody_without_rights_gets_the_lab_in_a_user_namespace() -> None:
 
 
 def test_a_killed_lab_takes_everything_with_it(bare_lab: Lab) -> None:
-    process = Process([sys.executable, "-c", SCRIPT], {"TEST_STAYS": "1"})
+    process = LabProcess([sys.executable, "-c", SCRIPT], {"TEST_STAYS": "1"})
     _, lab_pid, gateway_pid = process.line().split()
     assert process.line() == "True"
     ended = os.pidfd_open(int(gateway_pid))

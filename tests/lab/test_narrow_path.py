@@ -14,11 +14,11 @@ import pytest
 from lab.flows import HOST_TO_VPN, LAN_TO_VPN
 from lab.namespace import Namespace
 from lab.other_end import OtherEnd
-from lab.outside import Router
 from lab.second import SecondInstance
 from lab.topology import TAP0, TUNNELLED, Lab
 from lab.wireguard import FarEnd
 from tests.lab.far_end import peer, run, until
+from trials.cables.router import Router, join_by_router
 
 pytestmark = pytest.mark.lab
 
@@ -30,7 +30,7 @@ ENDS = {"another instance": SecondInstance, "WireGuard": FarEnd}
 @pytest.fixture
 def router(wired: Lab) -> Iterator[Router]:
     """A path of 1,280 bytes, of which no kernel knows."""
-    router = wired.join_by_router(mtu_bytes=1280)
+    router = join_by_router(wired, mtu_bytes=1280)
     for name in ("lan3", "lan4", "gw", "exit"):
         wired.namespaces[name].ip("route flush cache")
     yield router

@@ -18,7 +18,7 @@ import pytest
 
 from bridge.control.client import ControlError, request
 from lab.daemon import watch
-from lab.flows import LAN_TO_VPN, Flow, datagrams, observe
+from lab.flows import LAN_TO_VPN, PacketFlow, datagrams, observe
 from lab.second import ADDRESS, SecondInstance
 from lab.topology import HOSTS, TUN0, TUNNELLED, VPN_ALIAS, Lab
 from tests.lab.far_end import peer, run, until
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.lab
 LAN, HOST = "192.168.200.0/24", f"{TUN0}/32"
 LAN3 = HOSTS["lan3"]
 EXIT_ALIAS = "192.0.2.2"
-UNALIASED = Flow("LAN -> exit", "lan3", LAN3, TUNNELLED, "tap0", "vpn", LAN3)
+UNALIASED = PacketFlow("LAN -> exit", "lan3", LAN3, TUNNELLED, "tap0", "vpn", LAN3)
 
 
 class Exit(SecondInstance):
@@ -134,7 +134,7 @@ def test_the_lan_keeps_its_addresses_up_to_the_one_nat_of_the_exit(joined: Lab, 
 
 def test_the_exit_s_machine_reaches_lan_hosts_without_any_nat(joined: Lab, exit_: Exit) -> None:
     start(joined, exit_)
-    flow = Flow("exit -> LAN", "exit", ADDRESS, LAN3, "vpn", "tap0", ADDRESS)
+    flow = PacketFlow("exit -> LAN", "exit", ADDRESS, LAN3, "vpn", "tap0", ADDRESS)
     answer, hops = observe(joined, flow)
     assert answer["ok"]
     assert answer["seen_as"].partition(":")[0] == ADDRESS

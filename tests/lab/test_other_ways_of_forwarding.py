@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lab.flows import FLOWS, Flow
+from lab.flows import FLOWS, PacketFlow
 from lab.topology import CONFIGURATION, HOSTS, Lab
 
 pytestmark = pytest.mark.lab
@@ -49,7 +49,7 @@ def other_lab(served_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
-def test_datagrams_and_transfers_come_through_whole(other_lab: Lab, flow: Flow) -> None:
+def test_datagrams_and_transfers_come_through_whole(other_lab: Lab, flow: PacketFlow) -> None:
     for words in (("ask", "1400", "20"), ("ask", "4000", "3"), ("transfer", "20000000", "20000000")):
         answer = other_lab.client(flow.client, words[0], flow.remote, *words[1:])
         assert answer["ok"], answer

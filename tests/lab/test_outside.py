@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.outside import OUTER_EXIT, ROUTER_NEAR, BadWire, Router
+from lab.outside import OUTER_EXIT
 from lab.topology import Lab
-from lab.wire import HOLD_NS, MILLISECOND_NS, Direction, Faults
+from trials.cables.carrier import BadWire, join_by_wire
+from trials.cables.damage import HOLD_NS, MILLISECOND_NS, Direction, WireDamage
+from trials.cables.router import ROUTER_NEAR, Router, join_by_router
 
 IPV4_HEAD = bytes(12) + b"\x08\x00"
 ARP_HEAD = bytes(12) + b"\x08\x06"
@@ -56,7 +58,7 @@ def test_a_good_lane_changes_nothing() -> None:
 
 
 def test_loss_and_duplicates_come_in_their_shares_and_are_the_same_for_the_same_seed() -> None:
-    faults = Faults(loss=0.1, duplicate=0.05)
+    faults = WireDamage(loss=0.1, duplicate=0.05)
     directions = [Direction("there", seed, faults) for seed in (1, 1, 2)]
     once, again, other = (through(direction, frames(10_000)) for direction in directions)
     assert once == again != other
@@ -68,14 +70,14 @@ def test_loss_and_duplicates_come_in_their_shares_and_are_the_same_for_the_same_
 
 
 def test_what_is_lost_is_the_same_whatever_else_is_done() -> None:
-    plain = through(Direction("back", 3, Faults(loss=0.2)), frames(2000))
-    more = through(Direction("back", 3, Faults(loss=0.2, reorder=0.3, duplicate=0.1)), frames(2000))
+    plain = through(Direction("back", 3, WireDamage(loss=0.2)), frames(2000))
+    more = through(Direction("back", 3, WireDamage(loss=0.2, reorder=0.3, duplicate=0.1)), frames(2000))
     assert set(plain) == set(more)
 
 
 def test_no_frame_is_overtaken_by_more_than_the_displacement() -> None:
     given = frames(5000)
-    out = through(Direction("there", 5, Faults(reorder=0.2, displacement=6)), given)
+    out = through(Direction("there", 5, WireDamage(reorder=0.2, displacement=6)), given)
     assert sorted(out) == given != out
     place = {frame: at for at, frame in enumerate(out)}
     overtaken = [
@@ -85,7 +87,7 @@ def test_no_frame_is_overtaken_by_more_than_the_displacement() -> None:
 
 
 def test_a_held_frame_that_nobody_overtakes_goes_on_by_itself() -> None:
-    direction = Direction("there", 1, Faults(reorder=1.0))
+    direction = Direction("there", 1, WireDamage(reorder=1.0))
     direction.take(frames(1)[0], 0)
     assert list(direction.leave(0)) == []
     assert direction.due_ns() == HOLD_NS
@@ -94,28 +96,28 @@ def test_a_held_frame_that_nobody_overtakes_goes_on_by_itself() -> None:
 
 
 def test_delay_a_longest_packet_and_a_block_do_what_they_say_and_arp_passes_all() -> None:
-    direction = Direction("there", 1, Faults(delay_ms=5, mtu_bytes=40, blocked=["back"]))
+    direction = Direction("there", 1, WireDamage(delay_ms=5, mtu_bytes=40, blocked=["back"]))
     direction.take(IPV4_HEAD + bytes(40), 0)
     direction.take(IPV4_HEAD + bytes(41), 0)
     assert direction.due_ns() == 5 * MILLISECOND_NS
     assert list(direction.leave(5 * MILLISECOND_NS - 1)) == []
     assert list(direction.leave(5 * MILLISECOND_NS)) == [IPV4_HEAD + bytes(40)]
     assert direction.counts["too_long"] == 1
-    direction.faults = Faults(blocked=["there"], loss=1.0)
+    direction.damage = WireDamage(blocked=["there"], loss=1.0)
     assert through(direction, [IPV4_HEAD + bytes(20), ARP_HEAD + bytes(28)]) == [ARP_HEAD + bytes(28)]
     assert direction.counts["blocked"] == 1
 
 
 @pytest.fixture(scope="module")
 def wire(bare_lab: Lab) -> Iterator[BadWire]:
-    wire = bare_lab.join_by_wire(seed=11)
+    wire = join_by_wire(bare_lab, seed=11)
     yield wire
     bare_lab.part_outside()
 
 
 @pytest.fixture
 def router(bare_lab: Lab) -> Iterator[Router]:
-    yield bare_lab.join_by_router(mtu_bytes=1280)
+    yield join_by_router(bare_lab, mtu_bytes=1280)
     bare_lab.part_outside()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.process import Process, run
+from lab.process import LabProcess, run
 from lab.readable import let_everyone_run_python
 from lab.topology import TUNNELLED, Lab
 from lab.wireguard import FarEnd
@@ -27,7 +27,7 @@ def _everyone(wired: Lab) -> None:
     let_everyone_run_python()
 
 
-def readable_by_its_user(gateway: Process, pid: int) -> list[str]:
+def readable_by_its_user(gateway: LabProcess, pid: int) -> list[str]:
     """What of a process in /proc the gateway's own user can open, of what holds memory or secrets."""
     reader = """
 import os, pwd, sys

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import pytest
 
 from bridge.control.client import ControlError
-from lab.flows import FLOWS, Flow, observe
+from lab.flows import FLOWS, PacketFlow, observe
 from lab.private import Impossible
-from lab.process import Process
+from lab.process import LabProcess
 from lab.readable import let_everyone_run_python
 from lab.topology import CONFIGURATION, Lab
 from tests.lab.far_end import until
@@ -78,7 +78,7 @@ def status(pid: int) -> Status:
     )
 
 
-def warden_of(gateway: Process) -> int:
+def warden_of(gateway: LabProcess) -> int:
     """The pid of its warden."""
     found = []
 
@@ -121,7 +121,7 @@ def test_it_becomes_another_user_who_may_nothing(quiet: Lab) -> None:
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
-def test_the_four_flows_pass_under_another_user(quiet: Lab, flow: Flow) -> None:
+def test_the_four_flows_pass_under_another_user(quiet: Lab, flow: PacketFlow) -> None:
     if quiet.gateway is None:
         configure_secretly(quiet, CONFIGURATION + AS_USER)
         quiet.start_gateway()

@@ -15,7 +15,7 @@ from bridge.control.client import request
 from lab.daemon import await_answer, start_daemon
 from lab.namespace import Namespace
 from lab.other_end import KeyFile
-from lab.process import Process
+from lab.process import LabProcess
 from lab.topology import CONFIGURATION, OUTER_EXIT, TUN0, VPN_ALIAS, Lab
 from tests.lab.far_end import until
 from tests.laboratory import needing_the_kernel
@@ -35,7 +35,7 @@ class Machines:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.keys = {name: KeyFile(lab.folder / f"{name}.key") for name in NAMES}
-        self.running: dict[str, Process] = {}
+        self.running: dict[str, LabProcess] = {}
         self.where = {"relay1": lab.namespaces["exit"], "far": lab.namespaces["far"]}
 
     def configuration(self, name: str, more: str = "") -> str:

@@ -11,7 +11,7 @@ from signal import SIGHUP
 
 import pytest
 
-from lab.flows import FLOWS, Flow
+from lab.flows import FLOWS, PacketFlow
 from lab.topology import CONFIGURATION, HOSTS, OFFLOAD_LIST, OFFLOADED, Lab
 from tests.compiled import compiled_bursts
 from tests.lab.far_end import until
@@ -42,7 +42,7 @@ def threaded(bare_lab: Lab, threads: int) -> Iterator[Lab]:
     bare_lab.remove_gateway()
 
 
-def transfer(lab: Lab, flow: Flow) -> bool:
+def transfer(lab: Lab, flow: PacketFlow) -> bool:
     return bool(lab.client(flow.client, "transfer", flow.remote, BYTES, BYTES, timeout_s=TRANSFER_S)["ok"])
 
 

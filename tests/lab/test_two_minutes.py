@@ -16,7 +16,7 @@ import pytest
 
 from lab.other_end import OUR_PORT
 from lab.outside import OUTER_EXIT, OUTER_GATEWAY
-from lab.process import Process
+from lab.process import LabProcess
 from lab.sniffer import Sniffer, datagram_in
 from lab.topology import TUNNELLED, Lab
 from lab.wireguard import FarEnd
@@ -51,7 +51,7 @@ def two_minutes(wired: Lab) -> Iterator[Record]:
     exit_.ip(f"addr add {FIRST_ADDRESS}/24 dev outer")
     wired.namespaces["gw"].switch_offloads_off("outer")  # what leaves in one piece would be one frame to the sniffer
     sniffer = Sniffer(exit_, "outer")
-    started: list[Process] = []
+    started: list[LabProcess] = []
     try:
         called.start()
         named.start()
@@ -94,7 +94,7 @@ def two_minutes(wired: Lab) -> Iterator[Record]:
         exit_.ip(f"addr flush dev outer to {SECOND_ADDRESS}/32")
 
 
-def seen_while(running: Process, sniffer: Sniffer) -> Counter[tuple[str, str]]:
+def seen_while(running: LabProcess, sniffer: Sniffer) -> Counter[tuple[str, str]]:
     """The initiations on the cable until a process has ended."""
     found: Counter[tuple[str, str]] = Counter()
     ended = os.pidfd_open(running.pid)

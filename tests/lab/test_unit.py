@@ -17,7 +17,7 @@ import pytest
 from bridge.daemon.notify import watchdog_s
 from lab.daemon import await_answer
 from lab.flows import FLOWS, observe
-from lab.process import ROOT, Process
+from lab.process import ROOT, LabProcess
 from lab.readable import let_everyone_run_python
 from lab.topology import CONFIGURATION, Lab
 from tests.lab.far_end import until
@@ -125,7 +125,7 @@ def test_the_daemon_runs_as_the_unit_has_it(unit_lab: Lab) -> None:
     assert "tap0" not in gw.ip("-br link")
 
 
-def assert_unprivileged(gateway: Process) -> None:
+def assert_unprivileged(gateway: LabProcess) -> None:
     pid = warden_of(gateway)
     until(lambda: status(pid).capabilities["CapAmb"] == 0, "the warden has given up the rest")
     own, warden = status(gateway.pid), status(pid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.flows import FLOWS, Flow
+from lab.flows import FLOWS, PacketFlow
 from lab.topology import HOSTS, Lab
 
 pytestmark = pytest.mark.lab
@@ -20,7 +20,7 @@ def plain_lab(lab: Lab) -> Lab:
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
-def test_ordinary_packets_arrive_with_whole_checksums(plain_lab: Lab, flow: Flow) -> None:
+def test_ordinary_packets_arrive_with_whole_checksums(plain_lab: Lab, flow: PacketFlow) -> None:
     for words in (("ask", "1400"), ("ask", "4000"), ("transfer", "3000000", "3000000")):
         answer = plain_lab.client(flow.client, words[0], flow.remote, *words[1:])
         assert answer["ok"], answer

@@ -1,4 +1,4 @@
-"""What this version is measured by: `python -m trials.bench [-j] [--only PART] [--peers NAMES] [--rounds N] [--seconds
+"""Measure this version: `python -m trials.bench [-j] [--only PART] [--peers NAMES] [--rounds N] [--seconds
 N]`.
 
 Four parts, all of them unless `--only` names some: `offload` and `tunnel` in the lab, ours and others in turns
@@ -36,7 +36,8 @@ INTERRUPTED = 130
 
 
 def chosen(names: Sequence[str], parts: Sequence[str]) -> list[Contestant]:
-    """Who takes part. No names: everybody. Both of ours always do, unless one of them is named."""
+    """The contestants that take part: all where `names` is empty. Both of ours always do, unless one of them is
+    named."""
     wanted = set(names or NAMES)
     if not wanted & {OURS, PLAIN}:
         wanted |= {OURS, PLAIN}

@@ -1,4 +1,4 @@
-"""Who takes turns in the gateway's place: ours, the kernel, and programs from Debian's packages.
+"""The contestants that take turns in the gateway's place: ours, the kernel, and programs from Debian's packages.
 
 On the offload path a LAN host (`lan3`) talks to 114.114.114.114 behind the ISP router; on the tunnel path to 8.8.8.8
 behind the exit (`trials.bench.tunnels`). Everybody starts on a lab that was just built for that turn, with the same
@@ -22,12 +22,21 @@ from bridge.ports.base import PortError
 from bridge.ports.namespace import entered
 from lab.demo import prefix_list
 from lab.namespace import Namespace
-from lab.process import Failed, Process
+from lab.process import CommandFailed, LabProcess
 from lab.topology import CONFIGURATION, HOSTS, OFFLOADED, ROUTER, TAP0, TAP1, Lab
 
 OFFLOAD, TUNNEL = "offload", "tunnel"
 PREFIXES = 4604
-FAILURES = (Failed, ControlError, NotRunning, PortError, OSError, ValueError, LookupError, subprocess.SubprocessError)
+FAILURES = (
+    CommandFailed,
+    ControlError,
+    NotRunning,
+    PortError,
+    OSError,
+    ValueError,
+    LookupError,
+    subprocess.SubprocessError,
+)
 """What one contestant or one measurement may end with, so that the rest of a long run goes on. Each is reported."""
 _READY_S = 15.0
 _POLL_S = 0.02
@@ -38,9 +47,9 @@ _UPLINK = "br1"
 class Running(NamedTuple):
     """A contestant that forwards: the processes that it consists of, and who talks through it to whom."""
 
-    near: tuple[Process, ...] = ()
+    near: tuple[LabProcess, ...] = ()
     """In the gateway's place; none: the kernel does it, and the whole machine is counted."""
-    far: tuple[Process, ...] = ()
+    far: tuple[LabProcess, ...] = ()
     """At the tunnel's other end."""
     client: str = "lan3"
     server: str = "isp"
@@ -90,31 +99,31 @@ def is_compiled() -> bool:
 
 
 def fast(name: str) -> dict[str, str]:
-    """What the environment of one of ours says, so that nothing is inherited."""
+    """The environment of one of ours, complete, so that nothing is inherited."""
     return {"TAPBRIDGE_FAST": "0" if name == PLAIN else "1"}
 
 
 def in_use(lab: Lab) -> str:
-    """What the gateway says of its fast path and its cipher."""
+    """The gateway's own words about its fast path and its cipher."""
     told = lab.ask("stats")["fast_path"]
     forwarding = "compiled" if told["compiled"] else "plain"
     return f"forwarding {forwarding}" + (f", sealing {told['cipher']}" if told["cipher"] else "")
 
 
-def until(holds: Callable[[], bool], what: str, *processes: Process) -> None:
-    """Wait until something holds; `Failed` when it does not in time, or one of the processes ends before."""
+def until(holds: Callable[[], bool], what: str, *processes: LabProcess) -> None:
+    """Wait until something holds; `CommandFailed` when it does not in time, or one of the processes ends before."""
     deadline = time.monotonic() + _READY_S
     while not holds():
         for process in processes:
             if not process.is_running:
-                raise Failed(f"{' '.join(process.words)} ended\n{process.errors()}")
+                raise CommandFailed(f"{' '.join(process.words)} ended\n{process.errors()}")
         if time.monotonic() > deadline:
             told = "\n".join(process.errors() for process in processes)
-            raise Failed(f"no {what} within {_READY_S:g} s\n{told}")
+            raise CommandFailed(f"no {what} within {_READY_S:g} s\n{told}")
         time.sleep(_POLL_S)
 
 
-def until_answered(lab: Lab, client: str, target: str, *processes: Process) -> None:
+def until_answered(lab: Lab, client: str, target: str, *processes: LabProcess) -> None:
     """Wait until an echo request from the client comes back."""
 
     def answered() -> bool:
@@ -123,7 +132,7 @@ def until_answered(lab: Lab, client: str, target: str, *processes: Process) -> N
     until(answered, f"answer to {client} from {target}", *processes)
 
 
-def started(lab: Lab, stack: ExitStack, where: str, *words: str) -> Process:
+def started(lab: Lab, stack: ExitStack, where: str, *words: str) -> LabProcess:
     """A program in one of the lab's namespaces until the turn ends."""
     process = lab.namespaces[where].start(*words)
     stack.callback(process.stop)

@@ -1,4 +1,4 @@
-"""What is measured of our gateway alone, in the lab: its start, a reload under load, many live flows, its memory full.
+"""Our gateway alone, measured in the lab: its start, a reload under load, many live flows, its memory full.
 
 The load is numbered datagrams from a LAN host to a host behind the ISP router, so that a lost frame and a pause are
 seen where frames arrive.
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from lab.demo import prefix_list
 from lab.namespace import Namespace
-from lab.process import Failed, Process
+from lab.process import CommandFailed, LabProcess
 from lab.topology import HOSTS, OFFLOADED, TAP0, Lab, topology
 from trials.bench import usage
 from trials.bench.contestants import FAILURES, OURS, PREFIXES, fast, offload_configuration
@@ -62,11 +62,11 @@ def cases(rounds: int) -> Cases:
     return Cases([figure._replace(path=GATEWAY, contestant=OURS) for figure in found], missing)
 
 
-def _service(stack: ExitStack, where: Namespace, *words: str) -> Process:
+def _service(stack: ExitStack, where: Namespace, *words: str) -> LabProcess:
     process = where.start_python("-m", "trials.bench.load", *words, listens=True)
     stack.callback(process.stop)
     if process.line() != "ready":
-        raise Failed(f"{' '.join(words)} does not begin\n{process.errors()}")
+        raise CommandFailed(f"{' '.join(words)} does not begin\n{process.errors()}")
     return process
 
 
@@ -142,14 +142,14 @@ def _reloads(lab: Lab, rounds: int) -> Iterator[Figure]:
         yield summary(told, unit, values)._replace(key=key, frames=frames, direction=_UP, loss_percent=loss)
 
 
-def _window(arrivals: Process) -> dict[str, float]:
-    """What has arrived so far; the longest pause since it was asked last."""
+def _window(arrivals: LabProcess) -> dict[str, float]:
+    """Datagrams that have arrived so far; the longest pause since the question before."""
     arrivals.say("all")
     told: dict[str, float] = json.loads(arrivals.line())
     return told
 
 
-def _flows(lab: Lab, gateway: Process, rounds: int) -> Iterator[Figure]:
+def _flows(lab: Lab, gateway: LabProcess, rounds: int) -> Iterator[Figure]:
     """CPU per packet with few and with many flows, in turns. With many every packet is another flow's than the one
     before, which no cache likes, and each flow is walked again when its lease runs out (`flow.table.LEASE_S`): that is
     part of what many flows cost."""
@@ -195,7 +195,7 @@ def _flows(lab: Lab, gateway: Process, rounds: int) -> Iterator[Figure]:
                 before = usage.cpu_seconds([gateway.pid])
                 sent, received = send(flows, rate, max(_FLOWS_S, flows / rate))
                 if not received:
-                    raise Failed(f"none of {sent} packets of {flows} flows arrived")
+                    raise CommandFailed(f"none of {sent} packets of {flows} flows arrived")
                 values.append((usage.cpu_seconds([gateway.pid]) - before) / received * 1e6)
                 losses[flows].append(100 * max(1 - received / sent, 0))
     for flows, values in costs.items():
@@ -204,5 +204,5 @@ def _flows(lab: Lab, gateway: Process, rounds: int) -> Iterator[Figure]:
         yield figure._replace(key=f"packet_us_{flows}", frames=frames, direction=_UP, loss_percent=max(losses[flows]))
 
 
-def _resident_mb(gateway: Process) -> float:
+def _resident_mb(gateway: LabProcess) -> float:
     return usage.resident_bytes([gateway.pid]) / 1e6

@@ -22,6 +22,11 @@ from trials.bench.rooms import ROOMS
 OLDER = {"tcp_1_up": 707 / 18_347, "tcp_1_down": 717 / 17_768, "udp_kpps": 90.5 / 207}
 """The older design's share of the kernel's figures; its UDP rate was 79 to 102 kpps."""
 
+_UDP, _CALLS = "64-byte UDP, loss < 1 %", "new TCP connections"
+_NOT_COMPILED = "not compiled: "
+_LOOK_UPS = {1_000: (30.0, 60.0), 65_000: (12.0, 25.0), 1_000_000: (5.0, 10.0)}
+"""Entries of the table: millions of look-ups a second at least, and stretch."""
+
 Kind = Literal["value", "ratio", "difference"]
 State = Literal["stretch", "reached", "no stretch", "missed", "not measured"]
 STATES: tuple[State, ...] = get_args(State)
@@ -85,13 +90,13 @@ def _most(goal: str, what: str, of: tuple[str, str, str], least: float, stretch:
 
 
 def bounds(versions: Mapping[str, str]) -> list[Bound]:
-    """All of them, in the order of the goals. What is demanded against tinc and wireguard-go depends on whether theirs
-    are new ones: `versions` by contestant."""
-    tinc_udp = 1.3 if is_new("tinc", versions) else 1.5
-    wireguard = (1.25, 1.45) if is_new("wireguard-go", versions) else (8, 9.5)
-    wanted_rates = {1_000: (30.0, 60.0), 65_000: (12.0, 25.0), 1_000_000: (5.0, 10.0)}
-    udp, calls = "64-byte UDP, loss < 1 %", "new TCP connections"
-    plain = "not compiled: "
+    """All of them, in the order of the goals. The demands against tinc and wireguard-go depend on how new theirs are:
+    `versions` by contestant."""
+    return [*_offload_bounds(), *_tunnel_bounds(versions), *_gateway_bounds()]
+
+
+def _offload_bounds() -> list[Bound]:
+    """P1 to P6: the offload path."""
     return [
         *_tcp("P1", KERNEL, OFFLOAD, 0.85, 1.0),
         *(
@@ -102,11 +107,11 @@ def bounds(versions: Mapping[str, str]) -> list[Bound]:
             _most("P2", f"offload CPU per GB, {way}", (OFFLOAD, OURS, f"cpu_gb_{way}"), 0.40, 0.28, "s/GB")
             for way in ("up", "down")
         ),
-        _times("P3", f"offload {udp}", (OFFLOAD, OURS, "udp_kpps"), KERNEL, 0.85, 1.0),
-        _times("P3", f"offload {udp}", (OFFLOAD, OURS, "udp_kpps"), "pasta", None, 1.0),
+        _times("P3", f"offload {_UDP}", (OFFLOAD, OURS, "udp_kpps"), KERNEL, 0.85, 1.0),
+        _times("P3", f"offload {_UDP}", (OFFLOAD, OURS, "udp_kpps"), "pasta", None, 1.0),
         _most("P4", "offload CPU per million packets", (OFFLOAD, OURS, "cpu_mpkt"), 4.5, 3.6, "s"),
-        _times("P5", f"offload {calls}", (OFFLOAD, OURS, "calls"), "pasta", 1.0, None),
-        _times("P5", f"offload {calls}", (OFFLOAD, OURS, "calls"), KERNEL, None, 0.85),
+        _times("P5", f"offload {_CALLS}", (OFFLOAD, OURS, "calls"), "pasta", 1.0, None),
+        _times("P5", f"offload {_CALLS}", (OFFLOAD, OURS, "calls"), KERNEL, None, 0.85),
         Bound(
             "P6",
             "offload ping idle, p50",
@@ -120,6 +125,14 @@ def bounds(versions: Mapping[str, str]) -> list[Bound]:
             wants_more=False,
         ),
         _most("P6", "offload ping under TCP, p99", (OFFLOAD, OURS, "ping_load_p99_us"), 1_500, 300, "us"),
+    ]
+
+
+def _tunnel_bounds(versions: Mapping[str, str]) -> list[Bound]:
+    """P7 to P10: the tunnel path."""
+    tinc_udp = 1.3 if is_new("tinc", versions) else 1.5
+    wireguard = (1.25, 1.45) if is_new("wireguard-go", versions) else (8, 9.5)
+    return [
         *_tcp("P7", "wireguard-go", TUNNEL, *wireguard),
         *_tcp("P7", "tinc", TUNNEL, 6, 7),
         *(
@@ -127,15 +140,21 @@ def bounds(versions: Mapping[str, str]) -> list[Bound]:
             for end, key in (("near", ""), ("far", "far_"))
             for way in ("up", "down")
         ),
-        _times("P9", f"tunnel {udp}", (TUNNEL, OURS, "udp_kpps"), "tinc", tinc_udp, 1.8),
-        _times("P10", f"tunnel {calls}", (TUNNEL, OURS, "calls"), "tinc", 1.0, 1.4),
+        _times("P9", f"tunnel {_UDP}", (TUNNEL, OURS, "udp_kpps"), "tinc", tinc_udp, 1.8),
+        _times("P10", f"tunnel {_CALLS}", (TUNNEL, OURS, "calls"), "tinc", 1.0, 1.4),
+    ]
+
+
+def _gateway_bounds() -> list[Bound]:
+    """P11 to P17: memory, the plain twins, the rooms, start and reload, many flows."""
+    return [
         _most("P11", f"memory, {LIVE_FLOWS:,} links, 10,000 prefixes", (GATEWAY, OURS, "rss_full_mb"), 90, 60, "MB"),
         *(
-            _older("P12", f"{plain}offload TCP, 1 stream, {way}", (OFFLOAD, PLAIN, f"tcp_1_{way}"), 8, 14)
+            _older("P12", f"{_NOT_COMPILED}offload TCP, 1 stream, {way}", (OFFLOAD, PLAIN, f"tcp_1_{way}"), 8, 14)
             for way in ("up", "down")
         ),
-        _older("P12", f"{plain}offload {udp}", (OFFLOAD, PLAIN, "udp_kpps"), 1, 1.6),
-        *(bound._replace(what=plain + bound.what) for bound in _tcp("P12", "tinc", TUNNEL, 2, 3, PLAIN)),
+        _older("P12", f"{_NOT_COMPILED}offload {_UDP}", (OFFLOAD, PLAIN, "udp_kpps"), 1, 1.6),
+        *(bound._replace(what=_NOT_COMPILED + bound.what) for bound in _tcp("P12", "tinc", TUNNEL, 2, 3, PLAIN)),
         *(
             Bound(
                 "P13",
@@ -146,7 +165,7 @@ def bounds(versions: Mapping[str, str]) -> list[Bound]:
                 against="absolute",
                 unit="M/s",
             )
-            for entries, (least, stretch) in wanted_rates.items()
+            for entries, (least, stretch) in _LOOK_UPS.items()
         ),
         Bound("P14", "new flows through the walk", (ROOMS, OURS, "new_flows"), 60, 120, against="absolute", unit="k/s"),
         _most("P15", "start to the first forwarded frame", (GATEWAY, OURS, "start_s"), 1.0, 0.5, "s"),
@@ -168,7 +187,7 @@ def bounds(versions: Mapping[str, str]) -> list[Bound]:
 
 
 def judged(results: Results) -> list[Judged]:
-    """What this run says of each."""
+    """The verdict of this run on each goal."""
     return [_judge(bound, results) for bound in bounds(_versions(results))]
 
 
@@ -182,7 +201,7 @@ def is_new(name: str, versions: Mapping[str, str]) -> bool:
 
 
 def not_held(results: Results) -> list[str]:
-    """What the goals name and no run of this kind measures, or this one does not."""
+    """Contestants that the goals name and that this run, or any run of this kind, does not have."""
     versions = _versions(results)
     found = ["P1, P12: the older design is in no package; it stands here as its share of the kernel's figure"]
     if not is_new("wireguard-go", versions):

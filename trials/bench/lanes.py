@@ -50,7 +50,7 @@ class End:
         self.tunnel = Tunnel(self.key, [config], now, wall_ns=time.time_ns, random_bytes=os.urandom)
 
     def take(self) -> list[bytes]:
-        """What has come."""
+        """The datagrams that have come."""
         now = time.monotonic_ns()
         taken = self.lanes.receive(1 << 16, now)
         effects, frames = self.tunnel.taken(taken.heard, taken.opened, now)

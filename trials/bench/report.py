@@ -60,7 +60,7 @@ def rows(results: Results, path: str) -> tuple[list[Taker], list[tuple[str, list
 
 
 def conditions(results: Results) -> list[str]:
-    """What holds for all figures of the lab."""
+    """The conditions of all figures of the lab."""
     middle, most = results.beside_cores
     stolen_s = sum(turn.stolen_s for _, turn in results.turns)
     frames: dict[str, list[str]] = {}

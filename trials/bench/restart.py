@@ -1,7 +1,7 @@
 """The gap of a restart: `python -m trials.bench.restart [--rounds N] [--signal KILL|TERM] [--prefixes N]`.
 
 The daemon is killed and started again at once, under conversations of UDP in both directions (a datagram a millisecond
-each way, `trials.traffic.held`). Measured is the time from the signal (of SIGTERM: from the end of the process, which
+each path, `trials.traffic.held`). Measured is the time from the signal (of SIGTERM: from the end of the process, which
 forwards until then) to the first datagram that was sent after it and came through: from the LAN to the world, from the
 world to the LAN, and from the world to a LAN where nobody says anything (only what the gateway took up from before the
 restart can let that one in). Three ways: by tap1, by the plain device that stands in for the tunnel, and by the real
@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from lab.demo import prefix_list
-from lab.process import Process
+from lab.process import LabProcess
 from lab.second import SecondInstance
 from lab.topology import CONFIGURATION, HOSTS, OFFLOADED, TUNNELLED, Lab, topology
 
@@ -31,7 +31,7 @@ SOURCE_PORT = 7900
 DIRECTIONS = ("out", "in", "in, the LAN being silent")
 
 
-class Way(NamedTuple):
+class RestartPath(NamedTuple):
     """How packets get out: the far end's namespace and address, and how both ends are configured."""
 
     name: str
@@ -51,22 +51,22 @@ def _by_tunnel(lab: Lab, stack: ExitStack) -> str | None:
     return end.configuration()
 
 
-WAYS = (
-    Way("tap1", "isp", OFFLOADED, _plainly),
-    Way("vpn, a plain device", "exit", TUNNELLED, _plainly),
-    Way("vpn, the tunnel", "exit", TUNNELLED, _by_tunnel),
+PATHS = (
+    RestartPath("tap1", "isp", OFFLOADED, _plainly),
+    RestartPath("vpn, a plain device", "exit", TUNNELLED, _plainly),
+    RestartPath("vpn, the tunnel", "exit", TUNNELLED, _by_tunnel),
 )
 
 
 class Beat:
     """A conversation of a LAN host with the far end."""
 
-    def __init__(self, lab: Lab, way: Way, host: str, port: int, stack: ExitStack) -> None:
-        self.far = lab.namespaces[way.far].start_python(
-            "-m", "trials.traffic.held", "beat", way.address, str(port), listens=True
+    def __init__(self, lab: Lab, path: RestartPath, host: str, port: int, stack: ExitStack) -> None:
+        self.far = lab.namespaces[path.far].start_python(
+            "-m", "trials.traffic.held", "beat", path.address, str(port), listens=True
         )
         self.near = lab.namespaces[host].start_python(
-            "-m", "trials.traffic.held", "beat", HOSTS[host], str(SOURCE_PORT), way.address, str(port), listens=True
+            "-m", "trials.traffic.held", "beat", HOSTS[host], str(SOURCE_PORT), path.address, str(port), listens=True
         )
         for end in (self.far, self.near):
             stack.callback(end.stop)
@@ -74,13 +74,13 @@ class Beat:
         self.hear(self.near, self.ask(self.near, time.monotonic_ns()))  # both ways
 
     @staticmethod
-    def ask(end: Process, since_ns: int) -> int:
+    def ask(end: LabProcess, since_ns: int) -> int:
         """Have an end wait for a datagram that was sent after a time."""
         end.say(f"since {since_ns}")
         return since_ns
 
     @staticmethod
-    def hear(end: Process, since_ns: int) -> float:
+    def hear(end: LabProcess, since_ns: int) -> float:
         """When it came, in seconds since then."""
         return float(json.loads(end.line())["heard_ns"] - since_ns) / 1e9
 
@@ -91,13 +91,13 @@ class Beat:
 
 
 @contextmanager
-def conversations(lab: Lab, way: Way) -> Iterator[tuple[Beat, Beat]]:
+def conversations(lab: Lab, path: RestartPath) -> Iterator[tuple[Beat, Beat]]:
     """Of two LAN hosts, with the same source port."""
     with ExitStack() as stack:
-        yield Beat(lab, way, "lan3", PORT, stack), Beat(lab, way, "lan4", PORT + 1, stack)
+        yield Beat(lab, path, "lan3", PORT, stack), Beat(lab, path, "lan4", PORT + 1, stack)
 
 
-def restart(lab: Lab, number: signal.Signals, ends: Sequence[Process]) -> list[float]:
+def restart(lab: Lab, number: signal.Signals, ends: Sequence[LabProcess]) -> list[float]:
     """Kill the daemon and start it again; the seconds until something comes to each of these ends."""
     assert lab.gateway is not None
     began_ns = time.monotonic_ns()
@@ -124,14 +124,14 @@ def gaps(lab: Lab, number: signal.Signals, beats: tuple[Beat, Beat]) -> list[flo
     return found
 
 
-def measure(lab: Lab, way: Way, rounds: int, number: signal.Signals, prefixes: int) -> list[list[float]]:
-    """All rounds of one way."""
+def measure(lab: Lab, path: RestartPath, rounds: int, number: signal.Signals, prefixes: int) -> list[list[float]]:
+    """All rounds of one path."""
     with ExitStack() as stack:
-        configuration = way.prepare(lab, stack)
+        configuration = path.prepare(lab, stack)
         lab.configure(CONFIGURATION if configuration is None else configuration, prefix_list(prefixes))
         lab.start_gateway()
         stack.callback(lab.remove_gateway)
-        with conversations(lab, way) as beats:
+        with conversations(lab, path) as beats:
             return [gaps(lab, number, beats) for _ in range(rounds)]
 
 
@@ -144,9 +144,9 @@ def main(words: list[str]) -> int:
     chosen = parser.parse_args(words)
     number = signal.Signals[f"SIG{chosen.signal}"]
     with topology() as lab:
-        for way in WAYS:
-            found = measure(lab, way, chosen.rounds, number, chosen.prefixes)
-            print(f"SIG{chosen.signal} and start, {way.name}: seconds until something passes")
+        for path in PATHS:
+            found = measure(lab, path, chosen.rounds, number, chosen.prefixes)
+            print(f"SIG{chosen.signal} and start, {path.name}: seconds until something passes")
             for direction, values in zip(DIRECTIONS, zip(*found, strict=True), strict=True):
                 middle = statistics.median(values)
                 print(f"  {direction:26} {middle:6.3f} [{min(values):.3f}-{max(values):.3f}]", flush=True)

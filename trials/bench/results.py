@@ -77,7 +77,7 @@ def figures_of(turns: Sequence[tuple[int, Turn]]) -> list[Figure]:
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on."""
+    """The machine of the run, in words."""
     return {
         "cores": os.cpu_count(),
         "cpu": _cpu_name(),

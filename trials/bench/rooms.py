@@ -13,7 +13,7 @@ import struct
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from alias.table import Aliases
@@ -109,120 +109,124 @@ def gateway_in(folder: Path, lines: int = 10_000) -> Gateway:
 
 
 def figures(rounds: int) -> list[Figure]:
-    """All of them, in the order of a packet's way."""
-    found: list[Figure] = []
+    """All of them, in the order of a packet's path."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         gateway = gateway_in(folder)
-
-        def load_routes() -> float:
-            started = time.perf_counter()
-            routes_from(load(gateway.config.path, "replay"))
-            return (time.perf_counter() - started) * 1e3
-
-        found.append(measured("read, check and build a list of 10,000 prefixes", "ms", rounds, load_routes))
-        addresses = [random.Random(2).getrandbits(32) for _ in range(100_000)]
-
-        def look_up() -> float:
-            target = gateway.routes.target
-            started = time.perf_counter()
-            for address in addresses:
-                target(address)
-            return len(addresses) / (time.perf_counter() - started) / 1e6
-
-        found.append(measured("route look-ups", "M/s", rounds, look_up))
-
-        def arp_memory(hosts: int) -> float:
-            network = address_int("10.0.0.0")
-            tracemalloc.start()
-            table = ArpPort(network + 1, 16, b"\x02\0\0\0\0\1", {}, random.Random(0))
-            for host in range(2, 2 + hosts):
-                mac = b"\x02\0\0\0" + host.to_bytes(2, "big")
-                question = arp_packet.request(mac, network + host, network + 1)
-                table.receive(
-                    question, host * SECOND_NS // STRANGERS_PER_SECOND
-                )  # no faster than strangers are admitted
-            assert table.used == hosts
-            objects, _ = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
-            return (table.size_bytes + objects) / (1 << 20)
-
-        found.append(measured("ARP table of a /16, empty", "MiB", 1, lambda: arp_memory(0)))
-        found.append(measured("ARP table of a /16, every slot in use", "MiB", 1, lambda: arp_memory(65_533)))
-        frame = ETHERNET + udp(5000)
-
-        def forwarded() -> float:
-            started = time.perf_counter()
-            for turn in range(20_000):
-                gateway.receive("tap0", frame, turn)
-            return 20_000 / (time.perf_counter() - started) / 1e3
-
-        found.append(measured("slow path, 64-byte UDP, LAN to tap1, one flow", "kpps", rounds, forwarded))
-        large, claims = super_frame()
-
-        def super_frames() -> float:
-            started = time.perf_counter()
-            for turn in range(2_000):
-                gateway.receive("tap0", large, turn, claims)
-            return 2_000 * len(large) * 8 / (time.perf_counter() - started) / 1e9
-
-        found.append(measured("slow path, 64 KB TCP super-frames, LAN to tap1", "Gbit/s", rounds, super_frames))
-
-        def new_flows() -> float:
-            fresh = gateway_in(folder, 100)
-            frames = [ETHERNET + udp(port) for port in range(1024, 21_024)]
-            started = time.perf_counter()
-            for frame in frames:
-                fresh.receive("tap0", frame, 0)
-            return len(frames) / (time.perf_counter() - started) / 1e3
-
-        found.append(measured("new UDP flows through the whole walk", "k/s", rounds, new_flows, "new_flows"))
-
-        def kept_flows() -> float:
-            """In bursts of 64 on the real clock, each with its turn of the timers, as the loop has them."""
-            fresh = gateway_in(folder, 100)
-            parts = fresh.aliases, fresh.interfaces, fresh.decision.openings
-            fresh.ledger = open_ledger(folder / "links", *parts, time.perf_counter_ns())
-            assert fresh.ledger is not None
-            frames = [ETHERNET + udp(port) for port in range(1024, 21_024)]
-            started = time.perf_counter()
-            for first in range(0, len(frames), 64):
-                now = time.perf_counter_ns()
-                for frame in frames[first : first + 64]:
-                    fresh.receive("tap0", frame, now)
-                fresh.tick(now)
-            seconds = time.perf_counter() - started
-            (folder / "links").unlink()
-            return len(frames) / seconds / 1e3
-
-        found.append(measured("new UDP flows through the whole walk, links written down", "k/s", rounds, kept_flows))
-
-        def new_connections() -> float:
-            fresh = gateway_in(folder, 100)
-            frames = [frame for port in range(1024, 4024) for frame in connection(port)]
-            started = time.perf_counter()
-            sent = sum(len(fresh.receive(port, frame, 0)) for port, frame in frames)
-            seconds = time.perf_counter() - started
-            assert sent == len(frames), "a frame of a connection was not forwarded"
-            return 3_000 / seconds / 1e3
-
-        found.append(measured("new TCP connections through the walk", "k/s", rounds, new_connections))
-
-        def link_memory() -> float:
-            tracemalloc.start()
-            aliases = Aliases(AliasSettings(max_links_per_host=65_536), (), (), random.Random(0))
-            for port in range(1024, 65_536):
-                packet = ipv4.parse(udp(port))
-                assert isinstance(packet, Packet)
-                ipv4.read_transport(packet)
-                aliases.outbound(Egress.TAP1, packet, 0)
-            now, _ = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
-            return now / (1 << 20)
-
-        found.append(measured("64,512 UDP links with their indexes", "MiB", 1, link_memory))
+        found = [*_routes(gateway, rounds), *_arp_tables(), *_walks(gateway, rounds), *_new_flows(folder, rounds)]
     found += flowtable.figures(rounds)
     found += sealing.figures(rounds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found.append(summary("this process at its largest, all of the above", "MiB", [peak]))
     return [figure._replace(path=ROOMS, contestant="ours") for figure in found]
+
+
+def _routes(gateway: Gateway, rounds: int) -> Iterator[Figure]:
+    addresses = [random.Random(2).getrandbits(32) for _ in range(100_000)]
+
+    def load_routes() -> float:
+        started = time.perf_counter()
+        routes_from(load(gateway.config.path, "replay"))
+        return (time.perf_counter() - started) * 1e3
+
+    def look_up() -> float:
+        target = gateway.routes.target
+        started = time.perf_counter()
+        for address in addresses:
+            target(address)
+        return len(addresses) / (time.perf_counter() - started) / 1e6
+
+    yield measured("read, check and build a list of 10,000 prefixes", "ms", rounds, load_routes)
+    yield measured("route look-ups", "M/s", rounds, look_up)
+
+
+def _arp_tables() -> Iterator[Figure]:
+    def arp_memory(hosts: int) -> float:
+        network = address_int("10.0.0.0")
+        tracemalloc.start()
+        table = ArpPort(network + 1, 16, b"\x02\0\0\0\0\1", {}, random.Random(0))
+        for host in range(2, 2 + hosts):
+            mac = b"\x02\0\0\0" + host.to_bytes(2, "big")
+            question = arp_packet.request(mac, network + host, network + 1)
+            table.receive(question, host * SECOND_NS // STRANGERS_PER_SECOND)  # no faster than strangers are admitted
+        assert table.used == hosts
+        objects, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return (table.size_bytes + objects) / (1 << 20)
+
+    yield measured("ARP table of a /16, empty", "MiB", 1, lambda: arp_memory(0))
+    yield measured("ARP table of a /16, every slot in use", "MiB", 1, lambda: arp_memory(65_533))
+
+
+def _walks(gateway: Gateway, rounds: int) -> Iterator[Figure]:
+    frame = ETHERNET + udp(5000)
+    large, claims = super_frame()
+
+    def forwarded() -> float:
+        started = time.perf_counter()
+        for turn in range(20_000):
+            gateway.receive("tap0", frame, turn)
+        return 20_000 / (time.perf_counter() - started) / 1e3
+
+    def super_frames() -> float:
+        started = time.perf_counter()
+        for turn in range(2_000):
+            gateway.receive("tap0", large, turn, claims)
+        return 2_000 * len(large) * 8 / (time.perf_counter() - started) / 1e9
+
+    yield measured("slow path, 64-byte UDP, LAN to tap1, one flow", "kpps", rounds, forwarded)
+    yield measured("slow path, 64 KB TCP super-frames, LAN to tap1", "Gbit/s", rounds, super_frames)
+
+
+def _new_flows(folder: Path, rounds: int) -> Iterator[Figure]:
+    def new_flows() -> float:
+        fresh = gateway_in(folder, 100)
+        frames = [ETHERNET + udp(port) for port in range(1024, 21_024)]
+        started = time.perf_counter()
+        for frame in frames:
+            fresh.receive("tap0", frame, 0)
+        return len(frames) / (time.perf_counter() - started) / 1e3
+
+    def kept_flows() -> float:
+        """In bursts of 64 on the real clock, each with its turn of the timers, as the loop has them."""
+        fresh = gateway_in(folder, 100)
+        parts = fresh.aliases, fresh.interfaces, fresh.decision.openings
+        fresh.ledger = open_ledger(folder / "links", *parts, time.perf_counter_ns())
+        assert fresh.ledger is not None
+        frames = [ETHERNET + udp(port) for port in range(1024, 21_024)]
+        started = time.perf_counter()
+        for first in range(0, len(frames), 64):
+            now = time.perf_counter_ns()
+            for frame in frames[first : first + 64]:
+                fresh.receive("tap0", frame, now)
+            fresh.tick(now)
+        seconds = time.perf_counter() - started
+        (folder / "links").unlink()
+        return len(frames) / seconds / 1e3
+
+    def new_connections() -> float:
+        fresh = gateway_in(folder, 100)
+        frames = [frame for port in range(1024, 4024) for frame in connection(port)]
+        started = time.perf_counter()
+        sent = sum(len(fresh.receive(port, frame, 0)) for port, frame in frames)
+        seconds = time.perf_counter() - started
+        assert sent == len(frames), "a frame of a connection was not forwarded"
+        return 3_000 / seconds / 1e3
+
+    yield measured("new UDP flows through the whole walk", "k/s", rounds, new_flows, "new_flows")
+    yield measured("new UDP flows through the whole walk, links written down", "k/s", rounds, kept_flows)
+    yield measured("new TCP connections through the walk", "k/s", rounds, new_connections)
+    yield measured("64,512 UDP links with their indexes", "MiB", 1, _link_memory)
+
+
+def _link_memory() -> float:
+    tracemalloc.start()
+    aliases = Aliases(AliasSettings(max_links_per_host=65_536), (), (), random.Random(0))
+    for port in range(1024, 65_536):
+        packet = ipv4.parse(udp(port))
+        assert isinstance(packet, Packet)
+        ipv4.read_transport(packet)
+        aliases.outbound(Egress.TAP1, packet, 0)
+    now, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return now / (1 << 20)

@@ -16,7 +16,7 @@ from lab.demo import prefix_list
 from lab.namespace import Namespace
 from lab.other_end import KeyFile
 from lab.outside import OUTER_EXIT, OUTER_GATEWAY
-from lab.process import Process
+from lab.process import LabProcess
 from lab.second import SecondInstance
 from lab.topology import TUNNELLED, Lab
 from trials.bench.contestants import (
@@ -55,7 +55,7 @@ def _ours(name: str) -> Callable[[Lab, ExitStack], Running]:
     return set_up
 
 
-def _forwarded(lab: Lab, near: Process, far: Process) -> Running:
+def _forwarded(lab: Lab, near: LabProcess, far: LabProcess) -> Running:
     """Let the kernel do what the tunnel's devices alone do not."""
     kernel_owns(lab, uplink=False)
     kernel_forwards(lab)

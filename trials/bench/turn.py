@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from bridge.ports.namespace import entered
 from lab.namespace import Namespace
-from lab.process import Failed, Process
+from lab.process import CommandFailed, LabProcess
 from lab.topology import Lab, topology
 from trials.bench import usage
 from trials.bench.contestants import FAILURES, Contestant, Running
@@ -39,7 +39,7 @@ _PING_LOSS = re.compile(r"([0-9.]+)% packet loss")
 
 
 class Measure(NamedTuple):
-    """What is measured, for people: a column of the table."""
+    """A measurement as people read it: a column of the table."""
 
     name: str
     unit: str
@@ -84,7 +84,7 @@ class Sample(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What one turn gave: samples by their key in `MEASURES`, and what could not be measured with the reason."""
+    """The samples of one turn by their key in `MEASURES`; `missing` has the reason for each that could not be taken."""
 
     contestant: str
     path: str
@@ -96,7 +96,7 @@ class Turn(NamedTuple):
     """What it said of itself once it ran."""
 
 
-class Stage:
+class TurnStage:
     """A running contestant with the far ends of its load."""
 
     def __init__(self, lab: Lab, running: Running, stack: ExitStack) -> None:
@@ -119,15 +119,15 @@ class Stage:
             while "listening" not in listener.line():
                 pass
 
-    def service(self, where: Namespace, *words: str, listens: bool = False) -> Process:
+    def service(self, where: Namespace, *words: str, listens: bool = False) -> LabProcess:
         """A program of `trials.bench.load` that goes on until the turn ends."""
         process = where.start_python("-m", "trials.bench.load", *words, listens=listens)
         self._stack.callback(process.stop)
         if process.line() != "ready":
-            raise Failed(f"{' '.join(words)} does not begin\n{process.errors()}")
+            raise CommandFailed(f"{' '.join(words)} does not begin\n{process.errors()}")
         return process
 
-    def cpu(self, ends: tuple[Process, ...]) -> float:
+    def cpu(self, ends: tuple[LabProcess, ...]) -> float:
         """CPU seconds so far: of those processes, or of the machine where there are none."""
         if not self._running.near:
             return usage.machine().busy_s
@@ -141,7 +141,7 @@ class Stage:
         if self._running.far:
             spent["cpu_gb_far_"] = self.cpu(self._running.far) - far
         if not size_bytes:
-            raise Failed("no byte arrived")
+            raise CommandFailed("no byte arrived")
         found = {f"tcp_{streams}_{direction}": Sample(size_bytes * 8 / took_s / 1e6, loss)}
         if streams == 1:
             found |= {key + direction: Sample(value / size_bytes * 1e9, loss) for key, value in spent.items()}
@@ -163,7 +163,7 @@ class Stage:
                 break
             time.sleep(_BUSY_PAUSE_S)
         if "error" in told:
-            raise Failed(f"iperf3: {told['error']}")
+            raise CommandFailed(f"iperf3: {told['error']}")
         sent, received = told["end"]["sum_sent"], told["end"]["sum_received"]
         segment_bytes = told["start"].get("tcp_mss_default") or 1448
         again = sent.get("retransmits", 0) * segment_bytes / max(sent["bytes"], 1)
@@ -184,7 +184,7 @@ class Stage:
 
         found = highest_rate(step)
         if found.best is None:
-            raise Failed(f"{found.trials} rates were tried, each lost more than 1 %")
+            raise CommandFailed(f"{found.trials} rates were tried, each lost more than 1 %")
         remark = "bound by the sender" if found.is_sender_bound else ""
         loss = found.best.loss
         return {
@@ -197,7 +197,7 @@ class Stage:
         return int(json.loads(self._sink.line())["received"])
 
     def _drained(self) -> int:
-        """What has arrived once nothing more does."""
+        """Datagrams that have arrived, once no more come."""
         newest = self._received()
         for _ in range(_DRAINED_TRIES):  # the sink answers only when nothing came for some milliseconds
             before, newest = newest, self._received()
@@ -211,7 +211,7 @@ class Stage:
         told = _document(self._client.python(*words, timeout_s=seconds + 20.0))
         done, failed = int(told["done"]), int(told["failed"])
         if not done:
-            raise Failed(f"no connection, {failed} failed")
+            raise CommandFailed(f"no connection, {failed} failed")
         return {"calls": Sample(done / float(told["seconds"]), failed / (done + failed))}
 
     def ping(self, key: str) -> dict[str, Sample]:
@@ -221,7 +221,7 @@ class Stage:
         times = [float(text) * 1e3 for text in _PING_MS.findall(printed)]
         lost = _PING_LOSS.search(printed)
         if len(times) < 2 or lost is None:
-            raise Failed("no echo came back")
+            raise CommandFailed("no echo came back")
         cuts = statistics.quantiles(times, n=100)
         return {f"{key}_{name}_us": Sample(cuts[at], float(lost[1]) / 100) for name, at in (("p50", 49), ("p99", 98))}
 
@@ -271,12 +271,12 @@ def take_turn(contestant: Contestant, seconds: int) -> Turn:
 
 
 @contextmanager
-def _stage(contestant: Contestant) -> Iterator[Stage]:
+def _stage(contestant: Contestant) -> Iterator[TurnStage]:
     with topology() as lab, ExitStack() as stack:
-        yield Stage(lab, contestant.set_up(lab, stack), stack)
+        yield TurnStage(lab, contestant.set_up(lab, stack), stack)
 
 
-def _steps(stage: Stage, seconds: int) -> Iterator[tuple[str, Callable[[], dict[str, Sample]]]]:
+def _steps(stage: TurnStage, seconds: int) -> Iterator[tuple[str, Callable[[], dict[str, Sample]]]]:
     yield "ping", partial(stage.ping, "ping")
     for streams in _STREAMS:
         for direction in ("up", "down"):
@@ -291,5 +291,5 @@ def _document(printed: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(printed.strip())
     except ValueError as error:
-        raise Failed(f"no document: {printed.strip()[:200]}") from error
+        raise CommandFailed(f"no document: {printed.strip()[:200]}") from error
     return found

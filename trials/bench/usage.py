@@ -1,4 +1,4 @@
-"""What processes and the machine have used: CPU seconds, memory, and who else was busy. Everything from /proc."""
+"""CPU seconds and memory of processes and of the machine, and the other programs that were busy: all from /proc."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def machine() -> Machine:
 
 
 class Beside(NamedTuple):
-    """What ran while we did nothing: cores in use, cores taken by other machines, and the busiest processes."""
+    """The load while we did nothing: cores in use, cores taken by other machines, and the busiest processes."""
 
     cores: float
     stolen: float

@@ -91,7 +91,7 @@ class Collector:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is known of one row: `state` is held, failing or not yet; `shown` are the egresses, `test` the first test
+    """The state of one row: `state` is held, failing or not yet; `shown` are the egresses, `test` the first test
     that shows it (with how many more)."""
 
     row: Row

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from bridge.control.client import ControlError
 from lab.private import Impossible
-from lab.process import Failed
+from lab.process import CommandFailed
 from lab.topology import topology
 from trials.faults.all import CASES
-from trials.faults.case import Case, Report
+from trials.faults.case import Case, CaseReport
 from trials.faults.page import page
+from trials.faults.play import play
 from trials.faults.report import text
-from trials.faults.stage import Stage
+from trials.faults.stage import FaultStage
 
 _PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "faults.md"
 
@@ -52,14 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures or any(report.faults for report in reports) else 0
 
 
-def _play(chosen: Sequence[Case], *, is_short: bool, is_json: bool) -> tuple[list[Report], int]:
+def _play(chosen: Sequence[Case], *, is_short: bool, is_json: bool) -> tuple[list[CaseReport], int]:
     reports, failures = [], 0
     with topology() as lab, ExitStack() as stack:
-        stage = Stage(lab, stack)
+        stage = FaultStage(lab, stack)
         for case in chosen:
             try:
-                report = stage.play(case, case.short_s if is_short else case.seconds)
-            except (Failed, ControlError, Impossible) as failure:
+                report = play(stage, case, case.short_s if is_short else case.seconds)
+            except (CommandFailed, ControlError, Impossible) as failure:
                 print(f"{case.name}: {failure}", file=sys.stderr, flush=True)
                 failures += 1
                 continue

@@ -1,4 +1,4 @@
-"""What a flow lost, from the records of both its ends. No input or output: records in, figures out."""
+"""The losses of a flow, from the records of both its ends. No input or output: records in, figures out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from trials.traffic.lasting import Arrival, Event, Kind
+from trials.traffic.lasting import StreamArrival, TalkerEvent, TalkerEventKind
 
 MILLISECOND_NS = 1_000_000
 
@@ -21,7 +21,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Account:
+class FlowLosses:
     """One flow's datagrams. `refused` by the sender's own kernel, so that they never left; `told`: ICMP errors that
     the sender heard. Of what left: `lost_there` did not arrive, the echo of `lost_back` did not come back.
     `after_ms`: from the end of the cause to the first echo of a datagram that was sent behind it, None where none
@@ -46,23 +46,25 @@ class Account:
 
 
 def account(
-    flow: str, happened: Sequence[Event], arrived: Sequence[Arrival], window: Window, margin_ns: int
-) -> Account:
+    flow: str, happened: Sequence[TalkerEvent], arrived: Sequence[StreamArrival], window: Window, margin_ns: int
+) -> FlowLosses:
     """`margin_ns`: what was sent so long before the cause began may still have been on its way then, and what was sent
     so long behind the first answer may still be overtaken by it."""
-    sent = {one.number: one.at_ns for one in happened if one.kind is Kind.SENT and one.at_ns >= window.since_ns}
+    sent = {
+        one.number: one.at_ns for one in happened if one.kind is TalkerEventKind.SENT and one.at_ns >= window.since_ns
+    }
     there = [one.number for one in arrived if one.number in sent]
-    back = [one for one in happened if one.kind is Kind.ANSWERED and one.number in sent]
+    back = [one for one in happened if one.kind is TalkerEventKind.ANSWERED and one.number in sent]
     numbers_back = [one.number for one in back]
     at_server, at_talker = set(there), set(numbers_back)
     again = [one.at_ns for one in back if sent[one.number] >= window.over_ns]
     well_ns = min(again, default=None)
     lost = [number for number in sent if number not in at_talker]
-    return Account(
+    return FlowLosses(
         flow=flow,
         sent=len(sent),
-        refused=_count(happened, Kind.REFUSED, window),
-        told=_count(happened, Kind.TOLD, window),
+        refused=_count(happened, TalkerEventKind.REFUSED, window),
+        told=_count(happened, TalkerEventKind.TOLD, window),
         lost_there=len(sent) - len(at_server),
         lost_back=len(at_server - at_talker),
         duplicated=len(there) - len(at_server) + len(numbers_back) - len(at_talker),
@@ -76,7 +78,7 @@ def account(
     )
 
 
-def _count(happened: Iterable[Event], kind: Kind, window: Window) -> int:
+def _count(happened: Iterable[TalkerEvent], kind: TalkerEventKind, window: Window) -> int:
     return sum(one.kind is kind and one.at_ns >= window.since_ns for one in happened)
 
 

@@ -1,16 +1,14 @@
-"""What a case is, what is reported of it, and what must hold of every one."""
+"""A case, its report, and the rules that every report must keep."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
 
-from lab.flows import FLOWS, Flow
-from trials.faults.account import Account
-
-if TYPE_CHECKING:
-    from trials.faults.stage import Stage
+from lab.flows import FLOWS, PacketFlow
+from trials.faults.account import FlowLosses
+from trials.faults.setting import ORDINARY_SETTING, Setting
+from trials.faults.stage import FaultStage
 
 MOST_GROWTH_KB = 16 * 1024
 """Of the daemon's memory in one case: buffers that a first use makes, and what Python keeps of them."""
@@ -18,18 +16,6 @@ MOST_GROWTH_KB = 16 * 1024
 ORDINARY = frozenset({"arp.not_for_us", "alias.no_link", "ip.martian_source"})
 """What kernels say beside the traffic: ARP among others, the ends of connections of the case before, and bridges
 without an address."""
-End = Literal["ours", "wireguard-go"]
-Between = Literal["cable", "wire"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a case needs around the gateway. `end`: the tunnel's other end; `outside`, `isp`: what lies between here and
-    there, and between the bridge `br1` and the ISP router."""
-
-    end: End = "ours"
-    outside: Between = "cable"
-    isp: Between = "cable"
 
 
 @dataclass(frozen=True)
@@ -43,34 +29,34 @@ class Case:
 
     name: str
     what: str
-    inject: Callable[[Stage, float], None]
+    inject: Callable[[FaultStage, float], None]
     seconds: float = 3.0
     short_s: float = 1.0
-    flows: tuple[Flow, ...] = FLOWS
-    touches: tuple[Flow, ...] = FLOWS
+    flows: tuple[PacketFlow, ...] = FLOWS
+    touches: tuple[PacketFlow, ...] = FLOWS
     drops: frozenset[str] = frozenset()
-    tcp: tuple[Flow, ...] = FLOWS
-    setting: Setting = Setting()
+    tcp: tuple[PacketFlow, ...] = FLOWS
+    setting: Setting = ORDINARY_SETTING
     rate: float = 100.0
     recovers_s: float = 20.0
     renews: bool = False
     restarts: bool = False
     """The daemon that is there at the end is another one."""
-    check: Callable[[Report, dict[str, int]], list[str]] | None = None
+    check: Callable[[CaseReport, dict[str, int]], list[str]] | None = None
     """What else must hold of the report, given what a wire has done."""
     is_tested: bool = True
     """False where even its short form takes longer than a test may."""
 
 
 @dataclass
-class Report:
-    """What a case cost. `connections`: by flow what became of its TCP connection (`trials.traffic.lasting`). `drops`:
+class CaseReport:
+    """The cost of a case. `connections`: by flow what became of its TCP connection (`trials.traffic.lasting`). `drops`:
     in the gateway; `drops_beyond`: at the tunnel's other end, where that is ours."""
 
     case: str
     what: str
     lasted_s: float
-    accounts: list[Account]
+    accounts: list[FlowLosses]
     connections: Mapping[str, Mapping[str, object]]
     drops: dict[str, int]
     drops_beyond: dict[str, int]
@@ -85,8 +71,8 @@ class Report:
         return sum(one.lost for one in self.accounts)
 
 
-def judge(case: Case, report: Report) -> list[str]:
-    """What does not hold; empty where all is well."""
+def judge(case: Case, report: CaseReport) -> list[str]:
+    """The rules that the report breaks, as sentences; empty where all is well."""
     found = []
     touched = {flow.name for flow in case.touches}
     surviving = {flow.name for flow in case.tcp}

@@ -12,11 +12,11 @@ import time
 
 from lab.flows import FLOWS
 from lab.private import Impossible
-from lab.process import Failed, run
+from lab.process import CommandFailed, run
 from trials.faults.case import Case
 from trials.faults.links import WAITING
 from trials.faults.processes import RUN
-from trials.faults.stage import Stage
+from trials.faults.stage import FaultStage
 from trials.faults.tunnels import HANDSHAKE
 
 HOUR_S = 3600
@@ -41,7 +41,7 @@ BEFORE_WRAP_S = (3.0, 8.0, 20.0)
 """What the start may take: at first as on a quiet machine."""
 
 
-def _wall_clock_steps(stage: Stage, seconds: float) -> None:
+def _wall_clock_steps(stage: FaultStage, seconds: float) -> None:
     """An hour ahead at first; then back, while it runs; then it is started again, an hour before what its peer has
     heard of it."""
     path = stage.lab.folder / "clock"
@@ -64,22 +64,22 @@ def _wall_clock_steps(stage: Stage, seconds: float) -> None:
     stage.expect(_stamp_sent(stage) > ahead, "no handshake of ours came after the step")
 
 
-def _stamp_sent(stage: Stage) -> str:
+def _stamp_sent(stage: FaultStage) -> str:
     (kept,) = json.loads((stage.disk / "tunnel.json").read_text()).values()
     return str(kept["sent"])
 
 
-def _restart(stage: Stage, program: str) -> None:
+def _restart(stage: FaultStage, program: str) -> None:
     stage.gateway.signal(signal.SIGKILL)
     stage.gateway.wait()
     stage.start_gateway(program)
 
 
-def _forty_nine_days(stage: Stage, seconds: float) -> None:
+def _forty_nine_days(stage: FaultStage, seconds: float) -> None:
     """The daemon begins shortly before its clock shows 2^32 ms, and forwards through that moment."""
     try:
         run(["unshare", "--time", "true"])
-    except Failed as refused:
+    except CommandFailed as refused:
         raise Impossible(f"there are no time namespaces here: {refused}") from refused
     stage.began()
     for before_s in BEFORE_WRAP_S:

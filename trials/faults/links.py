@@ -6,7 +6,7 @@ from functools import partial
 
 from lab.flows import HOST_TO_OFFLOAD, HOST_TO_VPN, LAN_TO_OFFLOAD, LAN_TO_VPN
 from trials.faults.case import Case
-from trials.faults.stage import Stage
+from trials.faults.stage import FaultStage
 
 LAN = (LAN_TO_VPN, LAN_TO_OFFLOAD)
 HOST = (HOST_TO_VPN, HOST_TO_OFFLOAD)
@@ -18,7 +18,7 @@ ITSELF_S = 10.0
 """What the warden may take at most; how long it took is in *again after*."""
 
 
-def _down_and_up(device: str, stage: Stage, seconds: float) -> None:
+def _down_and_up(device: str, stage: FaultStage, seconds: float) -> None:
     stage.began()
     stage.gw(f"link set {device} down")
     stage.hold(seconds)
@@ -26,7 +26,7 @@ def _down_and_up(device: str, stage: Stage, seconds: float) -> None:
     stage.over()
 
 
-def _tun0_down_and_up(stage: Stage, seconds: float) -> None:
+def _tun0_down_and_up(stage: FaultStage, seconds: float) -> None:
     """The kernel takes the routes of a device that goes down, and brings only the connected one back; the warden brings
     the others."""
     stage.began()
@@ -38,13 +38,13 @@ def _tun0_down_and_up(stage: Stage, seconds: float) -> None:
     stage.over()
 
 
-def _has_halves(stage: Stage) -> bool:
+def _has_halves(stage: FaultStage) -> bool:
     routes = stage.gw("route show dev tun0")
     return all(half in routes for half in HALVES)
 
 
-def _bridge_made_again(bridge: str, tap: str, others: tuple[str, ...], stage: Stage, seconds: float) -> None:
-    """What manages the bridge puts the ports back that it knows, the gateway's warden the tap."""
+def _bridge_made_again(bridge: str, tap: str, others: tuple[str, ...], stage: FaultStage, seconds: float) -> None:
+    """The bridge's manager puts back the ports that it knows; the gateway's warden puts back the tap."""
     stage.began()
     stage.gw(f"link del {bridge}")
     stage.hold(seconds)
@@ -58,7 +58,7 @@ def _bridge_made_again(bridge: str, tap: str, others: tuple[str, ...], stage: St
     stage.over()
 
 
-def _device_deleted(device: str, stage: Stage, _seconds: float) -> None:
+def _device_deleted(device: str, stage: FaultStage, _seconds: float) -> None:
     """The daemon ends with a message, and whoever watches over it starts it again at once."""
     stage.began()
     stage.gw(f"link del {device}")

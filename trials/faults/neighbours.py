@@ -10,7 +10,7 @@ from lab.flows import HOST_TO_VPN, LAN_TO_VPN
 from lab.topology import HOSTS, ROUTER, TAP1
 from trials.faults.case import Case
 from trials.faults.links import OFFLOAD, WAITING
-from trials.faults.stage import Stage
+from trials.faults.stage import FaultStage
 from wire.units import address_int
 
 NEW_MAC = "02:bb:00:00:00:{:02x}"
@@ -18,7 +18,7 @@ ANNOUNCEMENTS, ANNOUNCEMENT_PAUSE_S = 2, 2.0  # RFC 5227 1.1
 NEW_TAP1 = "192.168.1.77"
 
 
-def _router_replaced(announces: bool, stage: Stage, _seconds: float) -> None:
+def _router_replaced(announces: bool, stage: FaultStage, _seconds: float) -> None:
     """Another router with the same address. The cause is gone when it is there: what follows is ours to find out."""
     isp = stage.lab.namespaces["isp"]
     old = isp.ip("-br link show dev eth0").split()[2]
@@ -46,12 +46,12 @@ def gratuitous_arp(mac: bytes, address: str) -> bytes:
     return b"\xff" * 6 + mac + bytes.fromhex("08060001080006040001") + mac + ip + bytes(6) + ip
 
 
-def _entries(stage: Stage) -> list[dict[str, object]]:
+def _entries(stage: FaultStage) -> list[dict[str, object]]:
     found: list[dict[str, object]] = stage.lab.ask("arp.show", port="tap1")["tables"][0]["entries"]
     return found
 
 
-def _address_changes(stage: Stage, _seconds: float) -> None:
+def _address_changes(stage: FaultStage, _seconds: float) -> None:
     """The ISP gives us another address; the configuration says so and is read again."""
     path = stage.lab.config_path
     before = path.read_text()

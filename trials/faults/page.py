@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trials.faults.case import Report
+from trials.faults.case import CaseReport
 from trials.faults.report import COSTS, FINDINGS, table
 
 _HEAD = """\
@@ -55,13 +55,13 @@ _TAIL = """
 - **The wall clock.** It is stepped in the daemon alone (a `time.time_ns` that adds what stands in a file): the
   machine's clock is not ours to step. Timers rest on the monotonic clock; only the stamps of handshakes use the
   wall clock, and they never step back, a restart included. The monotonic clock is moved by a time namespace.
-- **Loss, copies, order.** `lab/wire.py` carries the frames and decides by a seed. It counts our datagrams by their
-  length: what is missing at the ends is what it lost, datagram for datagram. Around sealed packets nothing comes
-  twice.
+- **Loss, copies, order.** `trials/cables/damage.py` carries the frames and decides by a seed. It counts our datagrams
+  by their length: what is missing at the ends is what it lost, datagram for datagram. Around sealed packets nothing
+  comes twice.
 """
 
 
-def page(reports: Sequence[Report]) -> str:
+def page(reports: Sequence[CaseReport]) -> str:
     """The whole page."""
     notes = [f"- `{report.case}`: {note}." for report in reports for note in report.notes]
     return _HEAD + table(reports, COSTS) + _FOUND + table(reports, FINDINGS) + "\n" + "\n".join(notes) + "\n" + _TAIL

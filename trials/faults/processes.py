@@ -11,11 +11,11 @@ from functools import partial
 
 from bridge.control.client import ControlError
 from lab.flows import FLOWS
-from lab.process import Process
+from lab.process import LabProcess
 from lab.topology import HOSTS, OFFLOADED
 from trials.faults.case import Case
 from trials.faults.links import WAITING
-from trials.faults.stage import Stage
+from trials.faults.stage import FaultStage
 from trials.faults.tunnels import HANDSHAKE, TUNNELLED_FLOWS
 
 RUN = """
@@ -40,7 +40,7 @@ LONG_ANSWER_LINKS = 2500
 """Links whose list is longer than a socket's buffer: 200 bytes each."""
 
 
-def _stopped(stage: Stage, seconds: float) -> None:
+def _stopped(stage: FaultStage, seconds: float) -> None:
     stage.began()
     stage.gateway.signal(signal.SIGSTOP)
     stage.hold(seconds)
@@ -48,7 +48,7 @@ def _stopped(stage: Stage, seconds: float) -> None:
     stage.over()
 
 
-def _killed(stage: Stage, _seconds: float) -> None:
+def _killed(stage: FaultStage, _seconds: float) -> None:
     """Two idle connections from one source port beside the busy traffic: the second has another port outside."""
     with ExitStack() as stack:
         idle = {}
@@ -73,7 +73,7 @@ def _killed(stage: Stage, _seconds: float) -> None:
     stage.note("idle TCP connections are whole, one whose port was kept and one whose port had to be changed")
 
 
-def _clients_hang(stage: Stage, seconds: float) -> None:
+def _clients_hang(stage: FaultStage, seconds: float) -> None:
     """A third says half of a request, a third asks for a long list and reads nothing of it, a third captures a port and
     reads nothing; somebody else asks meanwhile."""
     stage.lab.namespaces["lan4"].python("-c", MANY, OFFLOADED, str(LONG_ANSWER_LINKS))
@@ -99,7 +99,7 @@ def _clients_hang(stage: Stage, seconds: float) -> None:
     stage.over()
 
 
-def _log_breaks(worse: str, stage: Stage, _seconds: float) -> None:
+def _log_breaks(worse: str, stage: FaultStage, _seconds: float) -> None:
     """A daemon with such a log takes over; reloads that are refused have much to say."""
     stage.began()
     stage.gateway.signal(signal.SIGKILL)
@@ -132,7 +132,7 @@ except BlockingIOError:
 """
 
 
-def _log_disk_fills(stage: Stage, _seconds: float) -> None:
+def _log_disk_fills(stage: FaultStage, _seconds: float) -> None:
     """A log in a file, on a disk that is full for a while; what is written behind that is there, and says so."""
     path = stage.disk / "log"
     stage.began()
@@ -155,7 +155,7 @@ def _log_disk_fills(stage: Stage, _seconds: float) -> None:
     stage.expect(said.endswith("INFO: reloaded\n") and "Traceback" not in said, f"the log ends with {said[-300:]}")
 
 
-def _state_disk_full(stage: Stage, _seconds: float) -> None:
+def _state_disk_full(stage: FaultStage, _seconds: float) -> None:
     """The other end restarts, so that there is a new stamp to be kept."""
     stage.fill_disk()
     stage.began()
@@ -171,10 +171,10 @@ def _state_disk_full(stage: Stage, _seconds: float) -> None:
     stage.expect(told == 1, f"it said {told} times that the stamps cannot be written: {said[-1000:]}")
 
 
-def _capture_disk_full(stage: Stage, _seconds: float) -> None:
+def _capture_disk_full(stage: FaultStage, _seconds: float) -> None:
     stage.began()
     words = ("-m", "bridgectl", "capture", "--port", "tap0", "-w", str(stage.disk / "frames.pcapng"))
-    capture: Process = stage.lab.namespaces["gw"].start_python(*words, "--socket", str(stage.lab.socket_path))
+    capture: LabProcess = stage.lab.namespaces["gw"].start_python(*words, "--socket", str(stage.lab.socket_path))
     try:
         code = capture.wait(60.0)
         says = capture.errors()

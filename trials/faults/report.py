@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from trials.faults.case import Report
+from trials.faults.case import CaseReport
 
 HEADINGS = (
     "case",
@@ -29,7 +29,7 @@ COSTS = ("fault", "lasted", "sent", "lost there", "lost back", "refused", "longe
 FINDINGS = ("case", "drops in the gateway", "at the other end", "twice", "late", "memory", "descriptors")
 
 
-def row(report: Report) -> tuple[str, ...]:
+def row(report: CaseReport) -> tuple[str, ...]:
     """The cells of a report, in the order of `HEADINGS`; of all flows together, the longest times among them."""
     accounts = report.accounts
     after = [one.after_ms for one in accounts]
@@ -65,7 +65,7 @@ def _milliseconds(value: float) -> str:
     return f"{value:.0f} ms" if value < 10_000 else f"{value / 1000:.1f} s"
 
 
-def text(report: Report) -> str:
+def text(report: CaseReport) -> str:
     """A report for people, several lines."""
     cells = dict(zip(HEADINGS, row(report), strict=True))
     lines = [f"{cells.pop('case')}: {cells.pop('fault')}"]
@@ -81,7 +81,7 @@ def text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def table(reports: Sequence[Report], headings: Sequence[str]) -> str:
+def table(reports: Sequence[CaseReport], headings: Sequence[str]) -> str:
     """Some of the columns in Markdown."""
     chosen = [HEADINGS.index(heading) for heading in headings]
     lines = [_line(headings), _line("---" for _ in headings)]

@@ -1,34 +1,33 @@
 """Where a case is played: the lab, a gateway in it, the tunnel's other end, and traffic that is never silent.
 
-A stage is built once and keeps gateway and far ends from case to case; what a case broke for good is made anew before
-the next one. Nothing waits for a length of time: `hold` waits until the traffic has sent so much more.
+A stage is built once and keeps gateway and far ends from case to case. `trials.faults.play` tears it down behind a case
+that broke something for good. Nothing waits for a length of time: `hold` waits until the traffic has sent so much more.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from bridge.control.client import request
-from lab.flows import Flow
-from lab.outside import BadCable, BadWire
-from lab.process import Failed, Process, run
+from lab.flows import PacketFlow
+from lab.process import CommandFailed, LabProcess, run
 from lab.second import SecondInstance
 from lab.topology import OFFLOADED, TUNNELLED, Lab
 from lab.wireguard import FarEnd
-from trials.faults.account import MILLISECOND_NS, Account, Window, account
-from trials.faults.case import Case, Report, Setting, judge
-from trials.traffic.lasting import Event, Kind, arrivals, events
+from trials.cables.carrier import BadCable, BadWire, join_by_wire, spoil_isp_cable
+from trials.faults.account import MILLISECOND_NS, FlowLosses, Window, account
+from trials.faults.setting import Setting
+from trials.traffic.lasting import TalkerEvent, TalkerEventKind, arrivals, events
 
 FAR_ENDS = {"isp": OFFLOADED, "exit": TUNNELLED}
 DISK_BYTES = 1 << 18
 _POLL_S = 0.01
 _WAIT_S = 30.0
-_LEAD_S, _TRAIL_S = 0.3, 0.3
 _MARGIN_NS = 300 * MILLISECOND_NS
 _SETTLED_S = 5.0
 _LOOKS_S = 0.1
@@ -37,11 +36,11 @@ _LOOKS_S = 0.1
 class Traffic:
     """A talker for one flow, and what it and its far end have recorded."""
 
-    def __init__(self, lab: Lab, flow: Flow, stream: int, rate: float) -> None:
+    def __init__(self, lab: Lab, flow: PacketFlow, stream: int, rate: float) -> None:
         self.flow, self._stream, self.rate = flow, stream, rate
         self._path = lab.folder / f"talker-{stream}"
         self._path.touch()
-        self._happened: list[Event] = []
+        self._happened: list[TalkerEvent] = []
         self._sent_ns: dict[int, int] = {}
         self._attempts = 0
         self._answered_ns = self._streamed_ns = 0
@@ -55,14 +54,14 @@ class Traffic:
         """Take in what has happened since the last look."""
         for one in events(self._path, len(self._happened)):
             self._happened.append(one)
-            if one.kind in (Kind.SENT, Kind.REFUSED):
+            if one.kind in (TalkerEventKind.SENT, TalkerEventKind.REFUSED):
                 self._attempts += 1
                 self._sent_ns[one.number] = one.at_ns
-            elif one.kind is Kind.ANSWERED:
+            elif one.kind is TalkerEventKind.ANSWERED:
                 self._answered_ns = max(self._answered_ns, self._sent_ns[one.number])
-            elif one.kind is Kind.STREAMED:
+            elif one.kind is TalkerEventKind.STREAMED:
                 self._streamed_ns = one.at_ns
-            elif one.kind is Kind.BROKEN:
+            elif one.kind is TalkerEventKind.BROKEN:
                 self._is_broken = True
 
     def attempts(self) -> int:
@@ -94,18 +93,18 @@ class Traffic:
         """Once it has ended: what became of its TCP connection."""
         return self._process.document(90.0)
 
-    def account(self, window: Window) -> Account:
-        """What it lost."""
+    def account(self, window: Window) -> FlowLosses:
+        """Its losses around the fault."""
         self._follow()
         return account(self.flow.name, self._happened, arrivals(self._arrivals, self._stream), window, _MARGIN_NS)
 
     def stop(self) -> None:
-        """Whatever state it is in."""
+        """End it, in any state."""
         self._process.stop()
         self._path.unlink(missing_ok=True)
 
 
-class Stage:
+class FaultStage:
     """`lab`: without a gateway and without far ends. The stage ends what it began when `stack` is closed."""
 
     def __init__(self, lab: Lab, stack: ExitStack) -> None:
@@ -119,7 +118,7 @@ class Stage:
         self.traffic: dict[str, Traffic] = {}
         self._setting: Setting | None = None
         self._streams = 0
-        self._began_ns = self._over_ns = 0
+        self.began_ns = self.over_ns = 0
         self.disk.mkdir()
         run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "lab-disk", str(self.disk)])
         for name, address in FAR_ENDS.items():
@@ -127,13 +126,13 @@ class Stage:
             server = lab.namespaces[name].start_python(*words)
             stack.callback(server.stop)
             if server.line() != "ready":
-                raise Failed(f"the far end in {name} does not listen\n{server.errors()}")
-        stack.callback(self._tear_down)
+                raise CommandFailed(f"the far end in {name} does not listen\n{server.errors()}")
+        stack.callback(self.tear_down)
 
     # What cases do
 
     @property
-    def gateway(self) -> Process:
+    def gateway(self) -> LabProcess:
         """The daemon."""
         assert self.lab.gateway is not None, "there is no gateway"
         return self.lab.gateway
@@ -144,11 +143,11 @@ class Stage:
 
     def began(self) -> None:
         """The cause is there from now on. A case of several parts says so once."""
-        self._began_ns = self._began_ns or time.monotonic_ns()
+        self.began_ns = self.began_ns or time.monotonic_ns()
 
     def over(self) -> None:
         """The cause is gone."""
-        self._over_ns = time.monotonic_ns()
+        self.over_ns = time.monotonic_ns()
 
     def note(self, text: str) -> None:
         """Something that the report should say."""
@@ -180,21 +179,21 @@ class Stage:
         return time.monotonic() - began
 
     def until(self, condition: Callable[[], object], what: str, deadline_s: float = _WAIT_S) -> None:
-        """Wait for something to become true; `Failed` where it does not."""
+        """Wait for something to become true; `CommandFailed` where it does not."""
         deadline = time.monotonic() + deadline_s
         while not condition():
             if time.monotonic() > deadline:
-                raise Failed(f"not within {deadline_s:g} s: {what}\n{self.gateway.errors()[-4000:]}")
+                raise CommandFailed(f"not within {deadline_s:g} s: {what}\n{self.gateway.errors()[-4000:]}")
             time.sleep(_POLL_S)
 
     def becomes(self, condition: Callable[[], object], deadline_s: float) -> bool:
         """Whether something becomes true in time."""
-        with suppress(Failed):
+        with suppress(CommandFailed):
             self.until(condition, "", deadline_s)
             return True
         return False
 
-    def passes(self, *flows: Flow) -> None:
+    def passes(self, *flows: PacketFlow) -> None:
         """Wait until datagrams of the flows that are sent from now on are answered."""
         now = time.monotonic_ns()
         for flow in flows:
@@ -219,78 +218,26 @@ class Stage:
         """Make room again."""
         (self.disk / "ballast").unlink()
 
-    # A case
+    # One case
 
-    def play(self, case: Case, seconds: float) -> Report:
-        """Play it, and judge it. What it broke beyond repair is made anew at the next one."""
-        try:
-            self._set_up(case.setting)
-            report = self._play(case, seconds)
-        except BaseException:
-            self._tear_down()
-            raise
-        if case.renews or report.faults:
-            self._tear_down()
-        return report
-
-    def _play(self, case: Case, seconds: float) -> Report:
+    def begin(self) -> None:
+        """Forget the notes, faults and times of the case before."""
         self.notes, self.faults = [], []
-        self._began_ns = self._over_ns = 0
-        with self._talking(case):
-            self.until(
-                lambda: all(one.answers_since(0) and one.streams_since(0) for one in self.traffic.values()),
-                "every flow passes before anything was done",
-            )
-            since_ns = time.monotonic_ns()
-            self.hold(_LEAD_S)
-            before, pid = self._measured(), self.gateway.pid
-            beyond, beyond_is = self._drops_beyond(), self._process_beyond()
-            case.inject(self, seconds)
-            assert 0 < self._began_ns < self._over_ns, f"{case.name} does not say when"
-            surviving = {flow.name for flow in case.tcp}
-            for name, one in self.traffic.items():
-                self.becomes(lambda one=one: one.answers_since(self._over_ns), case.recovers_s)  # type: ignore[misc]
-                if name in surviving:
-                    self.becomes(lambda one=one: one.streams_since(self._over_ns) or one.is_broken, case.recovers_s)  # type: ignore[misc]
-            self.hold(_TRAIL_S)
-            for one in self.traffic.values():
-                one.end()
-            connections = {name: one.document() for name, one in self.traffic.items()}
-            if (self.gateway.pid == pid) == case.restarts:
-                self.faults.append("the daemon was started anew" if not case.restarts else "the daemon is the same")
-            after = self._measured(before[2] if self.gateway.pid == pid else None)
-            window = Window(since_ns, self._began_ns, self._over_ns)
-            accounts = [one.account(window) for one in self.traffic.values()]
-        earlier = before[0] if self.gateway.pid == pid else {}
-        report = Report(
-            case=case.name,
-            what=case.what,
-            lasted_s=(self._over_ns - self._began_ns) / 1e9,
-            accounts=accounts,
-            connections=connections,
-            drops=_more(after[0], earlier),
-            drops_beyond=_more(self._drops_beyond(), beyond if self._process_beyond() == beyond_is else {}),
-            memory_kb=(before[1], after[1]),
-            descriptors=(before[2], after[2]),
-            notes=self.notes,
-        )
-        report.faults = [*self.faults, *judge(case, report)]
-        if case.check is not None:
-            report.faults += case.check(report, self.wire_counts)
-        return report
+        self.began_ns = self.over_ns = 0
 
     @contextmanager
-    def _talking(self, case: Case) -> Iterator[None]:
+    def talking(self, flows: Sequence[PacketFlow], rate: float) -> Iterator[None]:
+        """Have every flow talk, `rate` datagrams a second each, while this lasts."""
         with ExitStack() as stack:
-            for flow in case.flows:
+            for flow in flows:
                 self._streams += 1
-                talker = Traffic(self.lab, flow, self._streams, case.rate)
+                talker = Traffic(self.lab, flow, self._streams, rate)
                 stack.callback(talker.stop)
                 self.traffic[flow.name] = talker
             stack.callback(self.traffic.clear)
             yield
 
-    def _measured(self, descriptors: int | None = None) -> tuple[dict[str, int], int, int | None]:
+    def measured(self, descriptors: int | None = None) -> tuple[dict[str, int], int, int | None]:
         """Drops, resident memory in KB, descriptors: once there are no more than `descriptors`, or the fewest of some
         looks, for a connection that has just ended is closed a moment later."""
         drops: dict[str, int] = self.lab.ask("stats")["drops"]
@@ -303,14 +250,15 @@ class Stage:
         self.becomes(lambda: looks.append(self._descriptors()), _LOOKS_S)
         return drops, memory_kb, min((look for look in looks if look is not None), default=None)
 
-    def _drops_beyond(self) -> dict[str, int]:
+    def drops_beyond(self) -> dict[str, int]:
         """At the other end, where it tells them."""
         if isinstance(self.end, FarEnd):
             return {}
         drops: dict[str, int] = request(self.end.socket_path, "stats", {})["drops"]
         return drops
 
-    def _process_beyond(self) -> int | None:
+    def process_beyond(self) -> int | None:
+        """The process id of the other end, where it is ours."""
         return None if isinstance(self.end, FarEnd) else self.end.pid
 
     def _descriptors(self) -> int | None:
@@ -322,15 +270,16 @@ class Stage:
 
     # What stands around
 
-    def _set_up(self, setting: Setting) -> None:
+    def set_up(self, setting: Setting) -> None:
+        """Build everything around the gateway, and start it, where it does not stand so already."""
         if setting == self._setting and self.lab.gateway is not None and self.lab.gateway.is_running:
             return
-        self._tear_down()
+        self.tear_down()
         lab = self.lab
         if setting.outside == "wire":
-            self.wire = lab.join_by_wire(seed=7)
+            self.wire = join_by_wire(lab, seed=7)
         if setting.isp == "wire":
-            self.isp_wire = lab.spoil_isp_cable(seed=7)
+            self.isp_wire = spoil_isp_cable(lab, seed=7)
         self.end = SecondInstance(lab) if setting.end == "ours" else FarEnd(lab)
         self.end.start()
         text = self.end.configuration().replace('"tunnel.json"', f'"{self.disk.name}/tunnel.json"')
@@ -338,7 +287,7 @@ class Stage:
         self.start_gateway()
         self._setting = setting
 
-    def _tear_down(self) -> None:
+    def tear_down(self) -> None:
         """Back to a lab without anything in it."""
         self._setting = None
         self.lab.remove_gateway()
@@ -350,8 +299,3 @@ class Stage:
         self.wire = self.isp_wire = None
         for path in (self.disk / "tunnel.json", self.lab.folder / "exit" / "tunnel.json"):
             path.unlink(missing_ok=True)
-
-
-def _more(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
-    """What was counted in between."""
-    return {reason: more for reason, count in after.items() if (more := count - before.get(reason, 0))}

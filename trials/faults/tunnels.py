@@ -7,16 +7,17 @@ from functools import partial
 
 from lab.flows import FLOWS, HOST_TO_VPN, LAN_TO_VPN
 from lab.other_end import FAR_PORT, OUR_PORT
-from trials.faults.case import Case, End, Setting
+from trials.faults.case import Case
 from trials.faults.links import WAITING
-from trials.faults.stage import Stage
+from trials.faults.setting import End, Setting
+from trials.faults.stage import FaultStage
 
 TUNNELLED_FLOWS = (LAN_TO_VPN, HOST_TO_VPN)
 HANDSHAKE = frozenset({"tunnel.queue_superseded", "tunnel.unknown_index", "tunnel.expired", "tunnel.outer_icmp"})
 """While there is no session, or no program behind the other end's port."""
 
 
-def _peer_restarts(stage: Stage, seconds: float) -> None:
+def _peer_restarts(stage: FaultStage, seconds: float) -> None:
     stage.began()
     stage.end.kill()
     stage.hold(seconds)
@@ -24,7 +25,7 @@ def _peer_restarts(stage: Stage, seconds: float) -> None:
     stage.over()
 
 
-def _both_restart(stage: Stage, _seconds: float) -> None:
+def _both_restart(stage: FaultStage, _seconds: float) -> None:
     stage.began()
     stage.end.kill()
     stage.gateway.signal(signal.SIGKILL)
@@ -34,7 +35,7 @@ def _both_restart(stage: Stage, _seconds: float) -> None:
     stage.over()
 
 
-def _blocked(faults: dict[str, object], stage: Stage, seconds: float) -> None:
+def _blocked(faults: dict[str, object], stage: FaultStage, seconds: float) -> None:
     assert stage.wire is not None
     stage.began()
     before = stage.wire.set(**faults)

@@ -6,8 +6,9 @@ from collections import Counter
 from functools import partial
 
 from lab.flows import HOST_TO_OFFLOAD, HOST_TO_VPN, LAN_TO_OFFLOAD, LAN_TO_VPN
-from trials.faults.case import Case, Report, Setting
-from trials.faults.stage import Stage
+from trials.faults.case import Case, CaseReport
+from trials.faults.setting import Setting
+from trials.faults.stage import FaultStage
 
 WIRES = {"tap1": (LAN_TO_OFFLOAD, HOST_TO_OFFLOAD), "tunnel": (LAN_TO_VPN, HOST_TO_VPN)}
 SETTINGS = {"tap1": Setting(isp="wire"), "tunnel": Setting(outside="wire")}
@@ -32,7 +33,7 @@ PACKET_BYTES = {"tap1": 20 + 8 + 12, "tunnel": 20 + 8 + 16 + 48 + 16}
 """An IPv4 packet with a datagram of the traffic: as it is, or padded to 48 bytes and sealed. No other is as long."""
 
 
-def _bad(which: str, faults: dict[str, object], stage: Stage, seconds: float) -> None:
+def _bad(which: str, faults: dict[str, object], stage: FaultStage, seconds: float) -> None:
     wire = stage.wire if which == "tunnel" else stage.isp_wire
     assert wire is not None
     stage.began()
@@ -47,7 +48,7 @@ def _bad(which: str, faults: dict[str, object], stage: Stage, seconds: float) ->
     stage.note(f"of all packets on the wire: {', '.join(told)}")
 
 
-def unexplained(which: str, report: Report, counts: dict[str, int]) -> list[str]:
+def unexplained(which: str, report: CaseReport, counts: dict[str, int]) -> list[str]:
     """Where the account is not what the wire did: what is lost inside is what the wire has lost, nothing more."""
     there, back = (sum(getattr(one, name) for one in report.accounts) for name in ("lost_there", "lost_back"))
     found = []

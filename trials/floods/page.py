@@ -1,4 +1,4 @@
-"""What `trials.floods.run` found, as tables for people, and the page docs/floods.md."""
+"""The results of `trials.floods.run` as tables for people, and the page docs/floods.md."""
 
 from __future__ import annotations
 

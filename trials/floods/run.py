@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from lab.other_end import OUR_PORT
 from lab.outside import OUTER_EXIT, OUTER_GATEWAY
-from lab.process import Failed, Process
+from lab.process import CommandFailed, LabProcess
 from lab.second import SecondInstance
 from lab.topology import CONFIGURATION, OFFLOADED, TUNNELLED, Lab, topology
 from trials.floods import page as flood_page
@@ -42,7 +42,7 @@ _QUANTILES = (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
 
 
 class Flood(NamedTuple):
-    """Who sends what. `kind`: of `trials.floods.frames`, or `handshakes` or `clients`."""
+    """A flood: its sender and its kind, which is one of `trials.floods.frames`, or `handshakes` or `clients`."""
 
     name: str
     says: str
@@ -87,23 +87,23 @@ def serve(lab: Lab, stack: ExitStack) -> None:
         process = lab.namespaces[name].start_python("-m", "trials.traffic.steady", "serve", address)
         stack.callback(process.stop)
         if process.line() != "ready":
-            raise Failed(f"nobody listens in {name}\n{process.errors()}")
+            raise CommandFailed(f"nobody listens in {name}\n{process.errors()}")
 
 
-def resident_kib(process: Process, what: str = "VmRSS") -> int:
+def resident_kib(process: LabProcess, what: str = "VmRSS") -> int:
     """`VmRSS`: the daemon's resident memory; `VmHWM`: the most since `forget_peak`."""
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith(f"{what}:"):
             return int(line.split()[1])
-    raise Failed("the kernel tells no size")
+    raise CommandFailed("the kernel tells no size")
 
 
-def forget_peak(process: Process) -> None:
+def forget_peak(process: LabProcess) -> None:
     """Begin the peak of the resident memory anew (proc(5): clear_refs)."""
     Path(f"/proc/{process.pid}/clear_refs").write_text("5")
 
 
-def cpu_s(process: Process) -> float:
+def cpu_s(process: LabProcess) -> float:
     """CPU seconds of the process so far."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -154,7 +154,7 @@ def _program(lab: Lab, stack: ExitStack, sender: str, *words: str) -> Begin:
     process = lab.namespaces[sender].start_python("-m", *words, listens=True)
     stack.callback(process.stop)
     if process.line() != "ready":
-        raise Failed(f"the flood does not begin\n{process.errors()}")
+        raise CommandFailed(f"the flood does not begin\n{process.errors()}")
 
     def begin() -> Callable[[], dict[str, Any]]:
         process.say("go")
@@ -163,7 +163,7 @@ def _program(lab: Lab, stack: ExitStack, sender: str, *words: str) -> Begin:
     return begin
 
 
-def _end(process: Process) -> dict[str, Any]:
+def _end(process: LabProcess) -> dict[str, Any]:
     process.say("stop")
     return process.document()
 
@@ -182,7 +182,7 @@ def _initiations(lab: Lab, stack: ExitStack, public: str, rate: float) -> Begin:
         stack.callback(process.stop)
         for word in ("begun", "enough"):
             if process.line() != word:
-                raise Failed(f"the flood does not begin\n{process.errors()}")
+                raise CommandFailed(f"the flood does not begin\n{process.errors()}")
         return partial(_end, process)
 
     return begin

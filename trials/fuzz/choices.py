@@ -48,7 +48,7 @@ class Choices(random.Random):
         return int.from_bytes(self._take(size), "little") & ((1 << k) - 1)
 
     def _randbelow(self, n: int) -> int:
-        """What `choice`, `randrange` and `shuffle` of the base class draw by; never asked again, as there."""
+        """`choice`, `randrange` and `shuffle` of the base class draw by this; it is never asked again, as there."""
         return int.from_bytes(self._take((max(n - 1, 1).bit_length() + 7) // 8), "little") % n
 
     def randbytes(self, n: int) -> bytes:

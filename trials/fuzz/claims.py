@@ -1,4 +1,4 @@
-"""What a port may say of a packet beside its bytes: nothing, the truth, or anything (`wire.gso`)."""
+"""Claims that a port may make about a packet beside its bytes: none, true ones, or any (`wire.gso`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def as_partial(data: bytes, gso_bytes: int = 0) -> tuple[bytes, GsoHeader]:
 
 
 def claims_of(data: bytes, rng: random.Random) -> tuple[bytes, GsoHeader | None]:
-    """What the port says of a packet: mostly nothing, sometimes the truth, sometimes anything."""
+    """The port's claims about a packet: mostly none, sometimes true ones, sometimes any."""
     if rng.random() < 0.6 or len(data) < 40:
         return data, None
     if rng.random() < 0.7 and data[9] in (ipv4.TCP, ipv4.UDP):

@@ -1,4 +1,4 @@
-"""What all fuzz targets share: what a target is, how bytes are spoiled, and how it is told that something broke."""
+"""Common to all fuzz targets: the target itself, spoiled bytes, and the report that something broke."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class LaneWorld:
         assert self.table.learn(in_port, out_port, protocol, ends, ends, 100, NO_SLOT, REPEAT, self.now) >= 0
 
     def renew(self) -> None:
-        """What the tunnel says goes to the lanes, as after each of its calls."""
+        """Give the tunnel's changes to the lanes, as the port does after each call of the tunnel."""
         self.peer_lanes.renew(self.near, {"far": "vpn"})
 
     def refuse(self) -> None:
@@ -146,7 +146,7 @@ class LaneWorld:
         self.twin_answers += [answer.data for answer in effects.datagrams]
 
     def take(self) -> None:
-        """What `Uplink._receive_lanes` does."""
+        """Receive as the port `vpn` does where it has lanes."""
         self.last = taken = self.peer_lanes.receive(1 << 20, self.now)
         self.drops.update({reason: count for reason, count in zip(LANE_DROPS, taken.drops, strict=True) if count})
         effects, frames = self.near.taken(taken.heard, taken.opened, self.now)
@@ -210,7 +210,7 @@ def flows(packets: Sequence[bytes]) -> dict[bytes, list[bytes]]:
 
 
 def left(device: socket.socket) -> list[Frame]:
-    """What was written to a device."""
+    """The bytes that were written to a device."""
     frames: list[Frame] = []
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What must hold for every frame that leaves a gateway, and for its stores and timers, whatever came in.
+"""Rules for every frame that leaves a gateway, and for its stores and timers, for any frame that came in.
 
 Nothing of the project reads a frame here: headers are taken apart and sums are made by code of this file alone, so that
 a mistake in `wire` is not repeated where it is to be found. `trials.fuzz.targets.frames`, `trials.fuzz.targets.flow`
@@ -189,7 +189,7 @@ class Rules:
             raise Failure(f"out on {port}: an ARP frame that speaks for {arp[14:18].hex()}")
 
     def _aliased(self, port: str, read: Headers, came_by: str | None) -> None:
-        """What the host quotes into the tunnel is its own affair: it has no alias there. An echo that is answered to
+        """The host may quote anything into the tunnel, since it has no alias there. An echo that is answered to
         where it came from tells nobody anything."""
         seen = [("source", read.source)]
         if came_by != port:

@@ -38,7 +38,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
-from trials.fuzz import corpus, hostile, instrumented
+from trials.fuzz import hostile, instrumented, kept
 from trials.fuzz.hostile import Broken, Target
 from trials.fuzz.targets import frames as fuzz_frames
 from trials.fuzz.targets.all import targets
@@ -70,7 +70,7 @@ def in_turns(turns: Mapping[str, Turn], seconds: float, seed: int) -> dict[str, 
 
 
 class Guided(NamedTuple):
-    """What a guided run did: inputs tried, edges met by its corpus and at the end."""
+    """The yield of a guided run: inputs tried, edges met by its corpus and at the end."""
 
     inputs: int
     edges_before: int
@@ -134,11 +134,11 @@ def guided_turns(chosen: Mapping[str, Target], seconds: float, *, quick: bool) -
     if share_s >= SHORTEST_GUIDED_S or len(chosen) == 1:
         for name in chosen:
             with tempfile.TemporaryDirectory() as found:
-                done[name] = guide([name], share_s, packages, Path(found), corpus.entries(name))
+                done[name] = guide([name], share_s, packages, Path(found), kept.entries(name))
     else:
-        kept = [bytes([at]) + entry for at, name in enumerate(chosen) for entry in corpus.entries(name)]
+        inputs = [bytes([at]) + entry for at, name in enumerate(chosen) for entry in kept.entries(name)]
         with tempfile.TemporaryDirectory() as found:
-            done["all together"] = guide(list(chosen), seconds, packages, Path(found), kept)
+            done["all together"] = guide(list(chosen), seconds, packages, Path(found), inputs)
     return done
 
 

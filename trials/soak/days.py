@@ -44,7 +44,7 @@ from trials.soak.world import (
     TUNNELLED,
     UNREACHABLE,
     Script,
-    World,
+    SoakWorld,
     arp,
     fragments,
 )
@@ -69,7 +69,7 @@ _LAZY = frozenset({"_identifications", "rate_limit", "_owners", "_resting", "_re
 
 
 class Night(NamedTuple):
-    """What is left at the end of a night."""
+    """The entries that are left at the end of a night."""
 
     day: int
     frames: int
@@ -82,13 +82,13 @@ class Unfit(AssertionError):
     """Something stayed, or is not as it must be."""
 
 
-class Soak:
+class SimulatedSoak:
     """The days. `busy`: how much of it happens; `tell` hears a line at the end of each night."""
 
     def __init__(
         self, folder: Path, seed: int, busy: float, slack_s: float, tell: Callable[[str], None] = lambda line: None
     ) -> None:
-        self.world = World(folder, seed, slack_s)
+        self.world = SoakWorld(folder, seed, slack_s)
         self.rng = random.Random(seed + 1)
         self.nights: list[Night] = []
         self.hours = 0
@@ -146,7 +146,7 @@ class Soak:
         return script()
 
     def _operate(self, hour: int) -> None:
-        """What is done by hand, or happens to the line."""
+        """Actions of the operator, and accidents of the line."""
         world, rng = self.world, self.rng
         if hour % 6 == 5:
             world.begin(self._reload(), rng.uniform(0, HOUR_S))
@@ -300,7 +300,7 @@ class Soak:
         yield from self._connection("tun0", HOST)
 
     def _wrong(self) -> Script:
-        """What is refused: no hops left, too long, from nowhere, to nowhere, no IP at all."""
+        """Packets that are refused: no hops left, too long, from nowhere, to nowhere, no IP at all."""
         source, rng = self._pick(), self.rng
         if source is None:
             return
@@ -498,7 +498,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        found = Soak(
+        found = SimulatedSoak(
             Path(folder),
             options.seed,
             options.busy,

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from bridge.control.client import ControlError, request, stream
 from bridge.walk import balance
 from lab.private import Impossible
-from lab.process import Failed, Process
+from lab.process import CommandFailed, LabProcess
 from lab.second import SecondInstance
 from lab.topology import HOSTS, OFFLOADED, TAP0, TAP1, TUN0, TUNNELLED, VPN_ALIAS, Lab, topology
 
@@ -44,7 +44,7 @@ _BUGS = ("a bug in the gateway", "Traceback", "the warden has ended")
 """What no line of a daemon's log may say."""
 
 
-class Sample(NamedTuple):
+class GatewaySample(NamedTuple):
     """One daemon at one moment; `held` frames wait in it, `children` are those that answer. Sizes in bytes."""
 
     at_s: float
@@ -61,7 +61,7 @@ class Sample(NamedTuple):
     packets: int
 
 
-def looked_at(daemon: Process, socket_path: Path, at_s: float) -> tuple[Sample, dict[str, Any]]:
+def looked_at(daemon: LabProcess, socket_path: Path, at_s: float) -> tuple[GatewaySample, dict[str, Any]]:
     """A sample of a daemon, and its counters."""
     proc = Path(f"/proc/{daemon.pid}")
     sizes = _numbers(proc / "smaps_rollup", ("Rss", "Anonymous", "Pss"))
@@ -69,7 +69,7 @@ def looked_at(daemon: Process, socket_path: Path, at_s: float) -> tuple[Sample, 
         pid for pid in (proc / "task" / str(daemon.pid) / "children").read_text().split() if not _is_warden(pid)
     ]
     stats = request(socket_path, "stats")
-    sample = Sample(
+    sample = GatewaySample(
         round(at_s, 1),
         sizes["Rss"] * 1024,
         sizes["Anonymous"] * 1024,
@@ -86,7 +86,7 @@ def looked_at(daemon: Process, socket_path: Path, at_s: float) -> tuple[Sample, 
     return sample, stats
 
 
-def _anonymous_bytes(sample: Sample) -> int:
+def _anonymous_bytes(sample: GatewaySample) -> int:
     return sample.anonymous_bytes
 
 
@@ -120,11 +120,11 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return sum((x - middle_x) * (y - middle_y) for x, y in points) / spread if spread else 0.0
 
 
-class Soak:
+class LiveSoak:
     """Both daemons, what was seen of them, and what is wrong with it."""
 
-    def __init__(self, lab: Lab, far: SecondInstance, daemons: dict[str, tuple[Process, Path]], seed: int) -> None:
-        self.samples: dict[str, list[Sample]] = {name: [] for name in daemons}
+    def __init__(self, lab: Lab, far: SecondInstance, daemons: dict[str, tuple[LabProcess, Path]], seed: int) -> None:
+        self.samples: dict[str, list[GatewaySample]] = {name: [] for name in daemons}
         self.faults: list[str] = []
         self.said: dict[str, Any] = {}
         self.actions = 0
@@ -279,7 +279,7 @@ class Soak:
             "samples": {name: [one._asdict() for one in samples] for name, samples in self.samples.items()},
         }
 
-    def _settled(self, name: str) -> list[Sample]:
+    def _settled(self, name: str) -> list[GatewaySample]:
         samples = [one for one in self.samples[name] if one.at_s < self._rest_from_s]
         return [one for one in samples if one.at_s > min(SETTLED_S, samples[-1].at_s / 2)]
 
@@ -294,7 +294,7 @@ class Soak:
         for name, samples in self.samples.items():
             lines.append(f"\n{name}, {len(samples)} samples in {samples[-1].at_s:.0f} s")
             lines.append(f"{'':16}{'FIRST':>14}{'LAST':>14}{'LEAST':>14}{'MOST':>14}{'SLOPE/HOUR':>14}")
-            for what in Sample._fields[1:]:
+            for what in GatewaySample._fields[1:]:
                 values = [getattr(one, what) for one in samples]
                 rate = slope([(one.at_s / 3600, getattr(one, what)) for one in self._settled(name)])
                 row = (values[0], values[-1], min(values), max(values))
@@ -307,7 +307,7 @@ class Soak:
 
 
 @contextmanager
-def _churning(lab: Lab, seed: int, rate: float) -> Iterator[dict[str, Process]]:
+def _churning(lab: Lab, seed: int, rate: float) -> Iterator[dict[str, LabProcess]]:
     """Hosts inside that talk to the far ends and to each other, and strangers outside that knock."""
     inside = (OFFLOADED, TUNNELLED)
     hosts = {
@@ -328,7 +328,7 @@ def _churning(lab: Lab, seed: int, rate: float) -> Iterator[dict[str, Process]]:
         yield running
 
 
-def soak(minutes: float, *, seed: int = 1, rate: float = 15.0, tell: Callable[[str], None] = print) -> Soak:
+def soak(minutes: float, *, seed: int = 1, rate: float = 15.0, tell: Callable[[str], None] = print) -> LiveSoak:
     """Run it for so long. `rate`: exchanges that each LAN host begins in a second. `Impossible` where there is no
     lab."""
     with topology() as lab, ExitStack() as stack:
@@ -345,7 +345,7 @@ def soak(minutes: float, *, seed: int = 1, rate: float = 15.0, tell: Callable[[s
         for remote in (OFFLOADED, TUNNELLED):  # what is made once, on the first occasion, is no leak
             lab.namespaces["lan3"].python("-m", "trials.traffic.churn", "once", remote)
         lab.ask("route.show")
-        found = Soak(lab, far, daemons, seed)
+        found = LiveSoak(lab, far, daemons, seed)
         found.sample()
         end = time.monotonic() + minutes * 60
         next_sample, next_reload, told = time.monotonic(), time.monotonic() + min(60, minutes * 15), 0.0
@@ -408,7 +408,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Impossible as reason:
         print(f"no lab here: {reason}", file=sys.stderr)
         return 2
-    except Failed as failure:
+    except CommandFailed as failure:
         print(failure, file=sys.stderr)
         return 1
     if options.json:

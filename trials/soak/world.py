@@ -1,8 +1,8 @@
 """A LAN, an Internet and a tunnel around one gateway, under a virtual clock: who talks when, and what comes back.
 
-`World` carries frames between the gateway and everybody else, lets timers fire, and counts what passes. What happens is
-told by scripts: generators that send frames and yield the seconds until they go on. The far side needs no script: it
-reflects what leaves (`_far_answers`), as the sums of TCP and UDP do not change where both ends change places.
+`SoakWorld` carries frames between the gateway and everybody else, lets timers fire, and counts all that passes. Scripts
+tell the story: generators that send frames and yield the seconds until they go on. The far side needs no script: it
+reflects each packet that leaves (`_far_answers`), since the sums of TCP and UDP stay when both ends change places.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Wire:
         pass
 
 
-class World:
+class SoakWorld:
     """`now` in ns. `frames`: in and out by (port, `in` or `out`); `repeated` of them never saw the walk. `slack_s`: the
     loop is up to so late with a timer, where nothing else wakes it."""
 
@@ -188,7 +188,7 @@ class World:
             self.carry_out(gateway.receive(port, data, self.now))
 
     def carry_out(self, effects: Iterable[Effect]) -> None:
-        """What the gateway wants sent."""
+        """Send the frames of the gateway's effects."""
         for effect in effects:
             if isinstance(effect, Send):
                 self._left(effect.port, bytes(effect.frame))
@@ -210,7 +210,7 @@ class World:
             self._pending.popleft()()
 
     def _arp_answer(self, port: str, frame: bytes) -> None:
-        """Whoever has the address answers a request."""
+        """The owner of the address answers a request."""
         asked = int.from_bytes(frame[38:42], "big")
         mac = self.router_mac if port == "tap1" and asked == ROUTER else self.stations.get(asked)
         if frame[20:22] == b"\0\1" and mac is not None and frame[28:32] != bytes(4):
@@ -309,7 +309,7 @@ def reflected(data: bytes, *, is_later: bool = False) -> bytes:
 
 
 def _next(data: bytes) -> int:
-    """What acknowledges a segment."""
+    """The number that acknowledges a segment."""
     sequence = struct.unpack_from("!I", data, 24)[0]
     return int(sequence + len(data) - 40 + bool(data[33] & (SYN | FIN))) & 0xFFFFFFFF
 

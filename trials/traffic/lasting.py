@@ -35,7 +35,7 @@ PORT = 7790
 ARRIVAL = struct.Struct("!IQQ")
 """At the server: stream, number, when (monotonic ns)."""
 EVENT = struct.Struct("!BQQ")
-"""At the talker: a `Kind`, its number, when (monotonic ns)."""
+"""At the talker: a `TalkerEventKind`, its number, when (monotonic ns)."""
 _DATAGRAM = struct.Struct("!IQ")
 _BLOCK = random.Random(7790).randbytes(1 << 16)
 _CHUNK_BYTES = 1 << 16
@@ -49,8 +49,8 @@ _BUFFER_BYTES = 4 << 20
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
 
-class Kind(IntEnum):
-    """What happened at a talker."""
+class TalkerEventKind(IntEnum):
+    """The kind of an event at a talker."""
 
     SENT = 0
     """A datagram left; its number."""
@@ -66,15 +66,15 @@ class Kind(IntEnum):
     """The connection failed; the errno."""
 
 
-class Event(NamedTuple):
+class TalkerEvent(NamedTuple):
     """A record of a talker."""
 
-    kind: Kind
+    kind: TalkerEventKind
     number: int
     at_ns: int
 
 
-class Arrival(NamedTuple):
+class StreamArrival(NamedTuple):
     """A record of the server."""
 
     stream: int
@@ -82,14 +82,14 @@ class Arrival(NamedTuple):
     at_ns: int
 
 
-def events(path: Path, start: int = 0) -> list[Event]:
-    """What a talker has written, from the record `start` on."""
-    return [Event(Kind(kind), number, at_ns) for kind, number, at_ns in _records(path, EVENT, start)]
+def events(path: Path, start: int = 0) -> list[TalkerEvent]:
+    """The events that a talker has written, from the record `start` on."""
+    return [TalkerEvent(TalkerEventKind(kind), number, at_ns) for kind, number, at_ns in _records(path, EVENT, start)]
 
 
-def arrivals(path: Path, stream: int) -> list[Arrival]:
-    """What a server has seen of a stream."""
-    return [one for one in map(Arrival._make, _records(path, ARRIVAL, 0)) if one.stream == stream]
+def arrivals(path: Path, stream: int) -> list[StreamArrival]:
+    """The arrivals of a stream that a server has seen."""
+    return [one for one in map(StreamArrival._make, _records(path, ARRIVAL, 0)) if one.stream == stream]
 
 
 def _records(path: Path, record: struct.Struct, start: int) -> Iterator[tuple[int, ...]]:
@@ -103,7 +103,7 @@ def _records(path: Path, record: struct.Struct, start: int) -> Iterator[tuple[in
 
 
 class _Held:
-    """What goes back by a connection. `is_last`: nothing more comes."""
+    """Bytes to send back by a connection. `is_last`: no more come."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -198,14 +198,14 @@ class Talker:
         except OSError as error:
             self._broke(error)
 
-    def _record(self, kind: Kind, number: int) -> int:
+    def _record(self, kind: TalkerEventKind, number: int) -> int:
         now = time.monotonic_ns()
         self._records.write(EVENT.pack(kind, number, now))
         return now
 
     def _broke(self, error: OSError) -> None:
         self._error = errno.errorcode.get(error.errno or 0, str(error))
-        self._record(Kind.BROKEN, error.errno or 0)
+        self._record(TalkerEventKind.BROKEN, error.errno or 0)
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -226,11 +226,11 @@ class Talker:
     def _send(self, number: int) -> None:
         try:
             self._datagrams.send(_DATAGRAM.pack(self._stream, number))
-            self._record(Kind.SENT, number)
+            self._record(TalkerEventKind.SENT, number)
         except OSError as error:
             if error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH):  # about an earlier one; this one did not leave
-                self._record(Kind.TOLD, error.errno)
-            self._record(Kind.REFUSED, number)
+                self._record(TalkerEventKind.TOLD, error.errno)
+            self._record(TalkerEventKind.REFUSED, number)
         if self._connection is not None and len(self._unsent) < _HELD_BYTES:
             at = number % (len(_BLOCK) - _PIECE_BYTES)
             self._unsent += _BLOCK[at : at + _PIECE_BYTES]
@@ -258,10 +258,10 @@ class Talker:
         try:
             stream, number = _DATAGRAM.unpack(self._datagrams.recv(256))
         except OSError as error:
-            self._record(Kind.TOLD, error.errno or 0)
+            self._record(TalkerEventKind.TOLD, error.errno or 0)
             return
         if stream == self._stream:
-            self._record(Kind.ANSWERED, number)
+            self._record(TalkerEventKind.ANSWERED, number)
 
     def _take(self) -> None:
         assert self._connection is not None
@@ -275,7 +275,7 @@ class Talker:
             return
         self._got += len(data)
         self._digests[1].update(data)
-        self._record(Kind.STREAMED, self._got)
+        self._record(TalkerEventKind.STREAMED, self._got)
 
     def _give(self) -> None:
         assert self._connection is not None

@@ -24,7 +24,7 @@ _RUN = 16
 """Datagrams between two looks at standard input."""
 
 
-class Heard(NamedTuple):
+class HeardStamps(NamedTuple):
     """A datagram that arrived: when it was sent and heard (monotonic ns), and its source as the hearer saw it."""
 
     sent_ns: int
@@ -59,12 +59,12 @@ def hear(address: str, path: str) -> None:
             records.write(_RECORD.pack(sent_ns, time.monotonic_ns(), socket.inet_aton(source)))
 
 
-def heard(path: Path) -> list[Heard]:
-    """What `hear` has written so far."""
+def heard(path: Path) -> list[HeardStamps]:
+    """The stamps that `hear` has written so far."""
     data = path.read_bytes()
     whole = len(data) // _RECORD.size * _RECORD.size
     records = _RECORD.iter_unpack(data[:whole])
-    return [Heard(sent_ns, heard_ns, socket.inet_ntoa(source)) for sent_ns, heard_ns, source in records]
+    return [HeardStamps(sent_ns, heard_ns, socket.inet_ntoa(source)) for sent_ns, heard_ns, source in records]
 
 
 def main(words: list[str]) -> int:

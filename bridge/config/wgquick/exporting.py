@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from bridge.config.document import dotted
 from bridge.config.into_tunnel import read_key
-from bridge.config.model import Config, Peer
+from bridge.config.model import Config, PeerTable, TomlTable
+from bridge.config.toml_file import dotted
+from bridge.config.words import InWgQuick, NotInATunnel, word_of
 from route.lists import Prefix
 from route.table import PRIVATE
 from tunnel.noise import LocalKeys
@@ -23,13 +24,6 @@ from tunnel.primitives import wipe
 _EVERYTHING = Prefix(0, 0)
 _HALVES = frozenset({Prefix(0, 1), Prefix(1 << 31, 1)})
 _MTU_BYTES = 1420  # what wg-quick takes on a path of 1500 bytes
-_KEPT = {
-    "tun0": {"address", "default_route"},
-    "vpn": {"address", "mtu", "node"},
-    "tunnel": {"private_key_file", "listen_port", "state_file"},
-    "peer": {"public_key", "preshared_key_file", "endpoint", "persistent_keepalive", "allowed_ips"},
-}
-_OURS_ALONE = frozenset({"control", "icmp"})  # tables that say nothing about a tunnel
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +123,7 @@ def _key_text(path: Path) -> str:
         wipe(key)
 
 
-def _takes_everything(peer: Peer) -> bool:
+def _takes_everything(peer: PeerTable) -> bool:
     return _EVERYTHING in peer.allowed_ips or _HALVES.issubset(peer.allowed_ips)
 
 
@@ -164,19 +158,25 @@ def _behind_us(config: Config) -> Iterator[str]:
 
 
 def _without_counterpart(config: Config, names: list[str]) -> Iterator[str]:
-    """Everything written in the configuration that a file of wg-quick cannot say."""
-    for table in Config.model_fields:
-        if table not in config.model_fields_set or table in _OURS_ALONE or table == "peer":
+    """A notice for each setting of the configuration that a file of wg-quick cannot say."""
+    for table, known in Config.model_fields.items():
+        if table not in config.model_fields_set or table == "peer" or word_of(known, NotInATunnel):
             continue
-        if table not in _KEPT:
+        if word_of(known, InWgQuick) is None:
             yield f"{config.source(table)}: [{table}] has no counterpart in a file of wg-quick"
             continue
-        for key in sorted(getattr(config, table).model_fields_set - _KEPT[table]):
+        for key in _lost(getattr(config, table)):
             yield f"{config.source(table, key)}: {table}.{key} has no counterpart in a file of wg-quick"
     for name in names:
-        for key in sorted(config.peer[name].model_fields_set - _KEPT["peer"]):
+        for key in _lost(config.peer[name]):
             where = dotted(("peer", name, key))
             yield f"{config.source('peer', name, key)}: {where} has no counterpart in a file of wg-quick"
     for node, prefixes in config.prefix_files.nodes.items():
         if node in names and prefixes.entries:
             yield f"{prefixes.name}:1: routes of {node} have no counterpart: WireGuard routes by AllowedIPs alone"
+
+
+def _lost(table: TomlTable) -> list[str]:
+    """The keys of a table that are written and that a file of wg-quick cannot say, in order of the alphabet."""
+    fields = type(table).model_fields
+    return sorted(key for key in table.model_fields_set if word_of(fields[key], InWgQuick) is None)

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
-from bridge.config.document import dotted
 from bridge.config.errors import ConfigError
+from bridge.config.toml_file import dotted
 from bridge.config.values import parse_endpoint
 from bridge.config.wgquick.reading import WgPeer, WgQuick
 from route.table import PRIVATE
@@ -49,10 +49,10 @@ class Imported:
         """The configuration as TOML, with its files in a folder (relative: to the configuration)."""
         return "".join(f"{_FILE.sub(lambda found: _quoted(str(folder / found[1])), line)}\n" for line, _ in self.lines)
 
-    def traced(self, faults: Iterable[str], path: Path) -> list[str]:
-        """Faults of the configuration at `path` as faults of the file that it was made from."""
+    def traced(self, errors: Iterable[str], path: Path) -> list[str]:
+        """Faults of the configuration at `path` as errors of the file that it was made from."""
         begin = re.compile(rf"{re.escape(str(path))}:(\d+):")
-        return [begin.sub(lambda found: f"{self.name}:{self.lines[int(found[1]) - 1][1]}:", fault) for fault in faults]
+        return [begin.sub(lambda found: f"{self.name}:{self.lines[int(found[1]) - 1][1]}:", error) for error in errors]
 
 
 class _Writer:
@@ -120,23 +120,23 @@ def imported(source: WgQuick, name: str, lan: IPv4Interface | None = None) -> Im
 
 def _demand(source: WgQuick, name: str) -> None:
     """What a configuration of ours cannot do without."""
-    faults: list[tuple[int, str]] = []
+    errors: list[tuple[int, str]] = []
     if not any(isinstance(address, IPv4Interface) for _, address in source.addresses):
         line = source.lines.get("Address", source.lines[""])
-        faults.append((line, 'there is no IPv4 address, add the one inside of the tunnel as Address = "10.0.0.2/24"'))
+        errors.append((line, 'there is no IPv4 address, add the one inside of the tunnel as Address = "10.0.0.2/24"'))
     local = LocalKeys(source.private_key)
     for peer in source.peers:
         line = peer.lines["PublicKey"]
         if peer.public_key == local.public:
-            faults.append((line, "PublicKey is the one of [Interface]'s own PrivateKey, give the peer's"))
+            errors.append((line, "PublicKey is the one of [Interface]'s own PrivateKey, give the peer's"))
             continue
         try:
             RemoteKeys(local, peer.public_key).wipe()
         except ValueError as error:
-            faults.append((line, f"PublicKey: {error}, no peer can have it"))
+            errors.append((line, f"PublicKey: {error}, no peer can have it"))
     local.wipe()
-    if faults:
-        raise ConfigError(f"{name}:{line}: {what}" for line, what in sorted(faults))
+    if errors:
+        raise ConfigError(f"{name}:{line}: {what}" for line, what in sorted(errors))
 
 
 def _named(peers: tuple[WgPeer, ...]) -> dict[str, WgPeer]:

@@ -46,7 +46,7 @@ def faults_of(folder: Path, text: str) -> list[str]:
     try:
         checked(folder, text)
     except ConfigError as error:
-        return [fault.removeprefix(f"{folder}/") for fault in error.faults]
+        return [fault.removeprefix(f"{folder}/") for fault in error.errors]
     return []
 
 
@@ -260,7 +260,7 @@ def test_demands_and_other_faults_are_told_together(folder: Path) -> None:
     (folder / "china.txt").write_text("1.0.1.0/24\n10.0.0.1/8\n")
     with pytest.raises(ConfigError) as error:
         load(path, "check")
-    places = [fault.removeprefix(f"{folder}/").partition(": ")[0] for fault in error.value.faults]
+    places = [fault.removeprefix(f"{folder}/").partition(": ")[0] for fault in error.value.errors]
     assert places == ["gateway.toml:11", "gateway.toml:13", "china.txt:2"]
 
 

@@ -40,7 +40,7 @@ def faults_of(text: str) -> list[str]:
     try:
         read(text, GATEWAY, "replay")
     except ConfigError as error:
-        return error.faults
+        return error.errors
     return []
 
 

@@ -62,7 +62,7 @@ def at(table: RouteTable, address: str) -> Route:
 def faults_of(text: str, purpose: Purpose = "replay") -> list[str]:
     with pytest.raises(ConfigError) as error:
         loaded(text, purpose)
-    return error.value.faults
+    return error.value.errors
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_other_lists_may_stand_in_for_the_configured_ones() -> None:
     write("bad.txt", "x\n")
     with pytest.raises(ConfigError) as error:
         routes_from(config, offload=[Path("bad.txt"), Path("gone.txt")])
-    assert [fault.partition(": ")[0] for fault in error.value.faults] == ["bad.txt:1", "gone.txt:1"]
+    assert [fault.partition(": ")[0] for fault in error.value.errors] == ["bad.txt:1", "gone.txt:1"]
 
 
 def test_a_real_offload_list_is_read(shared: Path) -> None:

@@ -34,7 +34,7 @@ HEAD = f"[Interface]\nPrivateKey = {SECRET}\nAddress = 10.7.0.2/24\n"
 def faults(text: str | bytes) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         read(text.encode() if isinstance(text, str) else text, "wg0.conf")
-    return caught.value.faults
+    return caught.value.errors
 
 
 def made(text: str, lan: str | None = None) -> Imported:
@@ -139,7 +139,7 @@ def test_any_lines_are_facts_or_faults_and_no_key_is_told(lines: list[str], end:
         found = read(text.encode("utf-8", "surrogatepass"), "wg0.conf")
         told = [repr(found), *imported(found, "wg0.conf").notices, imported(found, "wg0.conf").text()]
     except ConfigError as error:
-        told = error.faults
+        told = error.errors
         assert told
         for fault in told:
             line = int(re.fullmatch(r"wg0\.conf:(\d+): .+", fault)[1])  # type: ignore[index]
@@ -317,7 +317,7 @@ def test_what_has_no_counterpart_is_told_with_its_line() -> None:
 def test_what_could_never_run_is_refused(text: str, line: int) -> None:
     with pytest.raises(ConfigError) as caught:
         made(text)
-    assert [fault.split(":")[1] for fault in caught.value.faults] == [str(line)]
+    assert [fault.split(":")[1] for fault in caught.value.errors] == [str(line)]
 
 
 def test_names_that_two_peers_claim_are_numbered() -> None:

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from lab.process import Failed, Process
+from lab.process import CommandFailed, LabProcess
 from trials.bench import usage
 from trials.bench.load import DATAGRAM_PORT, Batch
 
 
 @contextmanager
-def running(*words: str) -> Iterator[Process]:
-    process = Process([sys.executable, "-m", "trials.bench.load", *words], listens=True)
+def running(*words: str) -> Iterator[LabProcess]:
+    process = LabProcess([sys.executable, "-m", "trials.bench.load", *words], listens=True)
     try:
         assert process.line() == "ready"
         yield process
@@ -94,13 +94,13 @@ def test_numbered_datagrams_tell_when_the_first_came_and_what_is_missing() -> No
 
 
 def test_a_process_that_reads_no_more_is_a_failure_and_is_still_cleaned_up() -> None:
-    process = Process(
+    process = LabProcess(
         [sys.executable, "-c", "import sys; sys.stdin.close(); print('closed', flush=True); input"], listens=True
     )
     try:
         assert process.line() == "closed"
         process.wait()
-        with pytest.raises(Failed, match="reads no more"):
+        with pytest.raises(CommandFailed, match="reads no more"):
             process.say("hello")
     finally:
         process.stop()

@@ -76,4 +76,4 @@ def test_a_row_that_was_shown_on_one_egress_only_is_told_and_counted() -> None:
     first, second, *rest = counts(list(findings.values()))
     assert first.startswith("4 held (M 3, S 1, D 0, Y 0), 1 failing, ")
     assert second == "1 of them shown on both egresses, 2 on one only: U2 G3"
-    assert any(line.startswith("11 come with DHCP on tap1: U7 D1 ") for line in rest)
+    assert any(line.startswith("19 come with DHCP on tap1: U7 D1 ") for line in rest)

@@ -16,20 +16,21 @@ from lab.topology import Lab
 from tests.laboratory import needing_the_kernel
 from trials.faults.all import CASES
 from trials.faults.case import Case
+from trials.faults.play import play
 from trials.faults.report import text
-from trials.faults.stage import Stage
+from trials.faults.stage import FaultStage
 
 pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
-def stage(bare_lab: Lab) -> Iterator[Stage]:
+def stage(bare_lab: Lab) -> Iterator[FaultStage]:
     with ExitStack() as stack:
-        yield Stage(bare_lab, stack)
+        yield FaultStage(bare_lab, stack)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.is_tested], ids=lambda case: case.name)
-def test_a_fault_costs_no_more_than_its_cause_explains(stage: Stage, case: Case) -> None:
+def test_a_fault_costs_no_more_than_its_cause_explains(stage: FaultStage, case: Case) -> None:
     with needing_the_kernel():
-        report = stage.play(case, case.short_s)
+        report = play(stage, case, case.short_s)
     assert not report.faults, text(report)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from lab.flows import LAN_TO_VPN
-from trials.faults.account import MILLISECOND_NS, Account, Window, account
-from trials.faults.case import MOST_GROWTH_KB, Case, Report, judge
-from trials.traffic.lasting import Arrival, Event, Kind
+from trials.faults.account import MILLISECOND_NS, FlowLosses, Window, account
+from trials.faults.case import MOST_GROWTH_KB, Case, CaseReport, judge
+from trials.traffic.lasting import StreamArrival, TalkerEvent, TalkerEventKind
 
 SECOND_NS = 1000 * MILLISECOND_NS
 WINDOW = Window(since_ns=0, began_ns=2 * SECOND_NS, over_ns=4 * SECOND_NS)
@@ -18,11 +18,11 @@ FLOW = LAN_TO_VPN.name
 WHOLE = {"ok": True}
 
 
-def seen(sent: dict[int, float], there: list[int], back: list[tuple[int, float]]) -> Account:
+def seen(sent: dict[int, float], there: list[int], back: list[tuple[int, float]]) -> FlowLosses:
     """Times in seconds; the server hears everything in the order given."""
-    happened = [Event(Kind.SENT, number, round(at * SECOND_NS)) for number, at in sent.items()]
-    happened += [Event(Kind.ANSWERED, number, round(at * SECOND_NS)) for number, at in back]
-    return account(FLOW, happened, [Arrival(1, number, 0) for number in there], WINDOW, MARGIN_NS)
+    happened = [TalkerEvent(TalkerEventKind.SENT, number, round(at * SECOND_NS)) for number, at in sent.items()]
+    happened += [TalkerEvent(TalkerEventKind.ANSWERED, number, round(at * SECOND_NS)) for number, at in back]
+    return account(FLOW, happened, [StreamArrival(1, number, 0) for number in there], WINDOW, MARGIN_NS)
 
 
 def test_losses_are_told_by_the_way_that_they_were_lost_on() -> None:
@@ -45,7 +45,7 @@ def test_a_loss_before_the_cause_or_after_the_recovery_is_a_stray() -> None:
 
 
 CASE = Case("case", "a fault", lambda stage, seconds: None, drops=frozenset({"port.down"}))
-GOOD = Report(
+GOOD = CaseReport(
     case="case",
     what="a fault",
     lasted_s=2.0,
@@ -74,6 +74,6 @@ def test_a_good_report_has_no_fault() -> None:
         (CASE, replace(GOOD, descriptors=(18, 19)), "18 descriptors and has 19"),
     ],
 )
-def test_the_judge_finds_what_does_not_hold(case: Case, report: Report, told: str) -> None:
+def test_the_judge_finds_what_does_not_hold(case: Case, report: CaseReport, told: str) -> None:
     (fault,) = judge(case, report)
     assert told in fault

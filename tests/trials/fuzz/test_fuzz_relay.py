@@ -15,7 +15,7 @@ from tunnel.messages import ENVELOPE_BYTES
 BODY = b"\4\0\0\0" + bytes(60)
 
 
-def envelope_to(round_: fuzz_relay.Round, by: str, to: str, hops: int = HOPS) -> bytes:
+def envelope_to(round_: fuzz_relay.RelayRound, by: str, to: str, hops: int = HOPS) -> bytes:
     out = Effects()
     envelope = Envelope(hops, node_id("alice"), node_id("bob"), BODY)
     assert round_.nodes[by]._by_name[to].carry([envelope], round_.now, out)
@@ -27,12 +27,12 @@ def test_a_few_thousand_hostile_envelopes_break_nothing() -> None:
 
 
 def test_the_same_seed_gives_the_same_envelopes() -> None:
-    first, second = (fuzz_relay.Round(random.Random(7)) for _ in range(2))
+    first, second = (fuzz_relay.RelayRound(random.Random(7)) for _ in range(2))
     assert [first.attack() for _ in range(50)] == [second.attack() for _ in range(50)]
 
 
 def test_an_envelope_that_keeps_its_hops_or_changes_its_message_is_found() -> None:
-    round_ = fuzz_relay.Round(random.Random(1))
+    round_ = fuzz_relay.RelayRound(random.Random(1))
     came = envelope_to(round_, "alice", "relay")
     good = envelope_to(round_, "relay", "bob", HOPS - 1)
     round_.look_at_passed(came, good, fuzz_relay.HOMES["bob"])
@@ -47,7 +47,7 @@ def test_an_envelope_that_keeps_its_hops_or_changes_its_message_is_found() -> No
 
 
 def test_a_packet_that_nobody_sent_or_that_comes_twice_is_found() -> None:
-    round_ = fuzz_relay.Round(random.Random(1))
+    round_ = fuzz_relay.RelayRound(random.Random(1))
     effects = Effects()
     effects.packets.append(("alice", fuzz_relay.packet(1)))
     with pytest.raises(Failure, match="not sent, or is there already"):

@@ -11,7 +11,7 @@ import pytest
 from trials.fuzz import run as fuzz
 from trials.fuzz.hostile import Broken, Failure
 from trials.fuzz.targets import tunnel as fuzz_tunnel
-from trials.fuzz.targets.tunnel import AUTHENTIC, FIELDS, STAGES, STRANGERS_HOME, Round
+from trials.fuzz.targets.tunnel import AUTHENTIC, FIELDS, STAGES, STRANGERS_HOME, TunnelRound
 from tunnel.cookies import CookieDesk
 from tunnel.effects import Received
 from tunnel.endpoint import Tunnel
@@ -47,7 +47,7 @@ def test_every_type_of_message_has_its_fields_and_its_authenticated_part() -> No
 
 def test_the_same_seed_gives_the_same_messages() -> None:
     def messages(seed: int) -> list[bytes]:
-        round_ = Round(random.Random(seed), [])
+        round_ = TunnelRound(random.Random(seed), [])
         round_.held = next(STAGES[3](round_))
         return [round_.hostile() for _ in range(200)]
 
@@ -88,7 +88,7 @@ def test_an_endpoint_that_follows_anybody_is_found(monkeypatch: pytest.MonkeyPat
 def test_an_answer_to_who_proved_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CookieDesk, "is_addressed", lambda *_: True)
     monkeypatch.setattr("tunnel.cookies.LOAD_STICKY_NS", -1)
-    round_ = Round(random.Random(1), [])
+    round_ = TunnelRound(random.Random(1), [])
     round_.held = []
     monkeypatch.setattr("tunnel.cookies.LoadGauge.is_under_load", lambda *_: True)
     with pytest.raises(Failure, match="without load"):

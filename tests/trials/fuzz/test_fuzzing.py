@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.compiled import compiled
-from trials.fuzz import corpus, hostile, instrumented
+from trials.fuzz import hostile, instrumented, kept
 from trials.fuzz import run as fuzz
 from trials.fuzz.choices import Choices
 from trials.fuzz.hostile import Broken, Failure, Target
@@ -37,7 +37,7 @@ NEEDS_COMPILED = ("bursts", "lanes", "pieces")
 def test_what_is_kept_breaks_nothing(name: str) -> None:
     if name in NEEDS_COMPILED:
         compiled("bridge.ports.udp.lanes", "Lanes")
-    for entry in corpus.entries(name):
+    for entry in kept.entries(name):
         hostile.replay(ALL[name], entry)
 
 
@@ -60,8 +60,8 @@ def test_a_guided_run_on_instrumented_modules_breaks_nothing(tmp_path: Path) -> 
     else:
         compiled("bridge.ports.udp.lanes", "Lanes")
         packages = instrumented.build(quick=True)
-    kept = [bytes([at]) + entry for at, name in enumerate(ALL) for entry in corpus.entries(name)]
-    done = fuzz.guide(list(ALL), GUIDED_S, packages, tmp_path, kept)
+    inputs = [bytes([at]) + entry for at, name in enumerate(ALL) for entry in kept.entries(name)]
+    done = fuzz.guide(list(ALL), GUIDED_S, packages, tmp_path, inputs)
     assert done.inputs > len(ALL)
     assert done.edges >= done.edges_before > 1000, done
 
@@ -132,20 +132,20 @@ def test_an_input_that_breaks_something_is_told_in_a_form_that_repeats_it() -> N
 
 def test_a_corpus_is_text_that_reads_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "new" / "reached.txt"
-    corpus.write(path, [b"long", b"\0", b"long"])
-    assert corpus.read(path) == [b"\0", b"long"]
+    kept.write(path, [b"long", b"\0", b"long"])
+    assert kept.read(path) == [b"\0", b"long"]
     path.write_text(path.read_text() + f"\n{base64.b64encode(b'more').decode()}  # why\n")
-    assert corpus.read(path)[-1] == b"more"
-    assert corpus.read(tmp_path / "none") == []
+    assert kept.read(path)[-1] == b"more"
+    assert kept.read(tmp_path / "none") == []
     path.write_text("no base64!\n")
     with pytest.raises(ValueError, match="base64"):
-        corpus.read(path)
+        kept.read(path)
 
 
 def test_a_question_that_changes_something_and_an_answer_that_is_a_bug_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = fuzz_control.Stage(tmp_path)
+    stage = fuzz_control.ControlStage(tmp_path)
     fuzz_control._ask_control(
         stage, b'{"command": "stats"}\n{"command": "route.get", "arguments": {"ip": "1.1.1.1"}}\n'
     )

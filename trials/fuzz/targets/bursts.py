@@ -32,7 +32,7 @@ _BUFFER_BYTES = 1 << 21
 _FRAME_BYTES = 1 << 17
 
 
-class Side:
+class TableSide:
     """One loop with a table and devices of its own."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Side:
             table.set_port(*_port_facts(number, 1500 if _OUR_MACS[number] else 1420, words))
 
     def written(self) -> list[tuple[int, bytes]]:
-        """What has come out of the devices."""
+        """The frames that have come out of the devices."""
         found = []
         for number, cable in self.cables.items():
             while True:
@@ -92,7 +92,7 @@ def episode(rng: random.Random, most: int) -> int:
     with ExitStack() as stack:
         tables = CompiledTable(16, 7), CompiledTable(16, 7)
         sides = [
-            Side(bursts(table), table, stack, bare, words)
+            TableSide(bursts(table), table, stack, bare, words)
             for bursts, table in zip((CompiledBursts, PlainBursts), tables, strict=True)
         ]
         while number < min(most, 300) and not is_spent(rng):
@@ -119,7 +119,7 @@ def episode(rng: random.Random, most: int) -> int:
 
 
 def _whole(in_port: int, protocol: int, ends: Ends, bare: frozenset[int], rng: random.Random) -> bytes:
-    """What a read of the device gives: never nothing, which would be the device's end."""
+    """The bytes of a read of the device: never none, which would mean the device's end."""
     frame, claims = _frame(in_port, protocol, ends, rng)
     if in_port in bare:
         return frame or b"\0"
@@ -133,7 +133,7 @@ def _whole(in_port: int, protocol: int, ends: Ends, bare: frozenset[int], rng: r
     return whole if len(whole) >= 10 else whole + bytes(10 - len(whole))
 
 
-def _compare(sides: list[Side], in_port: int, whole: bytes, now: int, *, waiting: bool) -> None:
+def _compare(sides: list[TableSide], in_port: int, whole: bytes, now: int, *, waiting: bool) -> None:
     found = []
     for side in sides:
         side.cables[in_port].send(whole)

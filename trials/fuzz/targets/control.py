@@ -1,4 +1,4 @@
-"""What somebody may write to the control socket and to the metrics page of a running gateway.
+"""Hostile requests to the control socket and to the metrics page of a running gateway.
 
 The server, its loop and the handlers are the daemon's own, over a Unix socket; the gateway behind them has live links
 and ARP entries, and nothing but its devices is missing. An input is a stream of bytes, cut where it holds a NUL into
@@ -43,7 +43,7 @@ DEADLINE_S = 20.0
 _CONTROL, _METRICS = 0, 1
 
 
-class Stage:
+class ControlStage:
     """A gateway, its loop and its control socket; `now_ns` is its clock."""
 
     def __init__(self, folder: Path) -> None:
@@ -78,7 +78,7 @@ class Stage:
         self.loop.close()
 
     def state(self) -> Any:
-        """What a question must not change."""
+        """The state that a question must not change."""
         gateway, now = self.gateway, self.now_ns
         links = sorted(
             (str(link.egress), *(getattr(link, name) for name in _LINK)) for link in gateway.aliases.links(now)
@@ -100,10 +100,10 @@ _LINK = ("protocol", "inside", "inside_port", "outside_port", "remote", "state",
 
 
 @cache
-def _stage() -> tuple[tempfile.TemporaryDirectory[str], Stage]:
+def _stage() -> tuple[tempfile.TemporaryDirectory[str], ControlStage]:
     """One for the whole process: what a client leaves behind would be met by the next."""
     folder = scratch_folder()
-    return folder, Stage(Path(folder.name))
+    return folder, ControlStage(Path(folder.name))
 
 
 def episode(rng: random.Random, _most: int) -> int:
@@ -120,13 +120,13 @@ def episode(rng: random.Random, _most: int) -> int:
     return 1
 
 
-def _ask_metrics(stage: Stage, data: bytes) -> None:
+def _ask_metrics(stage: ControlStage, data: bytes) -> None:
     got = _spoken_to(stage, socket.create_connection(stage.metrics.address), data, lambda _: False)
     if got and not got.startswith(b"HTTP/1.1 "):
         raise Failure(f"an answer that is no HTTP: {got[:40]!r}")
 
 
-def _ask_control(stage: Stage, data: bytes) -> None:
+def _ask_control(stage: ControlStage, data: bytes) -> None:
     lines = data.replace(b"\0", b"").split(b"\n")[:-1]
     asked = [_command(line) for line in lines]
     before = stage.state() if all(name is None or name in READING for name in asked) else None
@@ -150,7 +150,9 @@ def _ask_control(stage: Stage, data: bytes) -> None:
         raise Failure("a capture goes on behind its client's back")
 
 
-def _spoken_to(stage: Stage, connection: socket.socket, data: bytes, is_enough: Callable[[bytes], bool]) -> bytes:
+def _spoken_to(
+    stage: ControlStage, connection: socket.socket, data: bytes, is_enough: Callable[[bytes], bool]
+) -> bytes:
     """Say it piece by piece, then that there is no more; all that is answered until the server hangs up."""
     got = bytearray()
     is_over = False
@@ -184,7 +186,7 @@ def _spoken_to(stage: Stage, connection: socket.socket, data: bytes, is_enough: 
 
 
 def _command(line: bytes) -> str | None:
-    """What a line asks for, as far as anybody can tell: None for what is no request."""
+    """The command of a line; None where the line is no request."""
     try:
         found = json.loads(line)["command"]
     except (ValueError, RecursionError, TypeError, KeyError, IndexError):

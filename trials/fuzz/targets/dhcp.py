@@ -68,7 +68,7 @@ class Round:
         self.take(self.client.start(self.now, self.remembered()), most=1)
 
     def remembered(self) -> Lease | None:
-        """What the file of an earlier run says, spoiled or not."""
+        """The file of an earlier run, spoiled or not."""
         rng = self.rng
         lease = Lease(rng.choice(ADDRESSES), rng.choice((0, 24, 32)), SERVERS[0], SERVERS[0], 3600, 1800, 3150)
         found = saved.read(mutated(saved.write(Saved(MAC, lease, None)), rng), MAC)
@@ -143,7 +143,7 @@ class Round:
         self.now = end
 
     def take(self, effects: list[ClientEffect], most: int) -> None:
-        """What the gateway would do, and all that must hold after it."""
+        """Carry out the effects as the gateway would, and check all rules behind them."""
         left = 0
         reasons = [effect.reason for effect in effects if isinstance(effect, Dropped)]
         if reasons not in ([], [Drop.DHCP_REFUSED]) and len(effects) > 1:

@@ -206,7 +206,8 @@ class Twins:
         self.recent: deque[tuple[str, bytes, GsoHeader | None]] = deque(maxlen=20)
 
     def inject(self, port: str, frame: bytes, claims: GsoHeader | None = None) -> tuple[list[Send], bool]:
-        """What leaves for a frame that comes in, and whether it was repeated; `Failure` where the walk sends others."""
+        """Frames that leave for a frame that comes in, and whether it was repeated. `Failure` where the walk sends
+        others."""
         walked = _sends(self.walk.receive(port, frame, self.now, claims))
         found = self.table.forward(self.fast.fast.number(port), frame, claims, self.now)
         if isinstance(found, Forwarded):

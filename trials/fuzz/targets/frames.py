@@ -110,7 +110,7 @@ LAN = Hidden(address_int("192.168.200.0"), 0xFFFFFF00, frozenset({"tap1", "vpn"}
 NODES = '[peer.hk]\nallowed_ips = ["0.0.0.0/0"]\n[peer.de]\nallowed_ips = ["10.1.0.0/16", "198.51.100.0/24"]\n'
 
 
-class World(NamedTuple):
+class FrameWorld(NamedTuple):
     """A configuration, the ports that frames come in by, and what nobody may see where."""
 
     name: str
@@ -120,8 +120,8 @@ class World(NamedTuple):
 
 
 WORLDS = (
-    World("gateway", CONFIGURATION, ("tap0", "tap1", "tun0", "vpn"), (LAN,)),
-    World(
+    FrameWorld("gateway", CONFIGURATION, ("tap0", "tap1", "tun0", "vpn"), (LAN,)),
+    FrameWorld(
         "nodes",
         CONFIGURATION.replace('gateway = "192.168.1.1"', 'gateway = "192.168.1.1"\nkind = "tun"')
         .replace('[tap1.arp]\n"192.168.1.1" = "02:aa:00:00:00:01"\n', "")
@@ -130,13 +130,13 @@ WORLDS = (
         ("tap0", "tap1", "tun0", "vpn", "vpn:de"),
         (LAN,),
     ),
-    World(
+    FrameWorld(
         "strict",
         CONFIGURATION.replace("[alias]", '[alias]\nfiltering = "address-dependent"\nrefresh_inbound = true') + NODES,
         ("tap0", "tap1", "tun0", "vpn", "vpn:de"),
         (LAN,),
     ),
-    World("exit", EXIT_NODE, ("tap1", "tun0", "vpn:alice", "vpn:bob"), (LAN._replace(ports=frozenset({"tap1"})),)),
+    FrameWorld("exit", EXIT_NODE, ("tap1", "tun0", "vpn:alice", "vpn:bob"), (LAN._replace(ports=frozenset({"tap1"})),)),
 )
 
 
@@ -201,7 +201,7 @@ def repaired(data: bytes) -> bytes:
 
 
 def arp_frame(rng: random.Random) -> bytes:
-    """What ARP carries, mostly well-formed (RFC 826)."""
+    """An ARP frame, mostly well-formed (RFC 826)."""
     hosts = rng.choice(ADDRESSES).to_bytes(4, "big"), rng.choice(ADDRESSES).to_bytes(4, "big")
     sender = rng.choice((b"\x02\xaa\0\0\0\x0a", b"\x02\xaa\0\0\0\x01", bytes(6), b"\xff" * 6, rng.randbytes(6)))
     kind = rng.choice((1, 1, 2, 2, 0, 3))
@@ -211,7 +211,7 @@ def arp_frame(rng: random.Random) -> bytes:
 class Feed:
     """Frames for the ports of a world, without end; `answer` makes some of them fit what has left."""
 
-    def __init__(self, world: World, rng: random.Random, seeds: Sequence[bytes]) -> None:
+    def __init__(self, world: FrameWorld, rng: random.Random, seeds: Sequence[bytes]) -> None:
         self.world = world
         self.rng = rng
         self.seeds = seeds
@@ -254,7 +254,7 @@ class Feed:
 
 
 def answer(raw: bytes, rng: random.Random) -> bytes:
-    """What the far end might say to a packet that left: the reply, or an error that quotes it."""
+    """A possible answer of the far end to a packet that left: the reply, or an error that quotes it."""
     if len(raw) < 28 or raw[9] not in (ipv4.TCP, ipv4.UDP, ipv4.ICMP):
         return raw
     if rng.random() < 0.3:

@@ -37,7 +37,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def records_of(data: bytes) -> list[Record]:
-    """What a file holds up to where it is damaged."""
+    """The records of a file up to the place where it is damaged."""
     found: list[Record] = []
     try:
         for record in pcap.read(io.BytesIO(data), "file"):

@@ -43,7 +43,7 @@ def packet(mark: int) -> bytes:
     return b"\x45\0\0\x20" + mark.to_bytes(4, "big") + bytes(4) + b"\x0a\0\0\1\x0a\0\0\2" + bytes(12)
 
 
-class Round:
+class RelayRound:
     """The four nodes, joined by a wire that loses nothing. `history`: envelopes by the node that they came to."""
 
     def __init__(self, rng: random.Random) -> None:
@@ -199,7 +199,7 @@ def _only(endpoint: Endpoint, data: bytes) -> Effects:
 
 def one_round(rng: random.Random, most: int) -> int:
     """Four nodes and what comes at them until the generator is spent; the number of inputs."""
-    round_ = Round(rng)
+    round_ = RelayRound(rng)
     to, datagram = "relay", b""
     number = 0
     try:

@@ -71,7 +71,7 @@ def wg_quick(data: bytes) -> None:
         source = wgquick.read(data, "wg0.conf")
         made = imported(source, "wg0.conf", _LAN if data[-1:] == b"#" else None)
     except ConfigError as error:
-        _check_faults(error.faults, lines)
+        _check_faults(error.errors, lines)
         return
     path = Path(_folder().name) / "gateway.toml"
     for name, (content, mode) in made.files.items():
@@ -81,7 +81,7 @@ def wg_quick(data: bytes) -> None:
     try:
         read(made.text(), path, "run")
     except ConfigError as error:
-        _check_faults(made.traced(error.faults, path), lines)
+        _check_faults(made.traced(error.errors, path), lines)
 
 
 def _check_faults(faults: list[str], lines: int) -> None:
@@ -92,7 +92,7 @@ def _check_faults(faults: list[str], lines: int) -> None:
 
 
 def stamps(data: bytes) -> None:
-    """What an earlier run, or nobody, has written."""
+    """The stamps of an earlier run, or of nobody."""
     path = Path(_folder().name) / "stamps.json"
     path.write_bytes(data)
     file = StampFile(path)
@@ -115,9 +115,9 @@ def prefixes(data: bytes) -> None:
             raise Failure(f"no prefix: {network:#x}/{length}")
         if not 1 <= line <= count:
             raise Failure(f"line {line} of {count}")
-    for fault in found.faults:
-        if re.match(r"list:[0-9]+: .", fault) is None:
-            raise Failure(f"a fault that is of no line: {fault!r}")
+    for error in found.errors:
+        if re.match(r"list:[0-9]+: .", error) is None:
+            raise Failure(f"an error that is of no line: {error!r}")
 
 
 READERS: tuple[Reader, ...] = (trace_words, filter_expression, wg_quick, stamps, prefixes)

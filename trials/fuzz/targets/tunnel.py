@@ -76,7 +76,7 @@ def packet(mark: int) -> bytes:
     return b"\x45\0\0\x20" + mark.to_bytes(4, "big") + bytes(4) + b"\x0a\0\0\2" + b"\x0a\0\0\1" + bytes(12)
 
 
-class Round:
+class TunnelRound:
     """Two tunnels with keys of their own. `history`: what was on the wire, between them and in rounds before."""
 
     def __init__(self, rng: random.Random, history: list[bytes], cipher: BurstCipher | None = None) -> None:
@@ -260,10 +260,10 @@ def expect(holds: bool, what: str) -> None:
 # Stages: bring both into a state, yield what is held back while hostile messages come, let it through and look
 
 
-Stage = Callable[[Round], Iterator[list[bytes]]]
+Stage = Callable[[TunnelRound], Iterator[list[bytes]]]
 
 
-def idle(round_: Round) -> Iterator[list[bytes]]:
+def idle(round_: TunnelRound) -> Iterator[list[bytes]]:
     """Nobody has called yet; their call is on its way."""
     call = round_.they_say()
     yield call
@@ -272,7 +272,7 @@ def idle(round_: Round) -> Iterator[list[bytes]]:
     expect(len(round_.we_hear(*round_.they_hear(*answers)).packets) == 1, "its first packet arrives")
 
 
-def pending(round_: Round) -> Iterator[list[bytes]]:
+def pending(round_: TunnelRound) -> Iterator[list[bytes]]:
     """We have called; their answer is on its way."""
     answer = round_.they_hear(*round_.we_say())
     yield answer
@@ -280,7 +280,7 @@ def pending(round_: Round) -> Iterator[list[bytes]]:
     expect([kind_of(datagram.data) for datagram in effects.datagrams] == [Kind.DATA], "a response makes a session")
 
 
-def unconfirmed(round_: Round) -> Iterator[list[bytes]]:
+def unconfirmed(round_: TunnelRound) -> Iterator[list[bytes]]:
     """We have answered; the first packet under the new session is on its way."""
     answers = [datagram.data for datagram in round_.we_hear(*round_.they_say()).datagrams]
     first = round_.they_hear(*answers)
@@ -288,7 +288,7 @@ def unconfirmed(round_: Round) -> Iterator[list[bytes]]:
     expect(len(round_.we_hear(*first).packets) == 1, "the first packet arrives")
 
 
-def up(round_: Round) -> Iterator[list[bytes]]:
+def up(round_: TunnelRound) -> Iterator[list[bytes]]:
     """A session works; packets of it come late and out of order."""
     round_.join()
     late = [message for _ in range(5) for message in round_.they_say()]
@@ -297,7 +297,7 @@ def up(round_: Round) -> Iterator[list[bytes]]:
     expect(len(round_.we_hear(*late).packets) == 5, "late packets arrive")
 
 
-def renewed(round_: Round) -> Iterator[list[bytes]]:
+def renewed(round_: TunnelRound) -> Iterator[list[bytes]]:
     """A second session is there beside the first; packets of both are on their way."""
     round_.join()
     late = round_.they_say()
@@ -310,7 +310,7 @@ def renewed(round_: Round) -> Iterator[list[bytes]]:
     expect(len(round_.we_hear(*late).packets) == 1, "so do those of the old one")
 
 
-def betrayed(round_: Round) -> Iterator[list[bytes]]:
+def betrayed(round_: TunnelRound) -> Iterator[list[bytes]]:
     """The peer itself is hostile: what it seals is any bytes, spoiled packets and control messages among them."""
     round_.join()
     rng = round_.rng
@@ -333,7 +333,7 @@ def betrayed(round_: Round) -> Iterator[list[bytes]]:
     expect(len(round_.we_hear(*late).packets) == 1, "honest packets of it arrive")
 
 
-def expired(round_: Round) -> Iterator[list[bytes]]:
+def expired(round_: TunnelRound) -> Iterator[list[bytes]]:
     """The session is over, its keys are still there."""
     round_.join()
     late = round_.they_say()
@@ -342,7 +342,7 @@ def expired(round_: Round) -> Iterator[list[bytes]]:
     expect(not round_.we_hear(*late).packets, "a packet of a session that is over is refused")
 
 
-def erased(round_: Round) -> Iterator[list[bytes]]:
+def erased(round_: TunnelRound) -> Iterator[list[bytes]]:
     """All keys are gone."""
     round_.join()
     late = round_.they_say()
@@ -353,7 +353,7 @@ def erased(round_: Round) -> Iterator[list[bytes]]:
     expect(not round_.we_hear(*late).packets, "a packet of a session that was erased is refused")
 
 
-def cookie(round_: Round) -> Iterator[list[bytes]]:
+def cookie(round_: TunnelRound) -> Iterator[list[bytes]]:
     """We have called somebody under load; the cookie reply is on its way."""
     (call,) = round_.we_say()
     reply = round_.theirs._desk.reply(call, OUR_HOME, round_.now)
@@ -365,7 +365,7 @@ def cookie(round_: Round) -> Iterator[list[bytes]]:
     expect(any(again[0][-16:]), "with mac2")
 
 
-def load(round_: Round) -> Iterator[list[bytes]]:
+def load(round_: TunnelRound) -> Iterator[list[bytes]]:
     """A session works, and a flood of initiations with a right mac1 goes on."""
     round_.join()
     late = round_.they_say()
@@ -386,7 +386,7 @@ def one_round(rng: random.Random, history: list[bytes], cipher: BurstCipher | No
     message = b""
     number = 0
     try:
-        round_ = Round(rng, history, cipher)
+        round_ = TunnelRound(rng, history, cipher)
         honest = stage(round_)
         round_.held = next(honest)
         while goes_on(rng, number, most):

@@ -1,9 +1,9 @@
-"""A bad wire: a process that carries Ethernet frames between two devices of its namespace, and fails as it is told to.
+"""A wire that does damage: a process that carries Ethernet frames between two devices of its namespace.
 
-    python -m lab.wire NEAR FAR --seed N
+    python -m trials.cables.damage NEAR FAR --seed N
 
-It prints `ready`, then reads one JSON object a line, the faults from now on (`Faults`; what is not named is not done,
-`null` changes nothing), and answers each line with the counts so far, by direction: `there` is from NEAR to FAR.
+It prints `ready`, then reads one JSON object a line, the damage from now on (`WireDamage`; what is not named is not
+done, `null` changes nothing), and answers each line with the counts so far, by direction: `there` is from NEAR to FAR.
 
 What happens to a frame depends on the seed, its direction and its number in that direction, on nothing else: every
 frame draws the same numbers, whatever is done to it. Only IPv4 is touched: ARP always passes, so that a test sees what
@@ -46,8 +46,8 @@ _EVERY_PROTOCOL = 0x0003
 
 
 @dataclass(frozen=True)
-class Faults:
-    """What the wire does wrong. Shares are of all frames, 0 to 1."""
+class WireDamage:
+    """The damage that the wire does. Shares are of all frames, 0 to 1."""
 
     loss: float = 0.0
     duplicate: float = 0.0
@@ -69,7 +69,7 @@ class Direction:
 
     name: str
     seed: int
-    faults: Faults = field(default_factory=Faults)
+    damage: WireDamage = field(default_factory=WireDamage)
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -83,24 +83,24 @@ class Direction:
         """A frame came."""
         fates = [self._rng.random() for _ in range(3)]
         displacement = self._rng.randrange(1 << 30)
-        faults = self.faults
+        damage = self.damage
         self._number += 1
         self.counts["frames"] += 1
         if frame[12:14] != ethernet.IPV4_TYPE:
             self._pass(frame, now)
         elif (why := self._reason(frame)) is not None:
             self.counts[why] += 1
-        elif fates[0] < faults.loss:
+        elif fates[0] < damage.loss:
             self._count("lost", frame)
         else:
             copies = 1
-            if fates[1] < faults.duplicate:
+            if fates[1] < damage.duplicate:
                 self._count("duplicated", frame)
                 copies = 2
             for _ in range(copies):
-                if fates[2] < faults.reorder:
+                if fates[2] < damage.reorder:
                     self._count("displaced", frame)
-                    self._hold(frame, self._number + 1 + displacement % faults.displacement, now)
+                    self._hold(frame, self._number + 1 + displacement % damage.displacement, now)
                     fates[2] = 1.0  # a copy is not held as well
                 else:
                     self._pass(frame, now)
@@ -116,12 +116,12 @@ class Direction:
 
     def _reason(self, frame: bytes) -> str | None:
         """Why it cannot pass at all."""
-        faults = self.faults
-        if self.name in faults.blocked:
+        damage = self.damage
+        if self.name in damage.blocked:
             return "blocked"
-        if faults.mtu_bytes is not None and len(frame) - ethernet.HEADER_BYTES > faults.mtu_bytes:
+        if damage.mtu_bytes is not None and len(frame) - ethernet.HEADER_BYTES > damage.mtu_bytes:
             return "too_long"
-        if faults.blocked_ports and not set(_ports(frame)).isdisjoint(faults.blocked_ports):
+        if damage.blocked_ports and not set(_ports(frame)).isdisjoint(damage.blocked_ports):
             return "blocked"
         return None
 
@@ -145,7 +145,7 @@ class Direction:
             self.counts["queue_full"] += 1
             return
         self._serial += 1
-        heapq.heappush(self._delayed, (now + round(self.faults.delay_ms * MILLISECOND_NS), self._serial, frame))
+        heapq.heappush(self._delayed, (now + round(self.damage.delay_ms * MILLISECOND_NS), self._serial, frame))
 
     def leave(self, now: int) -> Iterator[bytes]:
         """The frames that are due, in their order."""
@@ -220,10 +220,10 @@ class Wire:
         due = [ns for direction in self.directions if (ns := direction.due_ns()) is not None]
         return max(min(due) - time.monotonic_ns(), 0) / MILLISECOND_NS if due else None
 
-    def _obey(self, faults: dict[str, Any] | None) -> None:
-        if faults is not None:
+    def _obey(self, damage: dict[str, Any] | None) -> None:
+        if damage is not None:
             for direction in self.directions:
-                direction.faults = Faults(**faults)
+                direction.damage = WireDamage(**damage)
         print(json.dumps({direction.name: direction.counts for direction in self.directions}), flush=True)
 
 
@@ -246,7 +246,7 @@ def _write(target: socket.socket, direction: Direction, frame: bytes) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="lab.wire", description="a bad wire between two devices")
+    parser = argparse.ArgumentParser(prog="trials.cables.damage", description="a bad wire between two devices")
     parser.add_argument("near")
     parser.add_argument("far")
     parser.add_argument("--seed", type=int, default=1)
