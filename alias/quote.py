@@ -1,10 +1,10 @@
 """The packet that an ICMP error quotes: read it, and give it the names of the other side.
 
-RFC 5508: 3 (`read` refuses a bad ICMP checksum), 3b (quoted options are skipped), 3c (the quoted transport checksum is not validated), 3d (RFC 4884 extensions and padding are not touched), 4
-and 5 (`rewrite_quote`). RFC 3022 4.3.
+RFC 5508: 3 (`read` refuses a bad ICMP checksum), 3b (quoted options are skipped), 3c (the quoted transport checksum is
+not validated), 3d (RFC 4884 extensions and padding are not touched), 4 and 5 (`rewrite_quote`). RFC 3022 4.3.
 
-Against RFC 5508 3a an error is passed on whose quoted header has a bad checksum (`Quote.is_damaged`): a NAT or a router on
-the way that damages quotes would cost traceroute and path MTU discovery otherwise.
+Against RFC 5508 3a an error is passed on whose quoted header has a bad checksum (`Quote.is_damaged`): a NAT on the
+way that damages quotes would cost traceroute and path MTU discovery otherwise.
 
 The quote may be cut anywhere behind eight bytes of its transport header (RFC 792). Everything stays incremental: the
 quoted checksums, and the ICMP checksum that covers them, are as right or as wrong after the change as before.
@@ -61,8 +61,8 @@ def read(packet: Packet) -> Quote | Drop:
     """The quote in an ICMP error (a whole packet or first fragment, `packet.is_icmp_error`).
 
     `Drop.ICMP_CHECKSUM`: the error's own checksum is bad (not known of a fragment, so not checked there).
-    `Drop.ALIAS_QUOTE`: no quoted header, a short one, less than eight bytes behind it, or a quote of an ICMP message that
-    is no query (RFC 1122 3.2.2: there are no errors about errors).
+    `Drop.ALIAS_QUOTE`: no quoted header, a short one, less than eight bytes behind it, or a quote of an ICMP message
+    that is no query (RFC 1122 3.2.2: there are no errors about errors).
     """
     data, start = packet.data, packet.header_bytes
     end = len(data)

@@ -9,7 +9,8 @@ claim moves nothing by itself: it starts a *question*.
                     nobody answered: the known one keeps it and goes on being polled (PROBE)
 
 The 100 ms always run to their end before an entry moves: a forger answers faster than a router.
-An entry that nobody uses (STALE) takes the claim at once, as RFC 826 has it, and gives it back if the former one speaks.
+An entry that nobody uses (STALE) takes the claim at once, as RFC 826 has it, and gives it back if the former
+one speaks.
 
 `suspect` asks without a claim: nothing came from the next hop for a while. It asks by unicast first, and by broadcast
 `ALONE_NS` later. There is one question a second for an address, and at most `MOST` at once on a port.

@@ -9,8 +9,8 @@ times are those of neighbour unreachability detection (RFC 4861 7.3.2, as the Li
     PROBE --answer--> REACHABLE            INCOMPLETE, PROBE --three requests, a second apart--> FAILED
     STALE, FAILED --60 s--> FREE           heard of, but not by an answer to our question: STALE
 
-Any ARP packet of a neighbour under its known MAC address restarts these times (RFC 1122 2.3.2.1 (1)), and so does traffic
-that answers ours: `_refresh`, `confirm`. Another MAC address is a question for `arp.disputes`.
+Any ARP packet of a neighbour under its known MAC address restarts these times (RFC 1122 2.3.2.1 (1)), and so does
+traffic that answers ours: `_refresh`, `confirm`. Another MAC address is a question for `arp.disputes`.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ class PortCounters:
 
 class Counters:
     """`ports` by name; `drops_by_port` by (port, reason); `ethertypes` that are not carried, by number, of
-    `MOST_ETHERTYPES` different ones; `answered` by the gateway itself; `damaged_quotes`: ICMP errors that were passed on
-    although the header that they quote has a bad checksum."""
+    `MOST_ETHERTYPES` different ones; `answered` by the gateway itself; `damaged_quotes`: ICMP errors that were passed
+    on although the header that they quote has a bad checksum."""
 
     def __init__(self, ports: Mapping[str, PortCounters]) -> None:
         self.ports = ports

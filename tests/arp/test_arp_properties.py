@@ -79,7 +79,9 @@ class PortMachine(RuleBasedStateMachine):
         to=st.sampled_from([OWN_MAC, b"\xff" * 6]),
     )
     def hear(self, opcode: int, sender: int, mac: bytes, wanted: int, to: bytes) -> None:
-        self.contested.update(entry.ip.to_bytes(4, "big") for entry in self.port.entries(self.now) if entry.ip == sender)
+        self.contested.update(
+            entry.ip.to_bytes(4, "big") for entry in self.port.entries(self.now) if entry.ip == sender
+        )
         self.take(self.port.receive(arp_frame(opcode, sender, mac, wanted, to=to, link_source=A_MAC), self.now))
 
     @rule(nanoseconds=st.one_of(st.integers(0, SECOND_NS), st.integers(0, 100 * SECOND_NS)))

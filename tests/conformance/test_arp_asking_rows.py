@@ -437,7 +437,6 @@ def test_a16_traffic_that_comes_back_keeps_a_router_reachable_without_a_question
         assert requests(s.advance(1)) == []
 
 
-
 def test_a_packet_of_ours_that_nobody_takes_is_no_reason_for_an_error(make: MakeScenario) -> None:
     """A21: C pings us and vanishes: the reply waits in vain and nobody is told."""
     s = make("V")

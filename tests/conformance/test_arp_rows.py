@@ -19,8 +19,8 @@ from tests.conformance.arp_frames import (
     arp,
     learned,
     mac_of,
-    requests,
     packets,
+    requests,
     states,
 )
 from tests.conformance.conftest import MakeScenario
