@@ -26,7 +26,8 @@ class ArpPort:
 
     `address`: our own, 0 while the port has none; `prefix_length`: 8 to 32; `mac`: ours, six bytes; `static`: the
     operator's entries (`ValueError` where one is impossible); `rng`: for the pauses of RFC 5227; `reachable_ns`: how
-    long an answer is believed. `now` is in ns and never runs backwards.
+    long an answer is believed; `neighbour`: with a `prefix_length` of 32 the only one there is. `now` is in ns and
+    never runs backwards.
 
     `lookup(address, now)` is the hot path: the MAC address of a next hop, and the note that it is in use; None: `hold`
     the frame. It is the resolver's own function. `slots`: of the table, one for each address of the subnet.
@@ -44,11 +45,12 @@ class ArpPort:
         *,
         limits: WaitingLimits = _DEFAULT_LIMITS,
         reachable_ns: int = REACHABLE_NS,
+        neighbour: int = 0,
     ) -> None:
         self.address = address
         self.prefix_length = prefix_length
         self.mac = mac
-        self._resolver = Resolver(address, prefix_length, mac, limits, reachable_ns)
+        self._resolver = Resolver(address, prefix_length, mac, limits, reachable_ns, neighbour=neighbour)
         self._announcer = Announcer(address, mac, rng)
         self._responder = Responder(self._resolver, self._announcer)
         self.lookup = self._resolver.lookup

@@ -45,19 +45,27 @@ class Claim(Enum):
 
 class Resolver:
     """The table of one port with everything that changes it. `address`, `mac`: the port's own. An address of 0 is none
-    yet: a table of one slot, and nobody is asked for, heard or answered."""
+    yet: a table of one slot, and nobody is asked for, heard or answered. `neighbour`: the only one of a
+    point-to-point link, where our own address is a subnet by itself (/32); the table's only slot is its."""
 
     __slots__ = ("_disputes", "_first", "_last", "_network", "_statics", "_table", "_waiting", "address", "mac")
 
     def __init__(
-        self, address: int, prefix_length: int, mac: bytes, limits: WaitingLimits, reachable_ns: int = REACHABLE_NS
+        self,
+        address: int,
+        prefix_length: int,
+        mac: bytes,
+        limits: WaitingLimits,
+        reachable_ns: int = REACHABLE_NS,
+        *,
+        neighbour: int = 0,
     ) -> None:
         self.address = address
         self.mac = mac
         self._table = ArpTable(prefix_length, reachable_ns)
         self._waiting = WaitingFrames(limits)
         self._statics: set[int] = set()
-        self._network = address & prefix_mask(prefix_length)
+        self._network = neighbour if neighbour and prefix_length == 32 else address & prefix_mask(prefix_length)
         self._disputes = Disputes(self._table, self._network, self._request)
         edge = prefix_length < 31  # RFC 3021: a /31 has neither network nor broadcast address
         self._first = self._network + edge

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from bridge.config.errors import ConfigError
 from bridge.config.lists import read_prefix_file, reason
-from bridge.config.model import Config
+from bridge.config.model import Config, Tap1Table
 from route.lists import Prefix, PrefixList
 from route.table import LOCAL, TAP0, TAP1, TUN0, UNREACHABLE, Layer, RouteTable, vpn_target
 
@@ -83,8 +83,9 @@ def _node(config: Config, name: str) -> str:
 
 
 def _connected(config: Config, default: str) -> list[Layer]:
-    """Our own addresses first, then the subnets. Of tun0's subnet only its address is this host's; the rest is the
-    default node's. An exit node has none: there it is the peers', as their `allowed_ips` share it out."""
+    """Our own addresses first, then the subnets, then `tap1.networks`. Of tun0's subnet only its address is this
+    host's; the rest is the default node's. An exit node has none: there it is the peers', as their `allowed_ips` share
+    it out."""
 
     def layer(target: str, port: str, prefix: Prefix) -> Layer:
         return Layer(target, str(config.path), [(*prefix, config.line(port, "address"))])
@@ -99,10 +100,13 @@ def _connected(config: Config, default: str) -> list[Layer]:
         if name == TUN0 and config.tap0 is None and config.default_node is None:
             continue
         subnet = port.address.network
+        if isinstance(port, Tap1Table):
+            subnet = port.neighbours or subnet
         subnets.append(layer(subnet_target, name, Prefix(int(subnet.network_address), subnet.prefixlen)))
     if config.vpn and config.vpn.address:
         own.append(layer(LOCAL, "vpn", Prefix(int(config.vpn.address), 32)))
-    return own + subnets
+    behind = [] if config.tap1 is None else [_written(config, TAP1, ("tap1", "networks"), config.tap1.networks)]
+    return own + subnets + behind
 
 
 def _listed(target: str, prefixes: PrefixList) -> Layer:

@@ -146,7 +146,8 @@ def _neighbour(gateway: Gateway, arguments: Arguments) -> tuple[str, int]:
 
 
 def _subnet(gateway: Gateway, port: str) -> Any:
-    return getattr(gateway.config, port).address.network
+    table = getattr(gateway.config, port)
+    return table.neighbours if port == "tap1" else table.address.network
 
 
 # NAT links and flows

@@ -45,7 +45,7 @@ from icmp import errors
 from route.table import RouteTable
 from wire import ethernet, ipv4, tcp
 from wire.drop import Drop
-from wire.gso import GsoHeader
+from wire.gso import GsoHeader, untagged
 from wire.ipv4 import Packet
 from wire.units import earliest
 
@@ -168,7 +168,8 @@ class Gateway:
         """
         effects = self.out.effects = []
         if config.tap1 is not None and self.config.tap1 is not None:
-            if config.tap1.address != self.config.tap1.address:
+            old_ground, ground = ((tap1.address, tap1.neighbours) for tap1 in (self.config.tap1, config.tap1))
+            if old_ground != ground:
                 self._readdress(config.tap1, now)
             self.interfaces["tap1"].gateway = int(config.tap1.gateway) if config.tap1.gateway is not None else 0
         for name, table in self.arp.items():
@@ -348,6 +349,12 @@ class Gateway:
         if source[0] & 1 or source in (interface.mac, ethernet.NO_MAC):
             return Drop.ETH_SOURCE
         kind = frame[12:14]
+        tags = ethernet.priority_tags(frame)
+        if tags:
+            frame = ethernet.without_tags(frame, tags)
+            gso = gso and untagged(gso, tags * ethernet.TAG_BYTES)
+            kind = frame[12:14]
+            self.out.say("wire", "a priority tag (VLAN 0): the frame counts as untagged")
         if kind == ethernet.IPV4_TYPE:
             next_hops.heard(interface, source)
             return self._ip(port, interface, frame, ethernet.HEADER_BYTES, gso, now, group=group)

@@ -58,15 +58,22 @@ def take_address(interface: Interface, port: Tap0Table | Tap1Table, rng: random.
         return
     address, length = int(port.address.ip), port.address.network.prefixlen
     interface.address = address
-    interface.network = int(port.address.network.network_address)
+    gateway = int(port.gateway) if isinstance(port, Tap1Table) and port.gateway is not None else 0
+    subnet = port.neighbours if isinstance(port, Tap1Table) else None
+    interface.network = int((subnet or port.address.network).network_address)
     interface.mask = prefix_mask(length)
     interface.edges = subnet_edges(port.address)
     if interface.mac:
         interface.arp = ArpPort(
-            address, length, interface.mac, port.arp, rng, reachable_ns=seconds_ns(port.arp_timeout)
+            address,
+            length,
+            interface.mac,
+            port.arp,
+            rng,
+            reachable_ns=seconds_ns(port.arp_timeout),
+            neighbour=gateway,
         )
-    if isinstance(port, Tap1Table):
-        interface.gateway = int(port.gateway) if port.gateway is not None else 0
+    interface.gateway = gateway
 
 
 def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:

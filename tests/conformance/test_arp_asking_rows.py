@@ -41,6 +41,7 @@ from tests.conformance.harness import (
     A,
     B,
     E,
+    Ether,
     ICMPerror,
     IPerror,
     Out,
@@ -348,6 +349,20 @@ def test_a27_a_flood_from_strangers_evicts_nobody(make: MakeScenario) -> None:
     assert s.count(Drop.ARP_RATE_LIMITED) == 10_000 - replies > 7000
     assert mac_of(s, C) == MAC_C
     assert mac_of(s, A) == MAC_A
+
+
+@pytest.mark.parametrize("tag", ["81000000", "8100a000", "8100b000", "88a80000", "8100a0008100a000"])
+def test_a29_a_priority_tag_counts_as_no_tag_and_answers_go_untagged(make: MakeScenario, tag: str) -> None:
+    s = make("O")
+
+    def tagged(packet: Ether) -> bytes:
+        return bytes(packet)[:12] + bytes.fromhex(tag) + bytes(packet)[12:]
+
+    (reply,) = s.inject("L", tagged(arp()))
+    assert (reply.arp.op, reply.eth.type) == (2, 0x0806)
+    voice = IP(src=A, dst=E, tos=0xB8) / UDP(sport=5060, dport=5060) / b"voice"
+    (out,) = s.inject("L", tagged(Ether(src=MAC_A, dst=MAC_L, type=0x0800) / voice))
+    assert (out.port, out.eth.type, out.ip.tos, out.ip.len) == ("O", 0x0800, 0xB8, len(voice))
 
 
 def test_a29_arp_in_a_vlan_or_in_snap_is_dropped_and_counted(make: MakeScenario) -> None:
