@@ -1,9 +1,9 @@
-"""What the values of a configuration owe each other, whatever it is read for.
+"""Rules between values of a configuration, the same for every purpose.
 
-Only usable values come here; whether the file gives a table at all is asked of the document, so that a table which is
-wrong by itself does not make others look wrong. The subnet of tap0 is a /8 to /30: the ARP table has one slot for each
-address (RFC 826 in an array), and a LAN has hosts. That of tap1 may be the /31 of a link between two routers (RFC
-3021), or a /32 whose router lies outside.
+Only usable values are compared. Whether the file gives a table at all is asked of the `TomlFile`, so that a table which
+is wrong by itself does not make other tables look wrong. The subnet of tap0 is a /8 to /30: the ARP table has one slot
+for each address, and a LAN has hosts. The subnet of tap1 may be the /31 of a link between two routers (RFC 3021), or a
+/32 whose router lies outside.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_OPTION_BYTES = 1000  # of a DHCP message, which must not be cut into fragm
 
 
 def check(config: Config, toml: TomlFile, findings: Findings) -> None:
-    """Report every contradiction."""
+    """Add every contradiction of a configuration to the findings."""
     _own_addresses(config, findings)
     _subnets_apart(config, findings)
     _next_hop(config, toml, findings)
@@ -55,7 +55,7 @@ def _subnets(config: Config) -> Iterator[tuple[str, IPv4Interface]]:
 
 
 def _edge(address: IPv4Address, subnet: IPv4Network) -> str | None:
-    """What an address is, where no host may have it."""
+    """The name of an address that no host of the subnet may have; None for a host's address."""
     if subnet.prefixlen <= 30 and address == subnet.network_address:
         return f"the network address of {subnet}"
     if subnet.prefixlen <= 30 and address == subnet.broadcast_address:
@@ -133,7 +133,7 @@ def _behind_the_router(config: Config, findings: Findings) -> None:
 
 
 def _neighbour(path: KeyPath, address: IPv4Address, name: str, own: IPv4Interface, findings: Findings) -> None:
-    """An address that a host on the port's subnet must have."""
+    """Demand that an address is one of another host on the port's subnet."""
     if address not in own.network:
         findings.error(path, f"{address} is outside {name}'s subnet {own.network}, give an address inside")
     elif address == own.ip:
@@ -143,7 +143,7 @@ def _neighbour(path: KeyPath, address: IPv4Address, name: str, own: IPv4Interfac
 
 
 def _leased(config: Config, toml: TomlFile, findings: Findings) -> None:
-    """`address = "dhcp"`, and what it needs."""
+    """Check the demands of `address = "dhcp"`."""
     tap1 = config.tap1
     if tap1 is None:
         return
@@ -217,7 +217,7 @@ def _forwards(config: Config, toml: TomlFile, findings: Findings) -> None:
 
 
 def _inside(config: Config, toml: TomlFile, forward: ForwardTable, path: KeyPath, findings: Findings) -> None:
-    """The inside of a forward: a LAN host, this host, or on tap1 what a peer's prefix holds."""
+    """Demand that a forward leads to a LAN host, to this host, or on tap1 to an address in a peer's prefix."""
     address = IPv4Address(forward.inside.address)
     if config.tun0 and address == config.tun0.address.ip:
         return
@@ -225,14 +225,13 @@ def _inside(config: Config, toml: TomlFile, forward: ForwardTable, path: KeyPath
         _neighbour(path, address, "tap0", config.tap0.address, findings)
         return
     if (toml.has("tap0") and not config.tap0) or (toml.has("tun0") and not config.tun0):
-        return  # it may lie in the subnet that could not be read
+        return  # the address may lie in the subnet that could not be read
     host = Prefix(forward.inside.address, 32)
     of_peers = [prefix for peer in config.peer.values() for prefix in peer.allowed_ips if prefix.length]
     if any(prefix.holds(host) for prefix in of_peers):
         if forward.on == "vpn":
-            findings.error(
-                path, f'{address} is behind a peer, which the tunnel does not lead back to: forward on = "tap1"'
-            )
+            what = "is behind a peer, and a forward of the tunnel leads to no other peer"
+            findings.error(path, f'{address} {what}: forward on = "tap1"')
         return
     places = [f"an address in tap0's subnet {config.tap0.address.network}"] if config.tap0 else []
     places += [f"tun0's address {config.tun0.address.ip}"] if config.tun0 else []
@@ -259,7 +258,7 @@ def _interface_names(config: Config, findings: Findings) -> None:
 
 
 def _macs_apart(config: Config, findings: Findings) -> None:
-    """A Linux bridge learns a MAC address on one of its ports: the other one would get nothing."""
+    """Demand two MAC addresses of two taps on one Linux bridge: the bridge would send all frames to one of them."""
     tap0, tap1 = config.tap0, config.tap1
     if tap0 is None or tap1 is None or tap1.kind == "tun" or tap0.mac != tap1.mac:
         return
@@ -269,7 +268,7 @@ def _macs_apart(config: Config, findings: Findings) -> None:
 
 
 def _announced(config: Config, findings: Findings) -> None:
-    """What we announce, as far as no peer of this design would take it."""
+    """Refuse prefixes in `tunnel.announce` that every peer would refuse."""
     prefixes = config.tunnel.announce if config.tunnel and config.tunnel.announce else ()
     for index, prefix in enumerate(prefixes):
         path: KeyPath = ("tunnel", "announce", index)
@@ -300,7 +299,7 @@ def _without_effect(config: Config, toml: TomlFile, findings: Findings) -> None:
 
 
 def _exit_node(config: Config, toml: TomlFile, findings: Findings) -> None:
-    """Peers of an exit node that get nowhere, or no answer."""
+    """Warn of peers of an exit node whose packets get nowhere, or get no answer."""
     for name, peer in config.peer.items():
         path: KeyPath = ("peer", name)
         if not toml.has("tun0") and not (peer.exit and toml.has("tap1")):
@@ -313,14 +312,14 @@ def _exit_node(config: Config, toml: TomlFile, findings: Findings) -> None:
 
 
 def _tunnel(config: Config, toml: TomlFile, findings: Findings) -> None:
-    """What the tunnel does not do, and what others do in its place."""
+    """Warn of tables and keys of the tunnel that have no effect."""
     if toml.has("peer") or toml.has("tunnel"):
         table = "tunnel" if toml.has("tunnel") else "peer"
         if toml.has("vpn", "interface"):
             findings.warn((table,), "no tunnel is opened: vpn.interface, which is not encrypted, takes its place")
         elif toml.has("tap0") and not toml.has("vpn"):
             findings.warn((table,), "no tunnel is opened on a LAN gateway without [vpn], add it with its node")
-    relays = {peer.via for peer in config.peer.values()}  # needed without carrying anything of their own
+    relays = {peer.via for peer in config.peer.values()}  # useful without prefixes of their own
     for name, peer in config.peer.items():
         _accept(name, config, findings)
         if peer.via is not None and peer.endpoint is not None:
@@ -332,7 +331,7 @@ def _tunnel(config: Config, toml: TomlFile, findings: Findings) -> None:
         lan = config.tap0.address.network
         for index, prefix in enumerate(config.announced):
             if IPv4Network((prefix.network, prefix.length)).overlaps(lan):
-                what = f"nothing is let in to {lan} from the tunnel while vpn.address hides it, take one of both out"
+                what = f"vpn.address hides {lan}, so no peer can reach it: remove vpn.address or this prefix"
                 findings.warn(("tunnel", "announce", index), what)
     named: dict[Prefix, str] = {}
     for name, peer in config.peer.items():
@@ -347,7 +346,7 @@ def _tunnel(config: Config, toml: TomlFile, findings: Findings) -> None:
 
 
 def _accept(name: str, config: Config, findings: Findings) -> None:
-    """Ranges of which nothing can be taken, whatever the peer announces."""
+    """Warn of ranges in `accept` from which no announced prefix can be accepted."""
     connected = [(port, address.network) for port, address in _subnets(config) if port != "tun0"]
     for index, prefix in enumerate(config.peer[name].accept):
         path: KeyPath = ("peer", name, "accept", index)

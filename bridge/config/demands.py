@@ -1,6 +1,6 @@
-"""What a gateway needs before it can run, and a replay does not: keys, endpoints, peers, programs, a group.
+"""Demands of a gateway that runs, and not of a replay: keys, endpoints, peers, programs, a group.
 
-Files are looked at, never changed. A private key that others may read is refused, as `ssh` does.
+Files are read, never changed. A private or pre-shared key that others may read is refused, as `ssh` does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LONGEST_SOCKET_PATH = 107  # sun_path has 108 bytes, with a final zero
 
 
 def demand(config: Config, toml: TomlFile, findings: Findings) -> None:
-    """Report everything that is missing."""
+    """Add everything that a running gateway lacks to the findings."""
     if not any(toml.has(name) for name in ("tap0", "tap1", "tun0")):
         findings.error((), "no port is configured, add [tap0] (a LAN gateway) or [tun0] (an exit node)")
     if config.leases_tap1:
@@ -43,7 +43,7 @@ def demand(config: Config, toml: TomlFile, findings: Findings) -> None:
         _peer(name, peer, toml, findings)
     _peers_apart(config, findings)
     _ids(config, findings)
-    _ways(config, toml, findings)
+    _relays(config, toml, findings)
     _fallbacks(config, toml, findings)
     _programs(config, findings)
     _control(config, findings)
@@ -78,21 +78,21 @@ def _own_key(config: Config, toml: TomlFile, findings: Findings) -> None:
     else:
         path = ("tunnel", "private_key_file")
         if not _is_key_itself(path, toml, findings):
-            _key_file(path, config.tunnel.private_key_file, findings, demands_mode=True)
+            _key_file(path, config.tunnel.private_key_file, findings)
     if config.tunnel.name and toml.has("peer", config.tunnel.name):
         findings.error(("tunnel", "name"), f'"{config.tunnel.name}" is a peer\'s name too, give this node its own')
 
 
 def _is_key_itself(path: tuple[str, ...], toml: TomlFile, findings: Findings) -> bool:
-    """A key where the name of its file belongs is told without repeating it."""
+    """True where a key stands in place of its file's name; the error does not repeat it."""
     if not _is_key(str(toml.written(*path))):
         return False
     findings.error(path, "this is a key itself, put it into a file with mode 0600 and give the file's name")
     return True
 
 
-def _key_file(path: KeyPath, file: Path, findings: Findings, *, demands_mode: bool) -> None:
-    """A file with one key in base64. Others' access is refused where `demands_mode`, else warned of."""
+def _key_file(path: KeyPath, file: Path, findings: Findings) -> None:
+    """Demand a regular file with one key in base64 that nobody else may read."""
     try:
         with open(open_to_read(file), "rb") as opened:
             kind = os.fstat(opened.fileno()).st_mode
@@ -105,9 +105,7 @@ def _key_file(path: KeyPath, file: Path, findings: Findings, *, demands_mode: bo
         return
     mode = stat.S_IMODE(kind)
     if mode & 0o077:
-        what = f"{file} has mode {mode:04o}, others may read the key: chmod 0600"
-        tell = findings.error if demands_mode else findings.warn
-        tell(path, what)
+        findings.error(path, f"{file} has mode {mode:04o}, others may read the key: chmod 0600")
     if not _is_key(text.decode("ascii", "replace").strip()):
         findings.error(
             path, f"{file} holds no key, it is {_KEY_BYTES} bytes in base64 as `bridgectl genkey` writes them"
@@ -131,7 +129,7 @@ def _peer(name: str, peer: PeerTable, toml: TomlFile, findings: Findings) -> Non
         findings.error((*path, "public_key"), what)
     own = (*path, "preshared_key_file")
     if peer.preshared_key_file is not None and not _is_key_itself(own, toml, findings):
-        _key_file(own, peer.preshared_key_file, findings, demands_mode=False)
+        _key_file(own, peer.preshared_key_file, findings)
     if peer.endpoint is not None and parse_endpoint(peer.endpoint) is None:
         findings.error((*path, "endpoint"), _endpoint_error(peer.endpoint))
 
@@ -139,15 +137,16 @@ def _peer(name: str, peer: PeerTable, toml: TomlFile, findings: Findings) -> Non
 def _endpoint_error(text: str) -> str:
     inside = text.rpartition(":")[0].strip("[]").lower()
     if inside.startswith("fe80:"):
-        return f'"{text}" is link-local, which names no device; give the global address, or let the peer call'
+        right = "give the global address, or leave it out and let the peer call"
+        return f'"{text}" is link-local and names no device; {right}'
     if inside.startswith("::ffff:"):
-        return f'"{text}" is IPv4 in disguise, write the IPv4 address'
+        return f'"{text}" is an IPv4-mapped IPv6 address, write the IPv4 address'
     return f'"{text}" is no host and port, give them as "203.0.113.10:51820" or "[2001:db8::1]:51820"'
 
 
 def _peers_apart(config: Config, findings: Findings) -> None:
-    """Each public key is one that somebody can have, and has alone: the tunnel refuses others. Compared are the bytes,
-    which base64 spells in four ways."""
+    """Demand public keys that are different, possible and not our own: the tunnel refuses others. The bytes are
+    compared, because base64 has four spellings of one key."""
     own = _own_public_key(config)
     taken: dict[bytes, str] = {}
     for name, peer in config.peer.items():
@@ -165,14 +164,14 @@ def _peers_apart(config: Config, findings: Findings) -> None:
 
 
 def _own_public_key(config: Config) -> bytes | None:
-    """Of the private key in its file, where there is one."""
+    """The public key that belongs to the private key file; None where no key can be read from it."""
     if config.tunnel is None or config.tunnel.private_key_file is None:
         return None
     if not _is_file(config.tunnel.private_key_file):
         return None
     try:
         private = read_key(config.tunnel.private_key_file)
-    except ConfigError:  # it is told already
+    except ConfigError:  # `_own_key` has reported it
         return None
     own = public_key(private)
     wipe(private)
@@ -187,7 +186,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _ids(config: Config, findings: Findings) -> None:
-    """Relays tell nodes apart by ids that are made of their names."""
+    """Demand names with different relay ids. Relays tell nodes apart by ids that are made of their names."""
     own = config.tunnel.name if config.tunnel is not None else None
     clash = same_id(config.peer if own is None or own in config.peer else [own, *config.peer])
     if clash is not None:
@@ -195,14 +194,14 @@ def _ids(config: Config, findings: Findings) -> None:
         findings.error(path, f'"{clash[0]}" and "{clash[1]}" have the same relay id, give one of them another name')
 
 
-def _ways(config: Config, toml: TomlFile, findings: Findings) -> None:
-    """`via` names a peer, and following it ends at one that is reached directly."""
+def _relays(config: Config, toml: TomlFile, findings: Findings) -> None:
+    """Demand that `via` names a peer, and that following it ends at a peer that is reached directly."""
     for name, peer in config.peer.items():
         if peer.via is None:
             continue
         path: KeyPath = ("peer", name, "via")
         if config.tunnel is not None and not toml.has("tunnel", "name"):
-            findings.error(path, "this node has no name to be relayed to by, add tunnel.name as its peers call it")
+            findings.error(path, "relays need a name of this node, add tunnel.name as its peers call it")
         if not toml.has("peer", peer.via):
             findings.error(path, f'"{peer.via}" is no peer, add [peer.{peer.via}] or name one that is there')
             continue
@@ -211,7 +210,7 @@ def _ways(config: Config, toml: TomlFile, findings: Findings) -> None:
 
 
 def _fallbacks(config: Config, toml: TomlFile, findings: Findings) -> None:
-    """`fallback` names another peer, and following it never comes back."""
+    """Demand that `fallback` names another peer, and that following it never comes back."""
     for name, peer in config.peer.items():
         if peer.fallback is None:
             continue
@@ -226,13 +225,13 @@ def _fallbacks(config: Config, toml: TomlFile, findings: Findings) -> None:
 
 
 def _circle(name: str, following: Callable[[str], str | None]) -> list[str]:
-    """The names from `name` on until it comes again; empty where it never does."""
-    way = [name]
-    one = following(name)
-    while one is not None and one not in way:
-        way.append(one)
-        one = following(one)
-    return [*way, name] if one == name else []
+    """The names from `name` on until `name` comes again; an empty list where it never does."""
+    chain = [name]
+    after = following(name)
+    while after is not None and after not in chain:
+        chain.append(after)
+        after = following(after)
+    return [*chain, name] if after == name else []
 
 
 def _programs(config: Config, findings: Findings) -> None:

@@ -27,7 +27,7 @@ class Findings:
         self._errors.add(self._placed(path, what))
 
     def warn(self, path: KeyPath, what: str) -> None:
-        """Something that is allowed and has no effect, or not the expected one."""
+        """A warning of a table, key or item: it is allowed and has no effect, or not the expected one."""
         self._warnings.add(self._placed(path, what))
 
     def errors_elsewhere(self, errors: Iterable[str]) -> None:

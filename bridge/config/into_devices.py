@@ -7,8 +7,11 @@ from bridge.ports.plan import DevicePlan
 
 
 def plans_from(config: Config) -> list[DevicePlan]:
-    """The devices in the order tap0, tap1, tun0, vpn. The kernel gets an address for tun0 only: tap0's and tap1's are
-    the gateway's own; the kernel side of a raw IP tap1 and of a plain vpn device is the operator's to configure."""
+    """The devices in the order tap0, tap1, tun0, vpn.
+
+    Only tun0 gets an address in the kernel: the gateway itself owns tap0's and tap1's. The operator configures the
+    kernel side of a raw IP tap1 and of a plain vpn device.
+    """
     plans = []
     if config.tap0 is not None:
         tap0 = config.tap0

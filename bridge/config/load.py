@@ -1,8 +1,8 @@
 """Reading a configuration: one TOML file, checked whole before anything is touched.
 
-`load` gives a frozen `Config` or raises `ConfigError` with all errors at once. What is wrong by itself is told and then
-left out, so that what the other values owe each other (`bridge.config.checks`), what running needs
-(`bridge.config.demands`) and the prefix files are looked at in the same go.
+`load` returns a frozen `Config` or raises `ConfigError` with all errors at once. A value that is wrong by itself is
+reported and then left out, so that the rules between the other values (`bridge.config.checks`), the demands of a
+running gateway (`bridge.config.demands`) and the prefix files are checked at once.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ __all__ = ["Config", "ConfigError", "Purpose", "load", "read"]
 
 _MACHINE_ID = Path("/etc/machine-id")
 
-_FOLLOWS_FROM_ANOTHER = "default_factory_not_called"  # a default that is made from a value which is wrong itself
-_OF_THE_KEY = "[key]"  # pydantic's last step to a key of a table, as against the value under it
+_FOLLOWS_FROM_ANOTHER = "default_factory_not_called"  # a default is made from a value that is wrong itself
+_OF_THE_KEY = "[key]"  # pydantic's last step to a key of a table; without it the value is meant
 
 _KINDS = {
     "string_type": "a string in quotes",
@@ -50,10 +50,10 @@ _KINDS = {
 def load(path: Path, purpose: Purpose) -> Config:
     """Read and check a file. `run` and `check` demand keys, endpoints and programs, `replay` does without them.
 
-    Raises `ConfigError`, also where the file is missing. Paths in the file are relative to it.
+    Paths in the file are relative to it. Raises `ConfigError` where the file is missing or has errors.
     """
     try:
-        data = files.read(path).removeprefix(codecs.BOM_UTF8)  # which some editors put in front
+        data = files.read(path).removeprefix(codecs.BOM_UTF8)  # some editors put it in front
     except OSError as error:
         raise ConfigError([f"{path}:1: {reason(error)}, name a configuration file that can be read"]) from None
     try:
@@ -65,7 +65,10 @@ def load(path: Path, purpose: Purpose) -> Config:
 
 
 def read(text: str, path: Path, purpose: Purpose) -> Config:
-    """The same for a text that stands for the file at `path`; the files that it names are read from disk."""
+    """The same for the text of a file at `path`, which need not exist. The files that it names are read from disk.
+
+    Raises `ConfigError`.
+    """
     toml = TomlFile(text, path)
     findings = Findings(toml)
     config = _usable(toml, findings)
@@ -84,8 +87,11 @@ def read(text: str, path: Path, purpose: Purpose) -> Config:
 
 
 def _with_own_mac(config: Config, toml: TomlFile) -> Config:
-    """A leased address tells no two gateways apart when the MAC address is made, and one ISP's server may see both. The
-    machine's identity takes its place, but in a replay, which depends on its inputs alone."""
+    """The configuration with a MAC address made from the machine's identity, where tap1's address is leased.
+
+    Two gateways of one ISP must differ, and neither has an address to make it from. A replay depends on its inputs
+    alone, so it does without.
+    """
     tap1 = config.tap1
     if tap1 is None or not tap1.is_leased or toml.has("tap1", "mac"):
         return config
@@ -97,7 +103,7 @@ def _with_own_mac(config: Config, toml: TomlFile) -> Config:
 
 
 def _usable(toml: TomlFile, findings: Findings) -> Config:
-    """The document as a `Config`. Values that are wrong by themselves are reported and left out."""
+    """The file as a `Config`. Values that are wrong by themselves are reported and left out."""
     told = False
     while True:
         try:
@@ -112,12 +118,12 @@ def _usable(toml: TomlFile, findings: Findings) -> Config:
                 if not told:
                     findings.error(place, _told(path, details))
                 wrong.append(place)
-        told = True  # what comes now are tables that lack what was left out
+        told = True  # further errors are about tables that lack the values left out
         toml.leave_out(wrong)
 
 
 def _told(path: KeyPath, details: ErrorDetails) -> str:
-    """What is wrong with one value and what is right, from what pydantic found."""
+    """The message about one value, made of pydantic's finding: what is wrong, what is right."""
     kind, key = details["type"], str(path[-1])
     context = details.get("ctx", {})
     if kind == "value_error":
@@ -140,7 +146,7 @@ def _told(path: KeyPath, details: ErrorDetails) -> str:
 
 
 def _toml(value: object) -> str:
-    """A value in the spelling of the file, near enough for a message."""
+    """A value about as the file spells it, for a message."""
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)
@@ -183,8 +189,10 @@ def _offload_lists(config: Config, findings: Findings) -> list[PrefixList]:
 
 
 def _node_lists(config: Config, toml: TomlFile, findings: Findings, purpose: Purpose) -> dict[str, PrefixList]:
-    """The route folder by node, as far as there can be nodes. A folder that nobody asked for may be missing, and in a
-    replay so may any."""
+    """The lists of the route folder by node; none where there can be no nodes.
+
+    The default folder may be missing. A missing folder that the file names is an error, in a replay a warning.
+    """
     if not any(toml.has(table) for table in ("vpn", "tunnel", "peer")):
         return {}
     asked_for = config.tunnel.routes if config.tunnel else None
@@ -203,10 +211,10 @@ def _node_lists(config: Config, toml: TomlFile, findings: Findings, purpose: Pur
     for file in files:
         node = file.name
         if not is_node_name(node):
-            findings.errors_elsewhere([f"{file}:1: this is no name of a node, call the file as a [peer.NAME]"])
+            findings.errors_elsewhere([f"{file}:1: this is no name of a node, name the file after a [peer.NAME]"])
             continue
         if peers_are_known and node != default_node and not toml.has("peer", node):
-            what = f'there is no peer "{node}", add [peer.{node}] or call the file as one that is there'
+            what = f'there is no peer "{node}", add [peer.{node}] or name the file after one that is there'
             findings.errors_elsewhere([f"{file}:1: {what}"])
             continue
         try:

@@ -300,7 +300,7 @@ class AliasTable(TomlTable):
 
 
 class IcmpTable(TomlTable):
-    """`[icmp]`: what the gateway itself answers by ICMP."""
+    """`[icmp]`: the gateway's own ICMP messages."""
 
     answer_on_tap1: Annotated[bool, Reloads()] = True
     """True: echo requests to tap1's address are answered."""
@@ -322,7 +322,7 @@ class ControlTable(TomlTable):
 
 
 class FastPathTable(TomlTable):
-    """`[fast_path]`: how packets of known flows are forwarded."""
+    """`[fast_path]`: the forwarding of packets of known flows."""
 
     threads: Annotated[Threads, Restart()] = 1
     """Threads that forward, 1 to 64; the first one is the loop's own. More than there are ports serve nothing."""
@@ -371,11 +371,11 @@ class Config(TomlTable):
     alias: AliasTable = AliasTable()
     """The NAT."""
     icmp: Annotated[IcmpTable, NotInATunnel()] = IcmpTable()
-    """What the gateway itself answers by ICMP."""
+    """The gateway's own ICMP messages."""
     control: Annotated[ControlTable, NotInATunnel()] = ControlTable()
     """The control socket and metrics."""
     fast_path: FastPathTable = FastPathTable()
-    """How packets of known flows are forwarded."""
+    """The forwarding of packets of known flows."""
     hooks: HooksTable = HooksTable()
     """Programs that are run when ports come and go."""
     process: ProcessTable = ProcessTable()

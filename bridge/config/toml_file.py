@@ -17,7 +17,7 @@ from bridge.config.toml_lines import BARE_KEY, KeyLines, KeyPath
 
 
 class TomlFile:
-    """One TOML file. Raises `ConfigError` where the text is no TOML."""
+    """One TOML file. `remaining`: its values without those left out. Raises `ConfigError` where the text is no TOML."""
 
     def __init__(self, text: str, path: Path) -> None:
         self.path = path
@@ -28,11 +28,11 @@ class TomlFile:
         self._lines = KeyLines(text)
 
     def has(self, *keys: str) -> bool:
-        """True where the file gives a table or key, usable or not."""
+        """True where the file has a table or key, usable or not."""
         return self.written(*keys) is not None
 
     def written(self, *keys: str) -> Any:
-        """What the file gives for a table or key, usable or not; None where it gives nothing."""
+        """The value of a table or key as the file has it, usable or not; None where it has none."""
         value: Any = self._written
         for key in keys:
             if not isinstance(value, dict) or key not in value:
@@ -41,7 +41,7 @@ class TomlFile:
         return value
 
     def line(self, path: KeyPath) -> int:
-        """The line of a table, key or item; of what is around it where the file does not give it."""
+        """The line of a table, key or item; where the file does not have it, that of the table around it."""
         return self._lines.line(self.as_written(path))
 
     def as_written(self, path: KeyPath) -> KeyPath:
@@ -53,7 +53,7 @@ class TomlFile:
         return written
 
     def leave_out(self, paths: Iterable[KeyPath]) -> None:
-        """Take tables, keys and items out of `remaining`. Each path leads to something in it."""
+        """Take tables, keys and items out of `remaining`. Each path must lead to one of its values."""
         self._left_out |= {self.as_written(path) for path in paths}
         self._kept = {}
         self.remaining = self._without_left_out(self._written, ())

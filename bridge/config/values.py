@@ -1,7 +1,7 @@
-"""The kinds of value that a configuration holds: each turns TOML's string or number into what the program works with.
+"""The kinds of value in a configuration: each parses a TOML string or number into a value of the program.
 
-A parser raises `ValueError` with "what is wrong, what is right"; `bridge.config.load` puts file and line in front of
-it. Every parser takes any object, since TOML may hold any type under any key.
+A parser raises `ValueError` with "what is wrong, what is right"; `bridge.config.load` puts file and line in front.
+Every parser takes any object, because TOML may hold any type under any key.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _node_name(value: object) -> str:
 
 
 def is_node_name(text: str) -> bool:
-    """True for what may name a node: it becomes a port name, a file name and a relay id."""
+    """True for a text that may name a node. The name becomes part of a port name, a file name and a relay id."""
     return len(text) <= _LONGEST_NODE_NAME and _NODE_NAME.fullmatch(text) is not None
 
 
@@ -223,7 +223,7 @@ def parse_endpoint(text: str) -> tuple[str, int] | None:
             return (host[1:-1], port) if may_be_a_peer(IPv6Address(host[1:-1])) else None
         except ValueError:
             return None
-    if re.fullmatch(r"[0-9.]+", host):  # it must be an address then: no top-level domain is a number
+    if re.fullmatch(r"[0-9.]+", host):  # it must be an address: no top-level domain is a number
         try:
             address_int(host)
         except ValueError:
@@ -233,7 +233,8 @@ def parse_endpoint(text: str) -> tuple[str, int] | None:
 
 
 def may_be_a_peer(address: IPv6Address) -> bool:
-    """Whether a peer can be at an address: not without its device (link-local), nor as IPv4 in disguise."""
+    """True for an IPv6 address that a peer can have: not link-local, which needs a device, and not an IPv4-mapped
+    one."""
     wrong = (address.is_link_local, address.is_multicast, address.is_unspecified, address.ipv4_mapped is not None)
     return not any(wrong) and address.scope_id is None
 
@@ -242,7 +243,7 @@ InterfaceAddress = Annotated[IPv4Interface, BeforeValidator(_interface_address)]
 OffloadAddress = Annotated[IPv4Interface | None, BeforeValidator(_offload_address)]
 """An `InterfaceAddress`, or None for one that DHCP brings."""
 OptionText = Annotated[bytes, BeforeValidator(_dhcp_text)]
-"""What a DHCP option says as a text, b"" for an option that is not sent."""
+"""The text of a DHCP option in ASCII; b"" for an option that is not sent."""
 OptionBytes = Annotated[bytes, BeforeValidator(_dhcp_bytes)]
 OptionCode = Annotated[int, BeforeValidator(_option_code)]
 ClientId = Annotated[bytes, BeforeValidator(_client_id)]
@@ -256,7 +257,7 @@ InterfaceName = Annotated[str, BeforeValidator(_interface_name)]
 NamespaceName = Annotated[str, BeforeValidator(_namespace)]
 NodeName = Annotated[str, BeforeValidator(_node_name)]
 PathAsWritten = Annotated[Path, BeforeValidator(_path)]
-"""Beside the configuration file, spelled as the user spelled both: it is shown in messages and sources."""
+"""A path relative to the configuration file, spelled as the operator spelled both: messages show it."""
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute_path)]
 OptionalFile = Annotated[Path | Literal[""], BeforeValidator(_optional_file)]
 """An `AbsolutePath`, or "" for none."""

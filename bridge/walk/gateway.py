@@ -30,7 +30,7 @@ from bridge.config.into_routes import Announced
 from bridge.config.into_walk import alias_settings, forwards_from, reserved_ports
 from bridge.config.load import Config
 from bridge.config.model import Tap1Table
-from bridge.state.links import Ledger
+from bridge.state.links import LinkFile
 from bridge.walk import next_hops
 from bridge.walk.balance import missing
 from bridge.walk.decision import Decision
@@ -80,7 +80,7 @@ class Gateway:
         self.nodes = self.decision.nodes
         self.fast = FastPath(table, self.interfaces, self.aliases, self.decision.openings, self.out)
         self.admission = Admission(self.interfaces, self.decision.peers, self.nodes)
-        self.ledger: Ledger | None = None
+        self.ledger: LinkFile | None = None
         self._apply(config)
 
     def _apply(self, config: Config) -> None:

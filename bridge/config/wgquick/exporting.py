@@ -1,7 +1,7 @@
-"""A configuration of ours as a file of wg-quick(8): this machine's own, or the one that a peer of ours needs.
+"""Makes files of wg-quick(8) from a configuration: this machine's own, or the file that a peer needs.
 
-The text holds the private key, or a pre-shared one: it goes into a file that nobody else can read. What WireGuard has
-no word for is told in `notices`, a line each, and nothing else is left out.
+The text holds the private key or a pre-shared key, so the caller writes it into a file that nobody else can read. Every
+setting that WireGuard cannot express is reported in `notices`, a line each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tunnel.primitives import wipe
 
 _EVERYTHING = Prefix(0, 0)
 _HALVES = frozenset({Prefix(0, 1), Prefix(1 << 31, 1)})
-_MTU_BYTES = 1420  # what wg-quick takes on a path of 1500 bytes
+_MTU_BYTES = 1420  # wg-quick's own default on a path of 1500 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,10 @@ class Exported:
 
 
 def exported(config: Config, only: str | None = None) -> Exported:
-    """The file that makes this machine the same WireGuard peer; `only`: with this one of its peers."""
+    """The file that makes this machine the same WireGuard peer. `only`: the one peer to keep; None: all.
+
+    Raises `ConfigError` where a key file cannot be read.
+    """
     assert config.tunnel is not None
     assert config.tunnel.private_key_file is not None, "`check` demands a key file"
     lines = [f"# Made from {_printable(config.path)} by `bridgectl export`.", "[Interface]"]
@@ -66,10 +69,11 @@ def exported(config: Config, only: str | None = None) -> Exported:
 
 
 def for_peer(config: Config, name: str, endpoint: str | None) -> Exported:
-    """The file for the other end called `name`; `endpoint`: where it finds us, `HOST:PORT`.
+    """The file for the peer called `name`. `endpoint`: our own as the peer sees it, `HOST:PORT`; None: unknown.
 
-    Its private key is not ours to know: a comment stands in its place. What lies behind us are our own addresses inside
-    of the tunnel, a LAN that is not aliased, and everything where we are an exit node.
+    We do not know the peer's private key: a comment takes its place. AllowedIPs are our own addresses inside of the
+    tunnel, a LAN that is not aliased, and everything where we are an exit node. Raises `ConfigError` where a key file
+    cannot be read.
     """
     assert config.tunnel is not None
     assert config.tunnel.private_key_file is not None, "`check` demands a key file"
@@ -103,7 +107,7 @@ def for_peer(config: Config, name: str, endpoint: str | None) -> Exported:
 
 
 def _printable(path: Path) -> str:
-    """A name in a comment: whatever it holds, it stays on its line."""
+    """A path for a comment: a line break in it becomes a question mark."""
     return "".join(c if c.isprintable() else "?" for c in str(path))
 
 
@@ -128,7 +132,8 @@ def _takes_everything(peer: PeerTable) -> bool:
 
 
 def _without_private(config: Config, name: str, prefixes: list[Prefix]) -> list[Prefix]:
-    """WireGuard needs no private range beside a shorter prefix of the same peer, unless another peer's lies between."""
+    """The prefixes without private ranges that a shorter prefix of the same peer holds: WireGuard needs none of them,
+    unless another peer's prefix lies between."""
     kept = []
     for prefix in prefixes:
         if prefix not in PRIVATE:

@@ -1,7 +1,7 @@
-"""The files of wg-quick(8) and wg(8): what one says, without a judgement on what we make of it.
+"""Reads files of wg-quick(8) and wg(8) into values.
 
-`read` gives a `WgQuick` or raises `ConfigError` with all errors, `FILE:LINE: ...` each. It is as strict as `wg` is, and
-stricter where `wg` lets the last of several settings win in silence. No message repeats a value that may be a key.
+`read` returns a `WgQuick` or raises `ConfigError` with all errors, `FILE:LINE: ...` each. It is as strict as `wg`, and
+stricter where `wg` silently lets the last of several settings win. No message repeats a value that may be a key.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ AnyPrefix = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class WgPeer:
-    """A `[Peer]`. `name`: of a comment, else "". `lines`: of its settings by key, and of itself by ""."""
+    """A `[Peer]`. `name`: the name in its comment, else "". `lines`: line numbers of its settings by key; "" is the
+    header's."""
 
     name: str
     public_key: bytes
@@ -49,8 +50,9 @@ class WgPeer:
 
 @dataclass(frozen=True, slots=True)
 class WgQuick:
-    """A whole file. `others`: settings of `[Interface]` that neither keys nor addresses are: (line, key, value).
-    `table`: "auto", "off" or another routing table. `listen_port`: None or 0 is any."""
+    """A whole file. `addresses`: (line, address). `table`: "auto", "off" or another routing table. `listen_port`: None
+    or 0 is any. `others`: DNS, FwMark, SaveConfig and hooks as (line, key, value). `lines`: line numbers of the
+    settings of `[Interface]` by key; "" is the header's."""
 
     private_key: bytes = field(repr=False)
     addresses: tuple[tuple[int, HostAddress], ...]
@@ -71,7 +73,7 @@ class _Section:
 
 
 def read(data: bytes, name: str) -> WgQuick:
-    """The file's facts; `name` is what messages call it."""
+    """Read a file. `name`: its name in messages. Raises `ConfigError` with all its errors."""
     reader = _Reader(name)
     return reader.read(data)
 
@@ -109,7 +111,7 @@ class _Reader:
 
     def _sections(self, text: str) -> Iterator[_Section]:
         section: _Section | None = None
-        is_known = True  # what stands in a section that nobody knows is told with the section, not line by line
+        is_known = True  # an unknown section is reported once, not line by line
         above: list[str] = []  # comments that end right above a header
         for number, raw in enumerate(text.split("\n"), start=1):
             said, hash_, comment = raw.partition("#")
@@ -151,7 +153,7 @@ class _Reader:
         else:
             section.settings.append((number, known, value.strip()))
 
-    # Sections to facts
+    # Sections to values
 
     def _one(self, section: _Section, key: str) -> tuple[int, str] | None:
         found = [(number, value) for number, known, value in section.settings if known == key]
@@ -270,7 +272,7 @@ class _Reader:
 
 
 def decoded_key(text: str) -> bytes | None:
-    """The 32 bytes of a key in base64; None where it is none."""
+    """The 32 bytes of a key in base64; None for any other text."""
     try:
         key = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -307,7 +309,7 @@ def _is_mark(text: str) -> bool:
 
 
 def _name_in(comment: str) -> str:
-    """The name of a peer that a comment is, "" where it is none."""
+    """The name of a peer in a comment, "" where the comment is no name."""
     name = _NAME_LABEL.sub("", comment, count=1).strip()
     if len(name) > _LONGEST_NAME or not is_node_name(name) or name.lower() in _KNOWN["Peer"]:
         return ""
@@ -319,5 +321,5 @@ def _name_in(comment: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """A word of the file in a message: not one that is long enough for a key."""
+    """A word of the file for a message, "this" where it is long enough for a key."""
     return f'"{text}"' if len(text) <= _LONGEST_NAME else "this"

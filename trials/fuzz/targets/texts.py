@@ -32,7 +32,7 @@ from trials.fuzz.hostile import Failure, Target, raw, scratch_folder
 from trials.fuzz.targets.config import _KEY
 from tunnel.tai64n import STAMP_BYTES
 
-Reader = Callable[[bytes], None]
+TextReader = Callable[[bytes], None]
 _LAN = IPv4Interface("192.168.200.2/24")
 
 
@@ -120,7 +120,7 @@ def prefixes(data: bytes) -> None:
             raise Failure(f"an error that is of no line: {error!r}")
 
 
-READERS: tuple[Reader, ...] = (trace_words, filter_expression, wg_quick, stamps, prefixes)
+READERS: tuple[TextReader, ...] = (trace_words, filter_expression, wg_quick, stamps, prefixes)
 
 
 def episode(rng: random.Random, _most: int) -> int:
