@@ -186,7 +186,7 @@ class PathState(StrEnum):
     SEARCHING = "searching"  # probes are on their way, and some were lost
 
 
-class Event(NamedTuple):
+class PeerEvent(NamedTuple):
     """Something that the operator or another room may want to know."""
 
     what: Happening
@@ -235,7 +235,7 @@ class Effects:
     def __init__(self) -> None:
         self.packets: list[tuple[str, bytes]] = []  # inner packets with the name of the peer they came from, in order
         self.datagrams: list[Datagram] = []  # to send, in order
-        self.events: list[Event] = []
+        self.events: list[PeerEvent] = []
         self.unsent: list[Unsent] = []
         self.drops: dict[Drop, int] = {}
 

@@ -16,8 +16,8 @@ from bridge.ports.udp.datagrams import DatagramSocket
 from bridge.state.stamps import StampFile
 from bridge.vpn.ciphers import Cores, open_cores
 from bridge.vpn.lanes import PeerLanes
-from bridge.vpn.port import Uplink
-from bridge.vpn.resolver import Resolver
+from bridge.vpn.port import VpnPort
+from bridge.vpn.resolver import HostNames
 from bridge.walk.gateway import Gateway
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import wipe
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 class OpenTunnel(NamedTuple):
     """The tunnel with all that belongs to it. `lanes`: None where nothing was compiled."""
 
-    port: Uplink
+    port: VpnPort
     cores: Cores
     lanes: Lanes | None
     stamps: StampFile
-    resolver: Resolver
+    resolver: HostNames
 
 
 def open_tunnel(setup: Setup, core: Core, stack: ExitStack) -> OpenTunnel | None:
@@ -54,9 +54,9 @@ def open_tunnel(setup: Setup, core: Core, stack: ExitStack) -> OpenTunnel | None
     lanes = open_lanes(cores)
     stamps = StampFile(tunnel.state_file)
     endpoint = _endpoint(setup, loop.clock(), cores, stamps)
-    resolver = Resolver(loop, with_ipv6=datagrams.has_ipv6)
+    resolver = HostNames(loop, with_ipv6=datagrams.has_ipv6)
     stack.callback(resolver.close)
-    port = Uplink(
+    port = VpnPort(
         loop,
         gateway,
         endpoint,

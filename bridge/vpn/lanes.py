@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from bridge.ports.bursts import Queued
 from bridge.ports.udp.ways import Heading
 from tunnel.effects import Datagram, Endpoint, Received
-from tunnel.endpoint import Heard, Opened
+from tunnel.endpoint import Opened, SessionRx
 from tunnel.session import Lane
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Taken(NamedTuple):
     strange: list[Received]
     opened: list[Opened]
     queued: list[Queued]
-    heard: list[Heard]
+    heard: list[SessionRx]
     drops: tuple[int, int, int, int]
 
 
@@ -155,7 +155,7 @@ class PeerLanes:
                 moved[index] = self.datagrams.received(door, b"", name, info, 0).source
         opened, queued, sizes, drops = self.lanes.taken()
         self._worked(sum(size_bytes for _, size_bytes, _ in sizes) // _PACKET_BYTES)
-        heard = [(index, size_bytes, has_data, moved.get(index)) for index, size_bytes, has_data in sizes]
+        heard = [SessionRx(index, size_bytes, has_data, moved.get(index)) for index, size_bytes, has_data in sizes]
         return Taken(strange, opened, queued, heard, drops)
 
     def send(self) -> list[tuple[str, int]]:

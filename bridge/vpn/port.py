@@ -25,7 +25,7 @@ from bridge.config.into_routes import Announced
 from bridge.config.into_tunnel import NamedEndpoint, Peers, prefix_of
 from bridge.loop.loop import Loop, Timer
 from bridge.vpn.lanes import PeerLanes
-from bridge.vpn.resolver import Answer
+from bridge.vpn.resolver import OnResolved
 from bridge.walk.gateway import Gateway
 from route.table import vpn_target
 from tunnel.effects import Datagram, Effects, Endpoint, Happening, Network, Received, Stamps, Status, TooBig, Verdict
@@ -78,10 +78,10 @@ class Datagrams(Protocol):
         """Send in order; what was refused."""
 
 
-Resolve = Callable[[str, Answer], None]
+Resolve = Callable[[str, OnResolved], None]
 
 
-class Uplink:
+class VpnPort:
     """`keep`: writes the tunnel's stamps down; `resolve`: looks a host name up, and answers later, in the loop;
     `lanes`: the compiled way of packets, None where all of them are sealed and opened from here."""
 
@@ -176,7 +176,7 @@ class Uplink:
                 self._count(reason, count)
             self._renew(is_sure=False)
         for peer, size_bytes in sent:
-            self._settle(self.tunnel.emitted(peer, size_bytes, now), now)
+            self._settle(self.tunnel.lane_sealed(peer, size_bytes, now), now)
         self._arm()
 
     def _send_queued(self) -> None:
@@ -220,7 +220,7 @@ class Uplink:
             if count:
                 self._count(reason, count)
         if taken.heard or taken.opened:
-            effects, frames = self.tunnel.taken(taken.heard, taken.opened, now)
+            effects, frames = self.tunnel.lane_opened(taken.heard, taken.opened, now)
             self._settle(effects, now)
             if effects.events or any(source for _, _, _, source in taken.heard):
                 self._renew()

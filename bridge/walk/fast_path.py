@@ -18,7 +18,8 @@ from typing import Final
 
 from alias.table import Aliases
 from alias.types import Egress, Link
-from bridge.ports.bursts import Bursts, refusals, unwalked
+from bridge.ports.bursts import Bursts
+from bridge.ports.counted import refusals, unwalked
 from bridge.walk import next_hops
 from bridge.walk.counters import Counters
 from bridge.walk.crossing import Openings

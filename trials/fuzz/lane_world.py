@@ -149,7 +149,7 @@ class LaneWorld:
         """Receive as the port `vpn` does where it has lanes."""
         self.last = taken = self.peer_lanes.receive(1 << 20, self.now)
         self.drops.update({reason: count for reason, count in zip(LANE_DROPS, taken.drops, strict=True) if count})
-        effects, frames = self.near.taken(taken.heard, taken.opened, self.now)
+        effects, frames = self.near.lane_opened(taken.heard, taken.opened, self.now)
         self.settle(effects)
         self.packets += cut([(frame, gso) for _, frame, gso in frames])
         if taken.strange:
@@ -173,7 +173,7 @@ class LaneWorld:
     def session_of(self, of: Tunnel) -> Session:
         """The newest with the far end."""
         peer = of._by_name["far"]
-        session = peer._current or peer._next
+        session = peer.slots.current or peer.slots.next
         assert session is not None
         return session
 
@@ -187,8 +187,7 @@ class LaneWorld:
         for of in (self.near, self.twin):
             timers = of._by_name["far"].timers
             windows = {
-                index: (session.counter, session.window.state())
-                for index, session in of._common.indices.sessions.items()
+                index: (session.counter, session.window.state()) for index, session in of._indices.sessions.items()
             }
             states.append((windows, {field: getattr(timers, field) for field in FIELDS}))
         assert states[0] == states[1]

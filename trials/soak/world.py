@@ -17,7 +17,7 @@ from pathlib import Path
 from bridge.config.into_routes import Announced, routes_from
 from bridge.config.load import load
 from bridge.daemon.implementation import open_table
-from bridge.ports.base import Arrival, Kind
+from bridge.ports.base import PortKind, ReceivedFrame
 from bridge.ports.bursts import PlainBursts
 from bridge.walk.effects import Effect, Send
 from bridge.walk.gateway import Gateway
@@ -78,7 +78,7 @@ SILENT, REFUSES, UNREACHABLE = 66, 77, 88
 class _SoakPort:
     """A device of the gateway: frames wait to be read, what is written goes to the world."""
 
-    def __init__(self, name: str, kind: Kind, written: Callable[[str, bytes], None]) -> None:
+    def __init__(self, name: str, kind: PortKind, written: Callable[[str, bytes], None]) -> None:
         self.name, self.kind, self.link_bytes = name, kind, _LINK_BYTES if kind == "tap" else 0
         self.waiting: deque[bytes] = deque()
         self._written = written
@@ -86,7 +86,7 @@ class _SoakPort:
     def fileno(self) -> int:
         return -1
 
-    def read_burst(self, limit: int) -> list[Arrival]:
+    def read_burst(self, limit: int) -> list[ReceivedFrame]:
         return [(self.waiting.popleft(), None) for _ in range(min(limit, len(self.waiting)))]
 
     def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:

@@ -19,7 +19,7 @@ from wire.units import SECOND_NS, address_int
 
 if TYPE_CHECKING:
     from bridge.vpn.ciphers import Cores
-    from bridge.vpn.port import Uplink
+    from bridge.vpn.port import VpnPort
 
 Arguments = Mapping[str, Any]
 """The arguments of a question: any JSON object, as it came from the socket. Nothing in it is checked yet."""
@@ -29,7 +29,7 @@ class Subject(NamedTuple):
     """The gateway that is asked about, and the tunnel that a running one may have. `cores` seal for `tunnel`."""
 
     gateway: Gateway
-    tunnel: Uplink | None = None
+    tunnel: VpnPort | None = None
     cores: Cores | None = None
 
 

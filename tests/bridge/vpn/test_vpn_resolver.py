@@ -13,7 +13,7 @@ from bridge.config.into_routes import routes_from
 from bridge.config.into_tunnel import address_of
 from bridge.config.load import read
 from bridge.loop.loop import Loop
-from bridge.vpn.resolver import Resolver
+from bridge.vpn.resolver import HostNames
 from bridge.walk.gateway import Gateway
 
 DEADLINE_S = 10.0
@@ -45,7 +45,7 @@ def test_a_look_up_answers_everybody_who_asked_with_every_address(
     loop: Loop, host: str, with_ipv6: bool, found: list[bytes]
 ) -> None:
     before = threading.active_count()
-    resolver = Resolver(loop, with_ipv6=with_ipv6)
+    resolver = HostNames(loop, with_ipv6=with_ipv6)
     answers: list[list[bytes]] = []
     resolver.resolve(host, lambda addresses: answers.append(list(addresses)))
     assert threading.active_count() == before, "it waits until rights have been given up"

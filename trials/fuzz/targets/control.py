@@ -127,6 +127,7 @@ def _ask_metrics(stage: ControlStage, data: bytes) -> None:
 def _ask_control(stage: ControlStage, data: bytes) -> None:
     lines = data.replace(b"\0", b"").split(b"\n")[:-1]
     asked = [_command(line) for line in lines]
+    stage.loop.turn(0)  # timers that are due fire now, so that a change is the question's
     before = stage.state() if all(name is None or name in READING for name in asked) else None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(str(stage.path))
