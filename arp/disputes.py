@@ -67,13 +67,16 @@ class Question:
 
 
 class Disputes:
-    """The open questions of one port, by slot. `request(index, MAC address)` writes the frame that asks."""
+    """The open questions of one port, by slot. `address_of(index)`: the address of a slot; `request(index, MAC address)`
+    writes the frame that asks."""
 
-    __slots__ = ("_network", "_questions", "_request", "_table", "_told_ns")
+    __slots__ = ("_address_of", "_questions", "_request", "_table", "_told_ns")
 
-    def __init__(self, table: ArpTable, network: int, request: Callable[[int, bytes], Transmit]) -> None:
+    def __init__(
+        self, table: ArpTable, address_of: Callable[[int], int], request: Callable[[int, bytes], Transmit]
+    ) -> None:
         self._table = table
-        self._network = network
+        self._address_of = address_of
         self._request = request
         self._questions: dict[int, Question] = {}
         self._told_ns: dict[int, int] = {}  # when a conflict was told, by slot; no more than MOST
@@ -163,7 +166,7 @@ class Disputes:
         if state is State.STALE and believable:
             table.enter(index, State.STALE, now, requests=1)
             table.set_mac(index, mac, now)
-            return [Changed(self._network + index, mac, State.STALE.label, "changed"), *asked]
+            return [Changed(self._address_of(index), mac, State.STALE.label, "changed"), *asked]
         requests = table.requests(index) if state is State.PROBE else 0
         table.enter(index, State.PROBE, now, requests=min(requests + 1, REQUESTS))
         return [Dropped(Drop.ARP_LOCKED), *asked]
@@ -174,7 +177,7 @@ class Disputes:
 
     def _keep(self, index: int, question: Question, now: int) -> list[ArpEffect]:
         """The known station speaks: the address is its own, whoever else says so."""
-        table, address = self._table, self._network + index
+        table, address = self._table, self._address_of(index)
         other = question.answerer or question.claimant
         question.broadcast_ns = question.decide_ns = None
         effects: list[ArpEffect] = []
@@ -198,7 +201,7 @@ class Disputes:
         if moved:
             table.set_mac(index, answerer, now)
         table.prove(index)
-        return [Changed(self._network + index, answerer, State.REACHABLE.label, "changed")] if moved else []
+        return [Changed(self._address_of(index), answerer, State.REACHABLE.label, "changed")] if moved else []
 
     def _end(self, index: int, question: Question, now: int) -> list[ArpEffect]:
         """The second is over: a claim that came meanwhile is asked about now."""

@@ -7,9 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from bridge.config.into_walk import gateway_settings
+from bridge.config.model import Config
 from bridge.daemon.implementation import open_table
 from bridge.daemon.setup import Setup
 from bridge.loop.loop import Loop
+from bridge.state.leases import LeaseFile
+from bridge.state.leases import beside as lease_beside
 from bridge.state.links import link_file_of, open_link_file
 from bridge.walk.gateway import Gateway
 from flow.plain import PlainTable
@@ -19,8 +23,10 @@ if TYPE_CHECKING:
 
 
 class Core(NamedTuple):
-    """The walk and the loop that drives it. `table`: the flow table, in which both work."""
+    """The walk and the loop that drives it. `config`: the configuration of the start; `table`: the flow table, in which
+    both work."""
 
+    config: Config
     gateway: Gateway
     loop: Loop
     table: PlainTable | CompiledTable
@@ -35,12 +41,25 @@ def make_core(setup: Setup, socket_path: Path, stack: ExitStack) -> Core:
     """
     rng = random.SystemRandom()
     table = open_table(rng, 2 * setup.config.alias.max_links)
-    gateway = Gateway(setup.config, setup.routes, rng, table=table)
+    gateway = Gateway(gateway_settings(setup.config), setup.routes, rng, table=table)
     gateway.unreachable_nodes = setup.unreached
     loop = Loop(gateway)
     stack.callback(loop.close)
+    _keep_lease(setup, gateway, socket_path, stack)
     _keep_links(setup, gateway, socket_path, loop.clock(), stack)
-    return Core(gateway, loop, table, rng)
+    return Core(setup.config, gateway, loop, table, rng)
+
+
+def _keep_lease(setup: Setup, gateway: Gateway, socket_path: Path, stack: ExitStack) -> None:
+    """Ask for the address of an earlier run, and write ours down for the next run. Links of the address wait for it."""
+    service, tap1 = gateway.leases, setup.config.tap1
+    if service is None or tap1 is None or tap1.dhcp.state_file == "":
+        return
+    path = tap1.dhcp.state_file or lease_beside(socket_path)
+    file = LeaseFile(path, service.client.settings.mac)
+    stack.callback(file.close)
+    gateway.remember_lease(file.read())
+    service.keep = file.write
 
 
 def _keep_links(setup: Setup, gateway: Gateway, socket_path: Path, now: int, stack: ExitStack) -> None:
@@ -52,7 +71,7 @@ def _keep_links(setup: Setup, gateway: Gateway, socket_path: Path, now: int, sta
         link_file_of(socket_path) if path is None else path,
         gateway.aliases,
         gateway.interfaces,
-        gateway.decision.openings,
+        gateway.decision.crossing,
         now,
     )
     if gateway.ledger is not None:

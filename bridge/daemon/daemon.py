@@ -74,9 +74,9 @@ def started(config_path: Path, setup: Setup, socket_path: Path, helper: Helper, 
     signals = Signals([signal.SIGHUP, signal.SIGTERM, signal.SIGINT])  # one that comes during the start waits
     stack.callback(signals.close)
     tunnel = open_tunnel(setup, core, stack)  # 4
-    made = start.make_devices(setup, claim, user, helper, core.loop, stack)  # 5
+    made = start.make_devices(setup, claim, user, helper, core, stack)  # 5
     workers = start.join_ports(setup, core, tunnel, made.ports, stack)  # 6
-    hooks = start.start_hooks(setup, core.loop, made.gateway_before, stack)  # 7
+    hooks = start.start_hooks(setup, core, made.gateway_before, stack)  # 7
     daemon = Daemon(core, made.ports, tunnel, workers, hooks)
     core.loop.on_gone = daemon.port_gone
     children = Children(core.loop)
@@ -112,7 +112,9 @@ class Daemon:
         self._exit_code = OK
         self._is_stopping = False
         self.status = f"STATUS=forwarding on {self._ports}"
-        self.subject = Subject(core.gateway) if tunnel is None else Subject(core.gateway, tunnel.port, tunnel.cores)
+        self.subject = Subject(core.gateway, config=core.config)
+        if tunnel is not None:
+            self.subject.tunnel, self.subject.cores = tunnel.port, tunnel.cores
 
     def serve(self) -> int:
         """Forward until something stops us; the exit code."""
@@ -129,7 +131,7 @@ class Daemon:
         else:
             self._ready()
         if self._workers is None:
-            Affinity(self._loop, first_choice(has_lan=self._gateway.config.tap0 is not None)).hold()
+            Affinity(self._loop, first_choice(has_lan="tap0" in self._gateway.interfaces)).hold()
         within_s = watchdog_s()
         if within_s is not None:
             Watchdog(self._loop, within_s, self._stuck)

@@ -36,7 +36,7 @@ from alias.saved import saved
 from alias.sessions import is_state
 from alias.table import Aliases
 from alias.types import COARSE_BITS, Egress, Link, Saved
-from bridge.walk.crossing import Openings
+from bridge.walk.forwarding.crossing import Crossing
 from bridge.walk.interface import Interface
 from wire.ipv4 import ICMP, TCP, UDP
 from wire.units import SECOND_NS
@@ -63,7 +63,7 @@ _PORTS = 65_536
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class _Record(NamedTuple):
+class _StoredLink(NamedTuple):
     """A record of the file, not checked yet. `body`: its bytes; `check`: the CRC that stood behind them."""
 
     kept: Saved
@@ -80,12 +80,12 @@ class LinkFile:
     """
 
     def __init__(
-        self, path: Path, aliases: Aliases, interfaces: Mapping[str, Interface], openings: Openings, now: int
+        self, path: Path, aliases: Aliases, interfaces: Mapping[str, Interface], crossing: Crossing, now: int
     ) -> None:
         self.path = path
         self.restored = 0
         self._aliases = aliases
-        self._openings = openings
+        self._crossing = crossing
         self._interfaces = interfaces
         self._tap0 = interfaces.get("tap0")
         limit = min(aliases.settings.max_links, MOST_LINKS)
@@ -226,9 +226,9 @@ class LinkFile:
         outside address that hides it. The CRC of a record begins with it. None: the host may have no links.
         """
         hides = self._interfaces.get(egress.label)
-        outside = 0 if hides is None else hides.address  # read anew: a reload may change tap1's address
-        side = self._openings.side_of(inside)
-        behind = self._openings.behind(inside)
+        outside = 0 if hides is None else hides.linked_address  # read anew: a reload may change tap1's address
+        side = self._crossing.port_inside(inside)
+        behind = self._crossing.behind(inside)
         if not outside or side is None or behind is None:
             return None
         if side.interface is self._tap0 and not self._tap0.is_on_link(inside):
@@ -237,7 +237,7 @@ class LinkFile:
 
     # Reading
 
-    def _restore(self, found: list[_Record], now: int) -> None:
+    def _restore(self, found: list[_StoredLink], now: int) -> None:
         contexts: dict[tuple[Egress, int], int | None] = {}
         reserved: list[tuple[int, Saved]] = []
         for kept, has_ended, body, check in sorted(found, key=lambda record: record.kept.expires_ns, reverse=True):
@@ -268,11 +268,11 @@ def link_file_of(socket_path: Path) -> Path:
 
 
 def open_link_file(
-    path: Path, aliases: Aliases, interfaces: Mapping[str, Interface], openings: Openings, now: int
+    path: Path, aliases: Aliases, interfaces: Mapping[str, Interface], crossing: Crossing, now: int
 ) -> LinkFile | None:
     """The link file, its links restored. None where it cannot be made: this is logged once, and the gateway runs on."""
     try:
-        link_file = LinkFile(path, aliases, interfaces, openings, now)
+        link_file = LinkFile(path, aliases, interfaces, crossing, now)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         aliases.remember(is_wanted=False)
@@ -297,7 +297,7 @@ def _header_error(header: bytes, boot: bytes) -> str:
     return "" if of_boot == boot else "the machine was started anew since"
 
 
-def _read(path: Path, boot: bytes, most: int) -> list[_Record] | None:
+def _read(path: Path, boot: bytes, most: int) -> list[_StoredLink] | None:
     """At most `most` records of a file. None where there is no link file of this boot; a file that is there and cannot
     be used is logged in one line."""
     try:
@@ -324,7 +324,7 @@ def _read(path: Path, boot: bytes, most: int) -> list[_Record] | None:
             continue
         kept, has_ended = _kept(body)
         if kept.protocol != TCP or is_state(kept.state):
-            found.append(_Record(kept, has_ended, body, *_CHECK.unpack_from(records, at + _BODY.size)))
+            found.append(_StoredLink(kept, has_ended, body, *_CHECK.unpack_from(records, at + _BODY.size)))
     return found
 
 

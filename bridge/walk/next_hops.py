@@ -27,14 +27,15 @@ def proves_both_ways(arrival: Arrival, path: Path) -> bool:
         return bool(packet.data[packet.header_bytes + 13] & tcp.ACK)
     if packet.protocol == ipv4.ICMP:
         return packet.data[packet.header_bytes] in ipv4.ICMP_QUERY_REPLIES
-    return not arrival.interface.is_inside and path.link is not None and not path.link.is_static
+    return not arrival.port.interface.is_inside and path.link is not None and not path.link.is_static
 
 
 def heard(interface: Interface, mac: bytes) -> None:
     """An IP packet came in from `mac`."""
     if interface.silent_from_ns is None and interface.has_spoken:
         return
-    if interface.arp is not None and interface.gateway and interface.arp.mac_of(interface.gateway) == mac:
+    neighbours = interface.neighbours
+    if neighbours is not None and interface.gateway and neighbours.mac_of(interface.gateway) == mac:
         interface.has_spoken = True
         interface.silent_from_ns = None
 

@@ -22,6 +22,7 @@ from scapy.packet import Packet as ScapyPacket
 from scapy.packet import Raw
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.walk import balance
 from bridge.walk.effects import Event, Send
@@ -134,7 +135,7 @@ class Scenario:
             (folder / name).write_text(text)
         self.write(toml, replace)
         config = load(self.path, "replay")
-        self.gateway = Gateway(config, routes_from(config), random.Random(seed), events=True)
+        self.gateway = Gateway(gateway_settings(config), routes_from(config), random.Random(seed), events=True)
         self.ethernet = {letter for letter, port in PORTS.items() if port in self.gateway.arp}
         self.announced = False
         self.now = START_NS
@@ -142,6 +143,7 @@ class Scenario:
         self.given: list[tuple[int, str, bytes]] = []
         self.transcript: list[str] = []
         self.drops: list[str] = []
+        self.leases: list[tuple[object, object]] = []  # change and address of each event `lease`
         self.checksums_matter = True
         self.passed: Counter[tuple[str, str]] = Counter()  # frames in and out, by (port, `<` or `>`)
         self.replayable = True  # set False where the scenario reaches into the gateway by hand
@@ -161,13 +163,17 @@ class Scenario:
             (self.path.parent / "offload.txt").write_text(offload)
         self.write(toml, replace)
         config = load(self.path, "replay")
-        self._collect(self.gateway.reconfigure(config, routes_from(config), self.now))
+        self._collect(self.gateway.reconfigure(gateway_settings(config), routes_from(config), self.now))
 
     def start(self) -> list[Out]:
         """Begin the RFC 5227 probes and announcements, as `run` and `replay --announce` do."""
         assert self.now == START_NS, "a gateway starts at the beginning"
         self.announced = True
         return self._collect(self.gateway.start(self.now))
+
+    def begin(self) -> list[Out]:
+        """Begin as every replay does: the DHCP client asks, nothing is announced."""
+        return self._collect(self.gateway.start(self.now, announces=False))
 
     def inject(self, port: str, packet: ScapyPacket | bytes, *, mac: str | None = None) -> list[Out]:
         """Put a packet in at a port letter, now; what comes out at once. IP packets get the Ethernet header of the
@@ -213,6 +219,10 @@ class Scenario:
         found = []
         for effect in effects:
             if isinstance(effect, Event):
+                if effect.kind == "lease":
+                    self.leases.append((effect.facts["change"], effect.facts["address"]))
+                    told = " ".join(str(fact) for fact in effect.facts.values())
+                    self.transcript.append(f"{self._t()} {LETTERS[effect.port]}  lease {told}")
                 if effect.kind == "drop":
                     self.drops.append(str(effect.facts["reason"]))
                     self.transcript.append(

@@ -14,12 +14,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
-from bridge.config.into_routes import Announced, routes_from
+from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.daemon.implementation import open_table
 from bridge.ports.base import PortKind, ReceivedFrame
 from bridge.ports.bursts import PlainBursts
 from bridge.walk.effects import Effect, Send
+from bridge.walk.forwarding.peer_prefixes import Announced
 from bridge.walk.gateway import Gateway
 from icmp import errors
 from trials.fuzz.targets.flow import FlowPair, packet
@@ -107,7 +109,9 @@ class SoakWorld:
         self.path.write_text(CONFIGURATION)
         self.list_prefixes(())
         config = load(self.path, "replay")
-        self.gateway = Gateway(config, routes_from(config), random.Random(seed), table=open_table(self.rng, 8192))
+        self.gateway = Gateway(
+            gateway_settings(config), routes_from(config), random.Random(seed), table=open_table(self.rng, 8192)
+        )
         self.now = seconds_ns(1_000_000)
         self.frames: Counter[tuple[str, str]] = Counter()
         self.stations: dict[int, bytes] = {SERVER: SERVER_MAC}
@@ -281,7 +285,7 @@ class SoakWorld:
         """Take the files as they are now."""
         self.path.write_text(configuration)
         config = load(self.path, "replay")
-        self.carry_out(self.gateway.reconfigure(config, routes_from(config), self.now))
+        self.carry_out(self.gateway.reconfigure(gateway_settings(config), routes_from(config), self.now))
 
     def announce(self, announced: Announced) -> None:
         """Peers announce prefixes."""

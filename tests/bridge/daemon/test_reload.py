@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bridge.config.into_walk import gateway_settings
 from bridge.control.answers.question import Subject
 from bridge.control.children import Children
 from bridge.control.server import ControlServer
@@ -47,10 +48,11 @@ class Running:
         self.list = folder / "list.txt"
         self.list.write_text("203.0.113.0/24\n")
         setup = read_setup(self.configuration)
-        self.gateway = Gateway(setup.config, setup.routes, random.Random(1))
+        self.gateway = Gateway(gateway_settings(setup.config), setup.routes, random.Random(1))
         self.loop = Loop(self.gateway)
         children = Children(self.loop)
-        self.reloader = Reloader(self.configuration, Subject(self.gateway), self.loop, children, "STATUS=forwarding")
+        self.subject = Subject(self.gateway, config=setup.config)
+        self.reloader = Reloader(self.configuration, self.subject, self.loop, children, "STATUS=forwarding")
         self.server = ControlServer(self.loop, folder / "control.sock", "", {"reload": self.reloader.answer}, children)
 
     def connect(self) -> socket.socket:
@@ -95,7 +97,7 @@ def test_a_reload_uses_changed_lists_and_answers_with_the_warnings(running: Runn
     assert running.targets() == ("tap1", "vpn:hk")
     running.list.write_text("198.51.100.0/24\n")
     answer = running.reload()
-    assert answer == {"ok": True, "result": {"version": 1, "warnings": list(running.gateway.config.warnings)}}
+    assert answer == {"ok": True, "result": {"version": 1, "warnings": list(running.subject.config.warnings)}}
     assert running.targets() == ("vpn:hk", "tap1")
 
 

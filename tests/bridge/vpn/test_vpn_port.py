@@ -18,6 +18,7 @@ from scapy.packet import Raw
 
 from bridge.config.into_routes import routes_from
 from bridge.config.into_tunnel import Peers, read_key
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import read
 from bridge.control.answers import route
 from bridge.control.answers.peers import described
@@ -25,7 +26,8 @@ from bridge.control.answers.question import Subject
 from bridge.loop.loop import Loop
 from bridge.ports.memory import MemoryPort
 from bridge.state.stamps import StampFile
-from bridge.vpn.port import RESOLVE_AGAIN_S, VpnPort
+from bridge.vpn.endpoint_names import RESOLVE_AGAIN_S
+from bridge.vpn.port import VpnPort
 from bridge.vpn.resolver import OnResolved
 from bridge.walk.gateway import Gateway
 from route.lists import Prefix
@@ -114,8 +116,8 @@ class World:
         self.now = 1000 * SECOND_NS
         self.asked: list[tuple[str, OnResolved]] = []
         self.kept: list[Mapping[bytes, Stamps]] = []
-        config = read(CONFIGURATION, Path("gateway.toml"), "replay")
-        self.gateway = Gateway(config, routes_from(config), random.Random(1))
+        self.config = config = read(CONFIGURATION, Path("gateway.toml"), "replay")
+        self.gateway = Gateway(gateway_settings(config), routes_from(config), random.Random(1))
         self.loop = Loop(self.gateway, clock=lambda: self.now)
         self.tun0 = MemoryPort("tun0", "tun")
         self.loop.attach(self.tun0)
@@ -413,7 +415,7 @@ def test_answers_go_to_the_very_endpoint_that_the_latest_authentic_datagram_came
 
 def test_an_endpoint_of_ipv6_is_shown_in_brackets(make: Callable[..., World]) -> None:
     world = make(replace(HK, endpoint=Endpoint(bytes([0x20, 1, 0xD, 0xB8, *bytes(11), 1]), 51820)))
-    [hk, _] = described(world.gateway.config, world.vpn.status(), world.now)["peers"]
+    [hk, _] = described(world.config, world.vpn.status(), world.now)["peers"]
     assert hk["endpoint"] == "[2001:db8::1]:51820"
 
 
@@ -430,7 +432,7 @@ def test_peers_are_told_as_the_interface_says(make: Callable[..., World]) -> Non
     world.send(udp())
     world.meet()
     world.now += 2 * SECOND_NS
-    document = described(world.gateway.config, world.vpn.status(), world.now)
+    document = described(world.config, world.vpn.status(), world.now)
     assert document["version"] == 1
     hk, sg = document["peers"]
     wanted = {"name", "public_key", "endpoint", "via", "allowed_ips", "latest_handshake_s", "rx_bytes", "tx_bytes"}
@@ -469,7 +471,7 @@ def test_what_a_peer_announces_is_routed_to_it_until_it_withdraws_it(
     assert at_lab(world) == "10.20.0.9"
     told = route.get(Subject(world.gateway), {"ip": "10.20.0.9"}, world.now)
     assert (told["prefix"], told["target"], told["source"]) == ("10.20.0.0/16", "vpn:hk", "announced by hk")
-    hk = described(world.gateway.config, world.vpn.status(), world.now)["peers"][0]
+    hk = described(world.config, world.vpn.status(), world.now)["peers"][0]
     assert (hk["announced"], hk["refused"]) == (
         ["10.20.0.0/16"],
         [{"prefix": "10.21.0.0/16", "reason": "not in accept"}],
@@ -493,7 +495,7 @@ def test_a_reload_takes_back_what_it_does_not_accept_and_tells_what_we_announce(
     assert world.gateway.announced == {}
     world.at_far()
     assert at_lab(world) == "unreachable"
-    hk = described(world.gateway.config, world.vpn.status(), world.now)["peers"][0]
+    hk = described(world.config, world.vpn.status(), world.now)["peers"][0]
     assert hk["told"] == [{"prefix": "192.168.192.0/24", "answer": "configured"}]
     world.vpn.reconfigure(Peers((TAKING,), {}), set())
     assert at_lab(world) == "10.20.0.9"
@@ -509,6 +511,23 @@ def test_what_another_configuration_would_accept_is_known_before_it_counts(make:
     assert world.gateway.announced == {}
     assert world.vpn.announced_under(Peers((TAKING,), {})) == {"hk": [Prefix(*LAB[:2])]}
     assert world.gateway.announced == {}
+
+
+def test_a_reload_tells_the_walk_of_announced_prefixes_once(make: Callable[..., World]) -> None:
+    world = make(TAKING)
+    world.send(udp())
+    world.meet()
+    far_announces(world, LAB)
+    applied: list[Mapping[str, Sequence[Prefix]]] = []
+    announce = world.gateway.announce
+
+    def count(announced: Mapping[str, Sequence[Prefix]]) -> None:
+        applied.append(announced)
+        announce(announced)
+
+    world.gateway.announce = count
+    world.vpn.reconfigure(Peers((HK,), {}), set())  # it does not accept the prefix any more, which is an event as well
+    assert applied == [{}]
 
 
 def test_a_long_announcement_is_one_line_of_the_log(
@@ -544,7 +563,7 @@ def test_a_node_behind_a_relay_gets_its_packets_in_envelopes_to_the_relay(make: 
     sg = next(status for status in world.vpn.status() if status.name == "sg")
     assert sg.endpoint == Endpoint(node_id("sg"), 0, "hk")
     assert sg.mtu_bytes == 1420 - 52
-    assert world.gateway.out.path_mtus == {"vpn": 1420, "vpn:sg": 1420 - 52}
+    assert world.gateway.mtus.known == {"vpn": 1420, "vpn:sg": 1420 - 52}
     world.take()
     long = IP(src=HOST, dst="9.9.9.9", flags="DF") / UDP(sport=5000, dport=53) / Raw(bytes(1400))
     world.send(long)
@@ -615,7 +634,7 @@ def test_while_a_node_is_silent_its_fallback_takes_new_flows_and_it_is_called_st
     world = make(HK, replace(SG, endpoint=far_end, allowed_ips=(Network(0, 0),)))
     text = CONFIGURATION.replace("[peer.hk]\n", '[peer.hk]\nfallback = "sg"\n').replace("9.9.9.0/24", "0.0.0.0/0")
     config = read(text, Path("gateway.toml"), "replay")
-    world.gateway.reconfigure(config, routes_from(config), world.now)
+    world.gateway.reconfigure(gateway_settings(config), routes_from(config), world.now)
     world.send(udp())
     world.wait(120)
     assert world.gateway.unreachable_nodes == {"hk"}

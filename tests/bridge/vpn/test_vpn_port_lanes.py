@@ -14,6 +14,7 @@ from scapy.packet import Raw
 
 from bridge.config.into_routes import routes_from
 from bridge.config.into_tunnel import Peers
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import read
 from bridge.daemon.implementation import open_lanes
 from bridge.loop.loop import Loop
@@ -52,7 +53,7 @@ class World:
         compiled("bridge.ports.udp.lanes", "Lanes")
         self.now = 1000 * SECOND_NS
         config = read(CONFIGURATION, Path("gateway.toml"), "replay")
-        self.gateway = Gateway(config, routes_from(config), random.Random(1))
+        self.gateway = Gateway(gateway_settings(config), routes_from(config), random.Random(1))
         self.loop = Loop(self.gateway, clock=lambda: self.now)
         self.tun0 = MemoryPort("tun0", "tun")
         self.loop.attach(self.tun0)

@@ -11,6 +11,7 @@ import pytest
 
 from bridge.config.into_routes import routes_from
 from bridge.config.into_tunnel import address_of
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import read
 from bridge.loop.loop import Loop
 from bridge.vpn.resolver import HostNames
@@ -24,7 +25,7 @@ FOUR, SIX = bytes((192, 0, 2, 1)), bytes([0x20, 1, 0xD, 0xB8, *bytes(11), 1])
 def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     monkeypatch.chdir(tmp_path)  # no `route` folder lies beside the configuration
     config = read('[tap0]\naddress = "192.168.200.2/24"\n', Path("gateway.toml"), "replay")
-    loop = Loop(Gateway(config, routes_from(config), random.Random(1)))
+    loop = Loop(Gateway(gateway_settings(config), routes_from(config), random.Random(1)))
     yield loop
     loop.close()
 
