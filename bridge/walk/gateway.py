@@ -22,6 +22,7 @@ from typing import NamedTuple
 from alias.table import Aliases
 from alias.types import AliasSettings, Egress, Unanswered
 from arp.port import ArpPort
+from bridge.walk import next_hops
 from bridge.walk.balance import missing
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect, Send
@@ -49,7 +50,7 @@ from icmp import errors
 from route.table import RouteTable
 from wire import ethernet, ipv4
 from wire.drop import Drop
-from wire.gso import GsoHeader
+from wire.gso import GsoHeader, untagged
 from wire.ipv4 import Packet
 from wire.units import SECOND_NS, earliest
 
@@ -258,8 +259,14 @@ class Gateway:
             return Refused(Drop.ETH_NOT_FOR_US)
         if source[0] & 1 or source in (own_mac, ethernet.NO_MAC):
             return Refused(Drop.ETH_SOURCE)
+        tags = ethernet.priority_tags(frame)
+        if tags:
+            frame = ethernet.without_tags(frame, tags)
+            gso = gso and untagged(gso, tags * ethernet.TAG_BYTES)
+            self._tracing.say("wire", "a priority tag (VLAN 0): the frame counts as untagged")
         kind = frame[12:14]
         if kind == ethernet.IPV4_TYPE:
+            next_hops.heard(port.interface, source)
             return self._ip(port, frame, ethernet.HEADER_BYTES, gso, now, effects, group=group)
         if kind == ethernet.ARP_TYPE:
             return self._neighbours[port.name].receive(frame, now, effects)
@@ -310,6 +317,9 @@ class Gateway:
         if outcome is None:
             drop = ipv4.read_transport(packet)
             outcome = Refused(drop) if drop is not None else self._decide(arrival, now)
+            neighbours = port.interface.neighbours
+            if neighbours is not None and isinstance(outcome, Path) and next_hops.proves_both_ways(arrival, outcome):
+                neighbours.confirm(port.interface.next_hop(packet.source), bytes(frame[6:12]), now)
         self.out.carry_out(arrival, outcome, now, effects)
         return None
 
@@ -377,7 +387,8 @@ class Gateway:
         before, after = change.before.port("tap1"), change.after.port("tap1")
         if before is None or after is None or after.dhcp is not None:
             return
-        if (after.address, after.prefix_length) != (before.address, before.prefix_length):
+        ground, ground_before = ((port.address, port.prefix_length, port.beyond) for port in (after, before))
+        if ground != ground_before:
             self._readdress(self.ports.direct["tap1"], after, change.now, change.effects)
         self.interfaces["tap1"].gateway = after.gateway if after.address else 0
 

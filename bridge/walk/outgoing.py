@@ -18,6 +18,7 @@ from alias import quote as quotes
 from alias import rewrite
 from alias.table import Aliases
 from arp.effects import ArpEffect, Changed, Dropped, GaveUp, Release, Transmit
+from bridge.walk import next_hops
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect, Event, Send
 from bridge.walk.fast_path import FastPath
@@ -147,6 +148,7 @@ class Outgoing:
         rewrite.forward(packet, received.ttl - 1, path.source, path.destination)
         if path.quoted is not None and not packet.offset_bytes:
             quote, quoted_source, quoted_destination = path.quoted
+            self._counters.damaged_quotes += quote.is_damaged
             quotes.rewrite_quote(
                 packet,
                 quote,
@@ -203,6 +205,8 @@ class Outgoing:
             next_hop = out.next_hop(fitting[0].destination)
         mac = neighbours.lookup(next_hop, now)
         if mac is not None:
+            if next_hop == out.gateway:
+                next_hops.sent(out, now)
             if self._tracing.trace is not None:
                 self._tracing.say("arp", "{} is at {}", next_hop, mac)
             for piece in fitting:
