@@ -15,7 +15,7 @@ Every frame is sent, answered, taken in, held or dropped with a reason (`outcome
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ from bridge.walk.local import Local
 from bridge.walk.martians import Martians, claims_hold
 from bridge.walk.messages import Messages
 from bridge.walk.mtu import PathMtus
-from bridge.walk.outcome import PORT_UNREACHABLE, IcmpError, Outcome, Refused, Resident
+from bridge.walk.outcome import PORT_UNREACHABLE, IcmpError, Outcome, Refused, Resident, Service
 from bridge.walk.outgoing import Outgoing
 from bridge.walk.own import OwnAddresses
 from bridge.walk.path import Arrival, Path
@@ -48,7 +48,7 @@ from wire import ethernet, ipv4
 from wire.drop import Drop
 from wire.gso import GsoHeader
 from wire.ipv4 import Packet
-from wire.units import SECOND_NS, earliest
+from wire.units import SECOND_NS
 
 
 class _Change(NamedTuple):
@@ -111,17 +111,24 @@ class Gateway:
             for name, interface in self.interfaces.items()
             if interface.framing == "ethernet"
         }
+        # In the order in which their timers fire. The flow table is first: its hits keep links and ARP entries alive.
+        self.residents: tuple[Resident, ...] = (
+            self.fast,
+            *self._neighbours.values(),
+            self.links,
+            self.decision,
+            self._fragments,
+            *self.local.services,
+        )
 
-    @property
-    def residents(self) -> Iterator[Resident]:
-        """All that keeps frames or timers, in the order in which their timers fire. The flow table is first: its hits
-        keep links and ARP entries alive."""
-        yield self.fast
-        yield from self._neighbours.values()
-        yield self.links
-        yield self.decision
-        yield self._fragments
-        yield from self.local.residents
+    def add_service(self, service: Service, *, early: bool = False) -> None:
+        """Let a service answer datagrams to our own addresses. `early`: it is asked about every packet, before the
+        check for martians. Services are asked in the order in which they were added, echo first."""
+        if early:
+            self.local.early += (service,)
+        else:
+            self.local.services += (service,)
+        self.residents += (service,)
 
     @property
     def counters(self) -> Counters:
@@ -186,7 +193,9 @@ class Gateway:
         """When `tick` has something to do, in ns; None where nothing waits."""
         due: int | None = None
         for resident in self.residents:
-            due = earliest(due, resident.next_deadline())
+            wanted = resident.next_deadline()
+            if wanted is not None and (due is None or wanted < due):
+                due = wanted
         return due
 
     def refused(self, port: str, reason: Drop) -> None:
@@ -287,7 +296,12 @@ class Gateway:
             self._tracing.say("wire", "{}", packet)
         arrival = Arrival(port, packet, group)
         outcome: Outcome | None = self.local.wanted_early(arrival) if self.local.early else None
-        outcome = outcome or self._checked(arrival)
+        if outcome is None:
+            drop = self._martians.source_fault(arrival) or self._martians.destination_fault(arrival)
+            if drop is not None:
+                outcome = Refused(drop)
+            elif packet.is_fragment or packet.header_bytes > ipv4.MINIMUM_HEADER_BYTES:
+                outcome = self._unusual(arrival)
         if outcome is None and packet.is_fragment:
             self._fragments.receive(arrival, now, effects)
             return None
@@ -297,13 +311,9 @@ class Gateway:
         self.out.carry_out(arrival, outcome, now, effects)
         return None
 
-    def _checked(self, arrival: Arrival) -> Refused | None:
-        """Refuse addresses that no packet may carry, bad IP options, and fragments from outside that nothing lets
-        in."""
+    def _unusual(self, arrival: Arrival) -> Refused | None:
+        """Refuse bad IP options, and fragments from outside that nothing lets in."""
         packet, came_by = arrival.packet, arrival.port.interface
-        drop = self._martians.source_fault(arrival) or self._martians.destination_fault(arrival)
-        if drop is not None:
-            return Refused(drop)
         if packet.header_bytes > ipv4.MINIMUM_HEADER_BYTES:
             fault = ipv4.options_fault(packet)
             if fault is not None:

@@ -35,7 +35,6 @@ from bridge.walk.outcome import (
     IcmpError,
     Outcome,
     Refused,
-    Sent,
     TakenIn,
     Wanted,
 )
@@ -86,6 +85,9 @@ class Outgoing:
         """Carry an outcome out, and count it as the one fate of the frame."""
         if isinstance(outcome, Path):
             outcome = self._carry(arrival, outcome, now, effects)
+            if outcome is SENT and not arrival.is_ours:
+                self.count(arrival.port, SENT, effects)
+                return
         elif isinstance(outcome, Wanted):
             outcome = outcome.service.receive(arrival, now)
         if arrival.is_ours:
@@ -100,7 +102,7 @@ class Outgoing:
     def count(self, port: NamedPort, outcome: Outcome, effects: list[Effect]) -> None:
         """Count the fate of one frame that came in by `port`; a held frame is counted when it leaves its store."""
         counters = port.interface.counters
-        if isinstance(outcome, Sent):
+        if outcome is SENT:
             counters.sent += 1
         elif isinstance(outcome, Refused):
             self._counters.dropped(port.interface.name, outcome.drop)

@@ -40,8 +40,9 @@ class Neighbours(Resident):
     def tick(self, now: int, effects: list[Effect]) -> None:
         """Ask again, give up, announce."""
         table = self.port.interface.neighbours
-        if table is not None:
-            self._out.arp_effects(self.port, table.tick(now), now, effects)
+        wanted = table.tick(now) if table is not None else ()
+        if wanted:
+            self._out.arp_effects(self.port, wanted, now, effects)
 
     def next_deadline(self) -> int | None:
         """When the table has something to do."""
