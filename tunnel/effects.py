@@ -239,8 +239,17 @@ class Effects:
         self.unsent: list[Unsent] = []
         self.drops: dict[Drop, int] = {}
 
+    def extend(self, later: Effects) -> None:
+        """Append the effects of a later call."""
+        self.packets += later.packets
+        self.datagrams += later.datagrams
+        self.events += later.events
+        self.unsent += later.unsent
+        for reason, count in later.drops.items():
+            self.drops[reason] = self.drops.get(reason, 0) + count
+
     def drop(self, reason: Drop) -> None:
-        """Count one."""
+        """Count one drop."""
         self.drops[reason] = self.drops.get(reason, 0) + 1
 
     def refuse(self, peer: str, packet: bytes, reason: Drop) -> None:

@@ -132,7 +132,7 @@ class Reloader:
         if keys:
             says = f"{', '.join(keys)}: cannot change while the gateway runs; restart it instead"
             return QuestionRefused(FAILED, says)
-        error = None if self._tunnel is None else self._tunnel.fault_of(read.peers)
+        error = None if self._tunnel is None else self._tunnel.refusal_of(read.peers)
         return None if error is None else QuestionRefused(BAD_CONFIGURATION, error)
 
     def _reconfigure_walk(self, setup: Setup) -> None:

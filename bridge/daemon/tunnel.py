@@ -56,17 +56,20 @@ def open_tunnel(setup: Setup, core: Core, stack: ExitStack) -> OpenTunnel | None
     endpoint = _endpoint(setup, loop.clock(), cores, stamps)
     resolver = HostNames(loop, with_ipv6=datagrams.has_ipv6)
     stack.callback(resolver.close)
-    port = VpnPort(
-        loop,
-        gateway,
-        endpoint,
-        datagrams,
-        setup.peers,
-        keep=stamps.write,
-        resolve=resolver.resolve,
-        unserved=setup.unreached,
-        lanes=None if lanes is None else PeerLanes(lanes, datagrams, gateway.fast.number, cores.worked),
-    )
+    try:
+        port = VpnPort(
+            loop,
+            gateway,
+            endpoint,
+            datagrams,
+            setup.peers,
+            keep=stamps.write,
+            resolve=resolver.resolve,
+            unserved=setup.unreached,
+            lanes=None if lanes is None else PeerLanes(lanes, datagrams, gateway.fast.number, cores.worked),
+        )
+    except ValueError as error:
+        raise StartFailed(f"the tunnel cannot be opened: {error}") from error
     stack.callback(port.close)
     return OpenTunnel(port, cores, lanes, stamps, resolver)
 
@@ -92,15 +95,13 @@ def _endpoint(setup: Setup, now: int, cores: Cores, stamps: StampFile) -> Tunnel
     try:
         return Tunnel(
             key,
-            setup.peers.configs,
+            (),  # `VpnPort` hands the peers over
             now,
             wall_ns=time.time_ns,
             random_bytes=os.urandom,
             mtu_bytes=setup.config.vpn_mtu,
             cipher=cores,
             stamps=stamps.read(),
-            networks=setup.peers.networks,
-            role=setup.peers.role,
         )
     except ValueError as error:
         raise StartFailed(f"the tunnel cannot be opened: {error}") from error

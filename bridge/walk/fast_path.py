@@ -20,12 +20,11 @@ from alias.types import Egress, Link
 from bridge.ports.counted import Counted, refusals, unwalked
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect
-from bridge.walk.ends import WireEnds, wire_ends
 from bridge.walk.forwarding.crossing import Crossing
 from bridge.walk.interface import Interface, NamedPort, Ports
 from bridge.walk.mtu import PathMtus
 from bridge.walk.outcome import Resident
-from bridge.walk.path import Arrival, Path
+from bridge.walk.path import Arrival, Path, WireEnds, wire_ends
 from flow.plain import PlainTable
 from flow.table import (
     ALIASED,
@@ -301,7 +300,7 @@ class FastPath(Resident):
         for port, slot in neighbours:
             interface = self._interface_of(port)
             assert interface.neighbours is not None, "only Ethernet ports have slots"
-            interface.neighbours.lookup(interface.network + slot, now)
+            interface.neighbours.lookup(interface.neighbours.address_of(slot), now)
         if self.repeats:
             self._sweep(limit)
         self.account()
@@ -376,8 +375,7 @@ def _slot(out: Interface, next_hop: int) -> int | None:
     address."""
     if out.neighbours is None:
         return NO_SLOT
-    slot = next_hop - out.network
-    return slot if 0 <= slot < out.neighbours.slots else None
+    return out.neighbours.slot_of(next_hop)
 
 
 def _is_rewrite(received: Packet, path: Path, kind: int, flags: int) -> bool:

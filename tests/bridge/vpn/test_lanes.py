@@ -170,7 +170,7 @@ def test_forged_tags_leave_no_trace(make: Callable[..., LaneWorld]) -> None:
     world.carry(forged)
     assert world.drops[Drop.TUNNEL_AUTHENTICATION] == 50
     assert world.session.window.state() == before
-    assert world.last.heard == []
+    assert world.last.received == []
     world.agree()
 
 

@@ -26,7 +26,8 @@ from bridge.control.answers.question import Subject
 from bridge.loop.loop import Loop
 from bridge.ports.memory import MemoryPort
 from bridge.state.stamps import StampFile
-from bridge.vpn.port import RESOLVE_AGAIN_S, VpnPort
+from bridge.vpn.endpoint_names import RESOLVE_AGAIN_S
+from bridge.vpn.port import VpnPort
 from bridge.vpn.resolver import OnResolved
 from bridge.walk.gateway import Gateway
 from route.lists import Prefix
@@ -510,6 +511,23 @@ def test_what_another_configuration_would_accept_is_known_before_it_counts(make:
     assert world.gateway.announced == {}
     assert world.vpn.announced_under(Peers((TAKING,), {})) == {"hk": [Prefix(*LAB[:2])]}
     assert world.gateway.announced == {}
+
+
+def test_a_reload_tells_the_walk_of_announced_prefixes_once(make: Callable[..., World]) -> None:
+    world = make(TAKING)
+    world.send(udp())
+    world.meet()
+    far_announces(world, LAB)
+    applied: list[Mapping[str, Sequence[Prefix]]] = []
+    announce = world.gateway.announce
+
+    def count(announced: Mapping[str, Sequence[Prefix]]) -> None:
+        applied.append(announced)
+        announce(announced)
+
+    world.gateway.announce = count
+    world.vpn.reconfigure(Peers((HK,), {}), set())  # it does not accept the prefix any more, which is an event as well
+    assert applied == [{}]
 
 
 def test_a_long_announcement_is_one_line_of_the_log(

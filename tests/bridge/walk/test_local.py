@@ -47,7 +47,7 @@ class Listener(Service):
             return False
         return packet.destination_port == self.port
 
-    def receive(self, arrival: Arrival, now: int) -> Answer | Refused | TakenIn:
+    def receive(self, arrival: Arrival, now: int, effects: list[Effect]) -> Answer | Refused | TakenIn:
         self.heard.append(bytes(arrival.packet.data))
         return self.outcome
 
