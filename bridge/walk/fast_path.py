@@ -21,12 +21,11 @@ from bridge.ports.counted import Counted, refusals, unwalked
 from bridge.walk import next_hops
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect
-from bridge.walk.ends import WireEnds, wire_ends
 from bridge.walk.forwarding.crossing import Crossing
 from bridge.walk.interface import Interface, NamedPort, Ports
 from bridge.walk.mtu import PathMtus
 from bridge.walk.outcome import Resident
-from bridge.walk.path import Arrival, Path
+from bridge.walk.path import Arrival, Path, WireEnds, wire_ends
 from flow.plain import PlainTable
 from flow.table import (
     ALIASED,

@@ -1,4 +1,4 @@
-"""What leaves the gateway, and the account of every frame: the half of the walk behind the decision.
+"""Outcomes carried out and counted: the half of the walk behind the decision.
 
 `Outgoing.carry_out` takes a frame's `Outcome`, carries it out and counts it. No other place counts the fate of a frame,
 and no other place sends an ICMP error. The functions stand in the order of a packet's way:
@@ -36,7 +36,6 @@ from bridge.walk.outcome import (
     IcmpError,
     Outcome,
     Refused,
-    Sent,
     TakenIn,
     Wanted,
 )
@@ -89,6 +88,9 @@ class Outgoing:
         """Carry an outcome out, and count it as the one fate of the frame."""
         if isinstance(outcome, Path):
             outcome = self._carry(arrival, outcome, now, effects)
+            if outcome is SENT and not arrival.is_ours:
+                self.count(arrival.port, SENT, effects)
+                return
         elif isinstance(outcome, Wanted):
             outcome = outcome.service.receive(arrival, now, effects)
         if arrival.is_ours:
@@ -103,7 +105,7 @@ class Outgoing:
     def count(self, port: NamedPort, outcome: Outcome, effects: list[Effect]) -> None:
         """Count the fate of one frame that came in by `port`; a held frame is counted when it leaves its store."""
         counters = port.interface.counters
-        if isinstance(outcome, Sent):
+        if outcome is SENT:
             counters.sent += 1
         elif isinstance(outcome, Refused):
             self._counters.dropped(port.interface.name, outcome.drop)

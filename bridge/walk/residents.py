@@ -42,9 +42,12 @@ class Neighbours(Resident):
     def tick(self, now: int, effects: list[Effect]) -> None:
         """Ask again, give up, announce."""
         table = self.port.interface.neighbours
-        if table is not None:
-            self._out.arp_effects(self.port, table.tick(now), now, effects)
-            self._ask_silent(table, now, effects)
+        if table is None:
+            return
+        wanted = table.tick(now)
+        if wanted:
+            self._out.arp_effects(self.port, wanted, now, effects)
+        self._ask_silent(table, now, effects)
 
     def _ask_silent(self, table: ArpPort, now: int, effects: list[Effect]) -> None:
         """Ask for a next hop from which nothing has come for a second although packets leave for it."""
