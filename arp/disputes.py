@@ -67,8 +67,8 @@ class Question:
 
 
 class Disputes:
-    """The open questions of one port, by slot. `address_of(index)`: the address of a slot; `request(index, MAC address)`
-    writes the frame that asks."""
+    """The open questions of one port, by slot. `address_of(index)`: the address of a slot; `request(index, MAC
+    address)`: the frame that asks."""
 
     __slots__ = ("_address_of", "_questions", "_request", "_table", "_told_ns")
 
