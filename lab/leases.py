@@ -29,7 +29,7 @@ _LONGEST_BYTES = 2048
 
 
 class LeaseServer:
-    """Every answer carries these. `first`: the first address given out, with its prefix length; `router`: the server itself."""
+    """Answers clients. `first`: the first address given out, with its prefix length; `router`: the server itself."""
 
     def __init__(self, first: IPv4Interface, router: int, seconds: int, mtu_bytes: int | None, domain: str) -> None:
         self._next = int(first.ip)

@@ -25,6 +25,10 @@ pytestmark = pytest.mark.lab
 README = (ROOT / "README.md").read_text()
 
 
+def state_of_lease(folder: Path) -> str:
+    return str(request(folder / "control.sock", "dhcp.show", {})["lease"]["state"])
+
+
 @pytest.fixture(params=["two NICs", "one NIC"])
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Namespace, Namespace, Path]]:
     """The LAN host, the ISP router, and the gateway's folder; the cables are in br0 and br1, or both in br0."""
@@ -57,8 +61,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Na
         daemon = start_daemon(here, tmp_path / "gateway.toml")
         stack.callback(daemon.stop)
         await_answer(daemon, tmp_path / "control.sock", "the gateway")
-        asked = tmp_path / "control.sock", "dhcp.show", {}
-        until(lambda: request(*asked)["lease"]["state"] == "bound", "tap1 has its lease")
+        until(lambda: state_of_lease(tmp_path) == "bound", "tap1 has its lease")
         server = isp.start_python("-m", "lab.peers", "serve", OFFLOADED)
         stack.callback(server.stop)
         assert server.line() == "ready"
