@@ -45,7 +45,7 @@ def is_virtual_router(mac: bytes) -> bool:
 
 
 @dataclass(slots=True)
-class Question:
+class Dispute:
     """`incumbent`: the MAC address before the claim. `claimant`: who claimed it, None for a mere suspicion. `answerer`:
     the first other one that answered. `broadcast_ns`, `decide_ns`: when these are due, None once done. `ends_ns`: when
     the next question may follow. `later`: a claim that came after the decision."""
@@ -78,7 +78,7 @@ class Disputes:
         self._table = table
         self._address_of = address_of
         self._request = request
-        self._questions: dict[int, Question] = {}
+        self._questions: dict[int, Dispute] = {}
         self._told_ns: dict[int, int] = {}  # when a conflict was told, by slot; no more than MOST
 
     def is_open(self, index: int) -> bool:
@@ -122,7 +122,7 @@ class Disputes:
             return []
         incumbent = self._table.mac(index)
         decide = now + ALONE_NS + ANSWER_NS
-        self._questions[index] = Question(incumbent, None, now + ALONE_NS, decide, now + QUESTION_NS)
+        self._questions[index] = Dispute(incumbent, None, now + ALONE_NS, decide, now + QUESTION_NS)
         self._table.enter(index, State.PROBE, now, requests=1)
         return [self._request(index, incumbent)]
 
@@ -161,7 +161,7 @@ class Disputes:
             return [Dropped(Drop.ARP_RATE_LIMITED)]
         table = self._table
         incumbent, state = table.mac(index), table.state(index, now)
-        self._questions[index] = Question(incumbent, mac, None, now + ANSWER_NS, now + QUESTION_NS)
+        self._questions[index] = Dispute(incumbent, mac, None, now + ANSWER_NS, now + QUESTION_NS)
         asked: list[ArpEffect] = [self._request(index, incumbent), self._request(index, BROADCAST)]
         if state is State.STALE and believable:
             table.enter(index, State.STALE, now, requests=1)
@@ -171,11 +171,11 @@ class Disputes:
         table.enter(index, State.PROBE, now, requests=min(requests + 1, REQUESTS))
         return [Dropped(Drop.ARP_LOCKED), *asked]
 
-    def _broadcast(self, index: int, question: Question, now: int) -> list[ArpEffect]:
+    def _broadcast(self, index: int, question: Dispute, now: int) -> list[ArpEffect]:
         question.broadcast_ns, question.decide_ns = None, now + ANSWER_NS
         return [self._request(index, BROADCAST)]
 
-    def _keep(self, index: int, question: Question, now: int) -> list[ArpEffect]:
+    def _keep(self, index: int, question: Dispute, now: int) -> list[ArpEffect]:
         """The known station speaks: the address is its own, whoever else says so."""
         table, address = self._table, self._address_of(index)
         other = question.answerer or question.claimant
@@ -190,7 +190,7 @@ class Disputes:
             effects.append(Changed(address, question.incumbent, State.REACHABLE.label, "conflict", other))
         return effects
 
-    def _decide(self, index: int, question: Question, now: int) -> list[ArpEffect]:
+    def _decide(self, index: int, question: Dispute, now: int) -> list[ArpEffect]:
         """The known station has been silent for long enough."""
         table, answerer = self._table, question.answerer
         question.decide_ns = None
@@ -203,7 +203,7 @@ class Disputes:
         table.prove(index)
         return [Changed(self._address_of(index), answerer, State.REACHABLE.label, "changed")] if moved else []
 
-    def _end(self, index: int, question: Question, now: int) -> list[ArpEffect]:
+    def _end(self, index: int, question: Dispute, now: int) -> list[ArpEffect]:
         """The second is over: a claim that came meanwhile is asked about now."""
         del self._questions[index]
         mac = self._table.mac(index)

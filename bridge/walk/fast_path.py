@@ -18,9 +18,9 @@ from typing import Final, Protocol
 from alias.table import Aliases
 from alias.types import Egress, Link
 from bridge.ports.counted import Counted, refusals, unwalked
-from bridge.walk import next_hops
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect
+from bridge.walk.forwarding import next_hops
 from bridge.walk.forwarding.crossing import Crossing
 from bridge.walk.interface import Interface, NamedPort, Ports
 from bridge.walk.mtu import PathMtus

@@ -113,17 +113,7 @@ class Gateway:
             for name, interface in self.interfaces.items()
             if interface.framing == "ethernet"
         }
-        self._intake = Intake(
-            Martians(self.interfaces, self.own, self.decision.peers),
-            self.local,
-            self._neighbours,
-            self.decision.crossing,
-            self._fragments,
-            self._decide,
-            self.out,
-            self._counters,
-            tracing,
-        )
+        self._intake = self._begin_intake()
         # In the order in which their timers fire. The flow table is first: its hits keep links and ARP entries alive.
         self.residents: tuple[Resident, ...] = (
             self.fast,
@@ -134,6 +124,20 @@ class Gateway:
             *self.local.services,
         )
         self.leases = None if client is None else self._begin_leases(Client(client, rng, xids))
+
+    def _begin_intake(self) -> Intake:
+        """The checks before the decision, with the parts that they ask."""
+        return Intake(
+            Martians(self.interfaces, self.own, self.decision.peers),
+            self.local,
+            self._neighbours,
+            self.decision.crossing,
+            self._fragments,
+            self._decide,
+            self.out,
+            self._counters,
+            self._tracing,
+        )
 
     def _begin_leases(self, client: Client) -> LeaseService:
         """tap1's address is leased: its client hears every packet first, and no link gets its port."""

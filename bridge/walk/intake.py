@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bridge.walk import next_hops
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect
+from bridge.walk.forwarding import next_hops
 from bridge.walk.forwarding.crossing import Crossing
 from bridge.walk.fragments import Decides, Fragments
 from bridge.walk.interface import NamedPort

@@ -27,7 +27,7 @@ class Interface:
     the prefix length of `network` as 32 bits. An `address` of 0 means that the port has none. `linked_address` is the
     address that links of `egress` belong to: `address`, or while there is none the address of an earlier run.
     `silent_from_ns`: when the first packet left for `gateway` since something came from there, None where none did;
-    `has_spoken`: an IP packet has come from there (`bridge.walk.next_hops`).
+    `has_spoken`: an IP packet has come from there (`bridge.walk.forwarding.next_hops`).
     """
 
     name: str

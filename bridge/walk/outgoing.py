@@ -18,10 +18,10 @@ from alias import quote as quotes
 from alias import rewrite
 from alias.table import Aliases
 from arp.effects import ArpEffect, Changed, Dropped, GaveUp, Release, Transmit
-from bridge.walk import next_hops
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect, Event, Send
 from bridge.walk.fast_path import FastPath
+from bridge.walk.forwarding import next_hops
 from bridge.walk.interface import Interface, NamedPort
 from bridge.walk.messages import Messages
 from bridge.walk.mtu import PathMtus, pieces

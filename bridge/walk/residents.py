@@ -8,8 +8,8 @@ from typing import Protocol
 from alias.table import Aliases
 from alias.types import Linked, Unanswered, Unlinked
 from arp.port import ArpPort
-from bridge.walk import next_hops
 from bridge.walk.effects import Effect, Event
+from bridge.walk.forwarding import next_hops
 from bridge.walk.interface import Interface, NamedPort
 from bridge.walk.outcome import Outcome, Resident
 from bridge.walk.outgoing import Outgoing, Waiting
