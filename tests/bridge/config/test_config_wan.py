@@ -95,3 +95,12 @@ def test_a_range_that_cannot_lie_there_is_refused(tmp_path: Path, networks: str,
 def test_an_endpoint_may_have_any_name_that_the_resolver_takes(host: str) -> None:
     """Report 15."""
     assert parse_endpoint(f"{host}:51820") == (host, 51820)
+
+
+def test_an_empty_list_is_told(tmp_path: Path) -> None:
+    """Report 30: a failed download leaves an empty list, and all its traffic changes its way."""
+    (tmp_path / "list.txt").write_text("# nothing came\n")
+    text = BASE.replace("ADDRESS", "192.168.1.2/24").replace("GATEWAY", "192.168.1.1").replace("NETWORKS", "")
+    (tmp_path / "gateway.toml").write_text(text.replace("prefixes = []", 'prefixes = ["list.txt"]'))
+    (warning,) = load(tmp_path / "gateway.toml", "replay").warnings
+    assert "list.txt:1: this list is empty" in warning
