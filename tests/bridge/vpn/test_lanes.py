@@ -624,6 +624,6 @@ def test_peers_beyond_the_sessions_that_can_be_heard_have_no_lanes(make: Callabl
         lanes.renew(world.near, {"far": "vpn"})
         assert lanes.open == peers
     memory, key, name = world.session.memory, world.session.keys.receive, bytes(16)
-    world.lanes.set_ears((index, memory, key, VPN, name, b"") for index in range(MOST_SESSIONS))
+    world.lanes.set_inbound((index, memory, key, VPN, name, b"") for index in range(MOST_SESSIONS))
     with pytest.raises(ValueError, match="too many"):
-        world.lanes.set_ears((index, memory, key, VPN, name, b"") for index in range(MOST_SESSIONS + 1))
+        world.lanes.set_inbound((index, memory, key, VPN, name, b"") for index in range(MOST_SESSIONS + 1))
