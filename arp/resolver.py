@@ -38,23 +38,43 @@ class Claim(Enum):
 
 
 class Resolver:
-    """The table of one port with everything that changes it. `address`, `mac`: the port's own. An address of 0 is none
-    yet: a table of one slot, and nobody is asked for, heard or answered."""
+    """The table of one port with everything that changes it. `address`, `mac`: the port's own. An address of 0 is
+    none yet: a table of one slot, and nobody is asked for, heard or answered. `beyond`: a neighbour outside the subnet
+    that is on the link all the same, as the gateway of a /32; 0 for none."""
 
-    __slots__ = ("_first", "_last", "_network", "_statics", "_table", "_waiting", "address", "mac")
+    __slots__ = (
+        "_beyond",
+        "_first",
+        "_hosts",
+        "_last",
+        "_network",
+        "_statics",
+        "_table",
+        "_waiting",
+        "address",
+        "mac",
+    )
 
     def __init__(
-        self, address: int, prefix_length: int, mac: bytes, limits: WaitingLimits, reachable_ns: int = REACHABLE_NS
+        self,
+        address: int,
+        prefix_length: int,
+        mac: bytes,
+        limits: WaitingLimits,
+        reachable_ns: int = REACHABLE_NS,
+        beyond: int = 0,
     ) -> None:
         self.address = address
         self.mac = mac
-        self._table = ArpTable(prefix_length, reachable_ns)
+        self._beyond = beyond if (beyond ^ address) & prefix_mask(prefix_length) else 0
+        self._table = ArpTable(prefix_length, reachable_ns, 1 if self._beyond else 0)
+        self._hosts = 1 << (32 - prefix_length)  # slots of the subnet; the neighbour beyond has the one behind them
         self._waiting = WaitingFrames(limits)
         self._statics: set[int] = set()
         self._network = address & prefix_mask(prefix_length)
         edge = prefix_length < 31  # RFC 3021: a /31 has neither network nor broadcast address
         self._first = self._network + edge
-        self._last = self._network + self._table.slots - 1 - edge
+        self._last = self._network + self._hosts - 1 - edge
 
     @property
     def table(self) -> ArpTable:
@@ -68,12 +88,31 @@ class Resolver:
 
     def is_resolvable(self, address: int) -> bool:
         """True for a host address of the subnet that is not our own: only these are asked for, only these learned."""
+        if address == self._beyond and address:
+            return True
         return self._first <= address <= self._last and address != self.address
+
+    def slot_of(self, address: int) -> int | None:
+        """The slot that an address has; None where nobody there can be a neighbour."""
+        index = address - self._network
+        if 0 <= index < self._hosts:
+            return index
+        return self._hosts if address == self._beyond and address else None
+
+    def _slot(self, address: int) -> int:
+        """The same for an address that is resolvable."""
+        index = self.slot_of(address)
+        assert index is not None
+        return index
+
+    def address_of(self, index: int) -> int:
+        """The address that a slot is for."""
+        return self._network + index if index < self._hosts else self._beyond
 
     def is_foreign(self, address: int) -> bool:
         """True for a host address outside the subnet: a neighbour may ask under it, it is never learned."""
         network = address >> 24
-        inside = self._network <= address < self._network + self._table.slots
+        inside = self.slot_of(address) is not None
         return not inside and 0 < network < 224 and network != 127
 
     # Towards the next hop
@@ -81,8 +120,8 @@ class Resolver:
     def lookup(self, address: int, now: int) -> bytes | None:
         """The MAC address of a next hop, None where `hold` must keep the frame. An outdated one is put to use, and to
         the question: STALE -> DELAY."""
-        index = address - self._network
-        if not 0 <= index < self._table.slots:
+        index = self.slot_of(address)
+        if index is None:
             return None
         mac, stale = self._table.usable_mac(index, now)
         if stale:
@@ -97,7 +136,7 @@ class Resolver:
         mac = self.lookup(address, now)
         if mac is not None:
             return [Release(mac, waiting)]
-        index = address - self._network
+        index = self._slot(address)
         effects: list[ArpEffect] = [*self._waiting.add(index, waiting, size_bytes)]
         if self._table.state(index, now) is not State.INCOMPLETE:
             effects += self._ask(index, State.INCOMPLETE, 0, now)
@@ -108,7 +147,7 @@ class Resolver:
         second (then a second later). What the entry says afterwards is the answer, see `answered`."""
         if not self.is_resolvable(address):
             return []
-        index = address - self._network
+        index = self._slot(address)
         state = self._table.state(index, now)
         if state in (State.INCOMPLETE, State.PROBE):
             return []  # being asked already
@@ -124,7 +163,7 @@ class Resolver:
         None where nobody answers."""
         if not self.is_resolvable(address):
             return False
-        index = address - self._network
+        index = self._slot(address)
         state = self._table.state(index, now)
         if state in (State.INCOMPLETE, State.PROBE) or (state is State.STATIC and self._table.requests(index)):
             return None
@@ -139,7 +178,7 @@ class Resolver:
         return [self._request(index, self._table.mac(index) if state is State.PROBE else BROADCAST)]
 
     def _request(self, index: int, link_destination: bytes) -> Transmit:
-        return Transmit(packet.request(self.mac, self.address, self._network + index, link_destination))
+        return Transmit(packet.request(self.mac, self.address, self.address_of(index), link_destination))
 
     # From the sender of an ARP packet
 
@@ -149,7 +188,7 @@ class Resolver:
         A MAC address is locked for a second after it was set (two hosts or proxies that answer both must not make it
         flap), except for the answer to a probe.
         """
-        index = address - self._network
+        index = self._slot(address)
         state = self._table.state(index, now)
         if state is State.FREE:
             return Claim.UNKNOWN
@@ -166,7 +205,7 @@ class Resolver:
     def learn(self, address: int, mac: bytes, now: int, *, answer: bool) -> list[ArpEffect]:
         """Take in what `judge` did not refuse. Only the answer to a question of ours makes it REACHABLE; whatever else
         is heard makes a new MAC address STALE and changes nothing where it is the same."""
-        index = address - self._network
+        index = self._slot(address)
         state = self._table.state(index, now)
         confirmed = self._is_answer(index, state, answer)
         known = state in HAS_MAC
@@ -185,7 +224,7 @@ class Resolver:
 
     def refuse(self, address: int, mac: bytes, now: int) -> list[ArpEffect]:
         """A refused claim: tell it once for each MAC address that is defended."""
-        index = address - self._network
+        index = self._slot(address)
         if not self._table.first_refusal(index):
             return []
         label = self._table.state(index, now).label
@@ -213,7 +252,7 @@ class Resolver:
             effects += self._expire(due[1], now)
 
     def _expire(self, index: int, now: int) -> list[ArpEffect]:
-        table, address = self._table, self._network + index
+        table, address = self._table, self.address_of(index)
         state, requests = table.state(index, now), table.requests(index)
         if state is State.DELAY:
             return self._ask(index, State.PROBE, 0, now)
@@ -240,7 +279,7 @@ class Resolver:
             raise ValueError("a static ARP entry must be for another host address of the port's subnet")
         if len(mac) != 6 or is_group(mac) or mac in (NO_MAC, self.mac):
             raise ValueError("a static ARP entry must have the unicast MAC address of another station")
-        index = address - self._network
+        index = self._slot(address)
         self._table.enter(index, State.STATIC, self._table.since_ns(index))
         self._table.set_mac(index, mac, 0)
         self._statics.add(index)
@@ -250,8 +289,10 @@ class Resolver:
     def delete(self, address: int) -> bool:
         """Forget an entry, static ones too; False where there is none. An address that frames wait for (or that is
         being asked for) has nothing to forget yet: its question goes on."""
-        index = address - self._network
-        if not self.is_resolvable(address) or self._table.state(index, 0) in (State.FREE, State.INCOMPLETE):
+        if not self.is_resolvable(address):
+            return False
+        index = self._slot(address)
+        if self._table.state(index, 0) in (State.FREE, State.INCOMPLETE):
             return False
         self._statics.discard(index)
         self._table.free(index)
@@ -277,7 +318,7 @@ class Resolver:
             state = self._table.state(index, now)
             static = state is State.STATIC
             yield Entry(
-                self._network + index,
+                self.address_of(index),
                 self._table.mac(index) if state in HAS_MAC else None,
                 state.label,
                 0.0 if static else max(now - self._table.since_ns(index), 0) / SECOND_NS,

@@ -69,7 +69,8 @@ _REACHABLE, _STALE = int(State.REACHABLE), int(State.STALE)  # compared on the h
 
 
 class ArpTable:
-    """`2 ** (32 - prefix_length)` slots; an index is the distance from the network address.
+    """`2 ** (32 - prefix_length)` slots, an index is the distance from the network address; and `more` behind them, for
+    neighbours outside the subnet.
 
     `reachable_ns`: how long an answer is believed without another. `slots`, `size_bytes`: what was allocated. `used`:
     slots that are not FREE. A fork gets a table of its own (the mapping is private), and so does `copy.deepcopy`.
@@ -80,6 +81,7 @@ class ArpTable:
         "_heads",
         "_is_due_known",
         "_lifetimes_ns",
+        "_more",
         "_tails",
         "_words",
         "prefix_length",
@@ -88,13 +90,14 @@ class ArpTable:
         "used",
     )
 
-    def __init__(self, prefix_length: int, reachable_ns: int = REACHABLE_NS) -> None:
+    def __init__(self, prefix_length: int, reachable_ns: int = REACHABLE_NS, more: int = 0) -> None:
         if not 8 <= prefix_length <= 32:
             raise ValueError(f"an ARP table for a /{prefix_length}: the prefix length must be 8 to 32")
         self.prefix_length = prefix_length
         self.reachable_ns = reachable_ns
         self._lifetimes_ns = {**LIFETIME_NS, State.REACHABLE: reachable_ns + STALE_NS}
-        self.slots = 1 << (32 - prefix_length)
+        self._more = more
+        self.slots = (1 << (32 - prefix_length)) + more
         self.used = 0
         memory = mmap.mmap(-1, self.slots * SLOT_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._words = memoryview(memory).cast("Q")
@@ -104,7 +107,7 @@ class ArpTable:
         self._is_due_known = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ArpTable:
-        twin = ArpTable(self.prefix_length, self.reachable_ns)
+        twin = ArpTable(self.prefix_length, self.reachable_ns, self._more)
         twin._words[:] = self._words
         twin._heads[:] = self._heads
         twin._tails[:] = self._tails

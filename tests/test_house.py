@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -115,6 +115,12 @@ def test_a_long_file_says_why_it_is_one() -> None:
         if is_long(path) and f"{MOST_LINES} lines" not in (ast.get_docstring(tree) or "")
     }
     assert silent - LONG_LEFT == set()
+
+
+def test_no_two_files_of_tests_share_a_name() -> None:
+    """The folders of tests are no packages: pytest stops at the second file of a name."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_a_function_fits_on_a_page() -> None:

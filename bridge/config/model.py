@@ -96,7 +96,7 @@ class Tap0Table(TomlTable):
     interface: Annotated[InterfaceName, Restart()] = "tap0"
     """The device's name in the kernel, 1 to 15 bytes."""
     arp_timeout: Annotated[ArpTimeout, Restart()] = 30
-    """Seconds for which a neighbour's answer is believed, 1 to 86400. 30 is what Linux does."""
+    """Seconds for which a neighbour's answer is believed, 1 to 86400. 30 is Linux's base value."""
     arp: Annotated[dict[AddressNumber, Mac], Reloads()] = Field(default_factory=dict)
     """Static ARP entries: MAC address by IPv4 address (32-bit integer)."""
 
@@ -144,7 +144,7 @@ class Tap1Table(TomlTable):
     )
     """The device's name in the kernel, 1 to 15 bytes. The default is "tun1" for a `kind` of "tun", else "tap1"."""
     arp_timeout: Annotated[ArpTimeout, Restart()] = 30
-    """Seconds for which a neighbour's answer is believed, 1 to 86400. 30 is what Linux does."""
+    """Seconds for which a neighbour's answer is believed, 1 to 86400. 30 is Linux's base value."""
     arp: Annotated[dict[AddressNumber, Mac], Reloads()] = Field(default_factory=dict)
     """Static ARP entries: MAC address by IPv4 address (32-bit integer)."""
     dhcp: DhcpTable = DhcpTable()
@@ -183,7 +183,7 @@ class VpnTable(TomlTable):
     mtu: Annotated[TunMtu, Restart(), InWgQuick()] = DEFAULT_VPN_MTU
     """Bytes of an inner packet at most, 68 to 65535. The default fits a path of 1500 bytes once it is sealed."""
     node: Annotated[NodeName | None, Reloads(), InWgQuick()] = None
-    """The default node: everything that nothing else names goes to it. None: such packets are unreachable."""
+    """The default node, for every destination without another route. None: such packets are unreachable."""
     interface: Annotated[InterfaceName | None, Restart()] = None
     """A plain tun device that takes the tunnel's place, UNENCRYPTED, for labs; None: the tunnel."""
     netns: Annotated[NamespaceName | None, Restart()] = None
@@ -333,6 +333,8 @@ class HooksTable(TomlTable):
     """Run once all ports are up; None: no program."""
     down: Annotated[AbsolutePath | None, Restart(), NamesAFile()] = None
     """Run before the ports go, with the rights that `up` had; None: no program."""
+    lease: Annotated[AbsolutePath | None, Restart(), NamesAFile()] = None
+    """Run at every change of tap1's lease, with the rights that `up` had; None: no program."""
 
 
 class Config(TomlTable):
@@ -385,17 +387,17 @@ class Config(TomlTable):
 
     @property
     def warnings(self) -> list[str]:
-        """`FILE:LINE: ...` for what is allowed and has no effect, or not the expected one."""
+        """`FILE:LINE: ...` for each setting that has no effect, or not the expected one."""
         return self._warnings
 
     @property
     def prefix_files(self) -> PrefixFiles:
-        """The prefix lists that the configuration names, as they were when it was read."""
+        """The prefix lists of the configuration, as they were when it was read."""
         return self._prefix_files
 
     @property
     def has_vpn(self) -> bool:
-        """True where there is an inside of the tunnel: an exit node, which has no LAN, has one without `[vpn]`."""
+        """True where the tunnel has an inside. An exit node, which has no LAN, has one without `[vpn]`."""
         return self.vpn is not None or (self.tap0 is None and (self.tunnel is not None or bool(self.peer)))
 
     @property
@@ -410,12 +412,12 @@ class Config(TomlTable):
 
     @property
     def default_node(self) -> str | None:
-        """The node that takes what nothing else names."""
+        """The node that takes every destination without another route."""
         return self.vpn.node if self.vpn else None
 
     @property
     def announced(self) -> tuple[Prefix, ...]:
-        """The prefixes that we tell our peers: as written, else the LAN and this host where no alias hides them."""
+        """The prefixes that peers are told: `tunnel.announce`, else the LAN and this host where no alias hides them."""
         if self.tunnel is None:
             return ()
         if self.tunnel.announce is not None:

@@ -301,7 +301,7 @@ class FastPath(Resident):
         for port, slot in neighbours:
             interface = self._interface_of(port)
             assert interface.neighbours is not None, "only Ethernet ports have slots"
-            interface.neighbours.lookup(interface.network + slot, now)
+            interface.neighbours.lookup(interface.neighbours.address_of(slot), now)
         if self.repeats:
             self._sweep(limit)
         self.account()
@@ -376,8 +376,7 @@ def _slot(out: Interface, next_hop: int) -> int | None:
     address."""
     if out.neighbours is None:
         return NO_SLOT
-    slot = next_hop - out.network
-    return slot if 0 <= slot < out.neighbours.slots else None
+    return out.neighbours.slot_of(next_hop)
 
 
 def _is_rewrite(received: Packet, path: Path, kind: int, flags: int) -> bool:

@@ -108,11 +108,11 @@ class Fragments(Resident):
     def _whole(self, arrival: Arrival, joined: Joined, decision: Wanted, now: int, effects: list[Effect]) -> None:
         """The service gets the datagram. Its outcome is carried out for the last fragment, and is the fate of all."""
         packet, fragments = joined
-        outcome: Answer | Refused | TakenIn
+        outcome: Answer | Answered | Refused | TakenIn
         fault = packet if isinstance(packet, Drop) else ipv4.read_transport(packet)
         if fault is None:
             assert isinstance(packet, Packet)
-            outcome = decision.service.receive(Arrival(arrival.port, packet, arrival.group), now)
+            outcome = decision.service.receive(Arrival(arrival.port, packet, arrival.group), now, effects)
         else:
             outcome = Refused(fault)
         self._out.carry_out(arrival, outcome, now, effects)

@@ -30,6 +30,7 @@ from bridge.walk.forwarding.decision import Decision
 from bridge.walk.forwarding.peer_prefixes import Announced
 from bridge.walk.fragments import Fragments
 from bridge.walk.interface import NamedPort, Ports
+from bridge.walk.lease import OWN_PORT, LeaseService, holds, leased, leased_layers
 from bridge.walk.local import Local
 from bridge.walk.martians import Martians, claims_hold
 from bridge.walk.messages import Messages
@@ -41,6 +42,8 @@ from bridge.walk.path import Arrival, Path
 from bridge.walk.residents import LinkKeeper, NatLinks, Neighbours
 from bridge.walk.settings import GatewaySettings, PortSettings
 from bridge.walk.trace import Trace, Tracing
+from dhcp.client import Client
+from dhcp.lease import Lease
 from flow.table import HARVEST_S, Table
 from icmp import errors
 from route.table import RouteTable
@@ -79,6 +82,9 @@ class Gateway:
         self.settings = settings
         self.started_ns = 0
         self._rng = rng
+        tap1 = settings.port("tap1")
+        client = tap1.dhcp if tap1 is not None else None
+        xids = random.Random(rng.getrandbits(64)) if client is not None else rng  # first: they depend on the seed alone
         self._late_ns = HARVEST_S * SECOND_NS if table is not None else 0
         self.ports = Ports(settings, rng)
         self.interfaces = self.ports.interfaces
@@ -111,6 +117,15 @@ class Gateway:
             for name, interface in self.interfaces.items()
             if interface.framing == "ethernet"
         }
+        self.leases: LeaseService | None = None
+        if client is not None:
+            self.aliases.listen(*OWN_PORT)
+            tap1_port = self.ports.direct["tap1"]
+            self.leases = LeaseService(
+                Client(client, rng, xids), tap1_port, self.out, self._take_lease, self._forget_linked_address
+            )
+            self.local.early.append(self.leases)
+            self.out.on_neighbour_change = self.leases.neighbour_changed
 
     @property
     def residents(self) -> Iterator[Resident]:
@@ -146,12 +161,13 @@ class Gateway:
 
     # Entry points of the loop
 
-    def start(self, now: int) -> list[Effect]:
-        """Begin the RFC 5227 probes and announcements; traffic does not wait for them."""
+    def start(self, now: int, *, announces: bool = True) -> list[Effect]:
+        """Begin. `announces`: with the RFC 5227 probes and announcements, for which traffic does not wait."""
         effects: list[Effect] = []
         self.started_ns = now
         for resident in self.residents:
-            resident.start(now, effects)
+            if announces or not isinstance(resident, Neighbours):
+                resident.start(now, effects)
         return effects
 
     def receive(
@@ -352,13 +368,14 @@ class Gateway:
             self._apply_alias,
             self._apply_decision,
             self._apply_messages,
+            self._apply_lease,
             self._outdate,
         )
 
     def _apply_tap1(self, change: _Change) -> None:
         """First, because links and neighbours of the old address must end before new ones are made."""
         before, after = change.before.port("tap1"), change.after.port("tap1")
-        if before is None or after is None:
+        if before is None or after is None or after.dhcp is not None:
             return
         if (after.address, after.prefix_length) != (before.address, before.prefix_length):
             self._readdress(self.ports.direct["tap1"], after, change.now, change.effects)
@@ -371,7 +388,7 @@ class Gateway:
             for address in before.keys() - after.keys():
                 table.delete(address)
             for address, mac in after.items():
-                if before.get(address) != mac:
+                if before.get(address) != mac and (table.is_resolvable(address) or not self._is_leased(name)):
                     self.out.arp_effects(self.ports.direct[name], table.add(address, mac), change.now, change.effects)
 
     def _apply_alias(self, change: _Change) -> None:
@@ -395,6 +412,13 @@ class Gateway:
         self._messages.reconfigure(change.after.icmp)
         self.local.reconfigure(change.after.icmp)
 
+    def _apply_lease(self, change: _Change) -> None:
+        """After the decision, whose new routes must know the leased network before the client may lose or change it."""
+        tap1 = change.after.port("tap1")
+        if self.leases is not None and tap1 is not None and tap1.dhcp is not None:
+            self._route_lease(leased(tap1, self.leases.client.lease))
+            self.leases.reconfigure(tap1.dhcp, change.now, change.effects)
+
     def _outdate(self, change: _Change) -> None:
         """Last: all that decisions rest on has changed by now, and the flow table must ask for each of them anew."""
         self.fast.outdate()
@@ -409,12 +433,71 @@ class Gateway:
         self.fast.harvest(self.fast.table.limit, now)  # its hits count for the links of before
         if interface.neighbours is not None:
             self.out.arp_effects(port, interface.neighbours.give_up(), now, effects)
-        self.aliases.flush(now=now, egress=Egress.TAP1)
         self.own.readdress(interface, settings, self._rng)
+        if interface.address != interface.linked_address:  # links of an earlier run wait for the address that they had
+            self.aliases.flush(now=now, egress=Egress.TAP1)
+            interface.linked_address = interface.address
         self.fast.set_ports()
         self.fast.set_outside()
         if interface.neighbours is not None:
             self.out.arp_effects(port, interface.neighbours.start(now), now, effects)
+
+    # The DHCP client of tap1
+
+    def _is_leased(self, port: str) -> bool:
+        return port == "tap1" and self.leases is not None
+
+    def _take_lease(self, lease: Lease | None, now: int, effects: list[Effect]) -> None:
+        """tap1 has this lease from now on, None for no address. A renewal that changes neither address nor subnet keeps
+        neighbours and links."""
+        port, own = self.ports.direct["tap1"], self.settings.port("tap1")
+        assert own is not None, "its client runs"
+        settings, interface = leased(own, lease), port.interface
+        if not holds(interface, settings):
+            self._readdress(port, settings, now, effects)
+        interface.gateway = settings.gateway if settings.address else 0
+        interface.mtu_bytes = settings.mtu_bytes
+        self._route_lease(settings)
+        self.fast.set_ports()
+        self.fast.outdate()
+
+    def _route_lease(self, port: PortSettings) -> None:
+        self.routes.connect(leased_layers(port), port.edges)
+
+    def remember_lease(self, lease: Lease | None) -> None:
+        """The lease of an earlier run, before links are taken up and before `start`: the client asks for it again, and
+        links of its address wait for it."""
+        if self.leases is not None:
+            self.leases.remembered = lease
+            self.interfaces["tap1"].linked_address = lease.address if lease is not None else 0
+
+    def _forget_linked_address(self, now: int) -> None:
+        """The address of an earlier run does not come back."""
+        interface = self.interfaces["tap1"]
+        if interface.linked_address and not interface.address:
+            self.aliases.flush(now=now, egress=Egress.TAP1)
+            interface.linked_address = 0
+
+    def renew_lease(self, now: int) -> list[Effect]:
+        """An operator wants an answer of the DHCP server now; only where tap1's address is leased."""
+        effects: list[Effect] = []
+        assert self.leases is not None
+        self.leases.renew(now, effects)
+        return effects
+
+    def release_lease(self, now: int) -> list[Effect]:
+        """An operator gives the leased address back; only where tap1's address is leased."""
+        effects: list[Effect] = []
+        assert self.leases is not None
+        self.leases.release(now, effects)
+        return effects
+
+    def joined(self, port: str, now: int) -> list[Effect]:
+        """The link of a port came back, and the network behind it may be another one."""
+        effects: list[Effect] = []
+        if self._is_leased(port) and self.leases is not None:
+            self.leases.reattach(now, effects)
+        return effects
 
     def _homes(self) -> dict[int, str | None]:
         """The port or node that each host with links lives behind. Hosts are few where links are many, and every reload

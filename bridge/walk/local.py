@@ -7,6 +7,7 @@ a list is the order of asking. RFC 1122 3.2.2.1 and 4.2.3.9, RFC 1812 4.3.3.6 (e
 
 from __future__ import annotations
 
+from bridge.walk.effects import Effect
 from bridge.walk.messages import Messages
 from bridge.walk.outcome import (
     PORT_UNREACHABLE,
@@ -41,7 +42,7 @@ class Echo(Service):
             self.answers_on_tap1 or arrival.port.interface.name != "tap1"
         )
 
-    def receive(self, arrival: Arrival, now: int) -> Answer | Refused | TakenIn:
+    def receive(self, arrival: Arrival, now: int, effects: list[Effect]) -> Answer | Refused | TakenIn:
         """The echo reply; a request with a bad checksum meets silence."""
         request = arrival.packet
         if not responder.has_valid_transport_checksum(request):

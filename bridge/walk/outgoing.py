@@ -11,7 +11,7 @@ whose next hop is silent). `effects` is always the list of the current call of `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from alias import quote as quotes
@@ -57,7 +57,8 @@ class Waiting(NamedTuple):
 
 
 class Outgoing:
-    """Carries outcomes out. `events`: drops and ARP changes become effects too."""
+    """Carries outcomes out. `events`: drops and ARP changes become effects too. `on_neighbour_change` hears of each
+    change of an ARP table."""
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class Outgoing:
         self._messages = messages
         self._tracing = tracing
         self._events = events
+        self.on_neighbour_change: Callable[[NamedPort, Changed, int, list[Effect]], None] = lambda *_: None
 
     # A frame's outcome
 
@@ -87,7 +89,7 @@ class Outgoing:
         if isinstance(outcome, Path):
             outcome = self._carry(arrival, outcome, now, effects)
         elif isinstance(outcome, Wanted):
-            outcome = outcome.service.receive(arrival, now)
+            outcome = outcome.service.receive(arrival, now, effects)
         if arrival.is_ours:
             return
         if isinstance(outcome, Refused):
@@ -176,6 +178,10 @@ class Outgoing:
         is_ours = path.source[0] == self._interfaces[path.egress.label].address
         return None if is_ours else Drop.FRAGMENT_DATAGRAM_DROPPED
 
+    def submit(self, port: NamedPort, packet: Packet, now: int, effects: list[Effect]) -> None:
+        """Send a packet of our own by a port's next hop, whatever the routes say."""
+        self._emit(port, (packet,), None, now, effects)
+
     def _emit(
         self,
         port: NamedPort,
@@ -227,6 +233,7 @@ class Outgoing:
         """Carry out what the ARP table of a port wants. The outcome is that of the ARP frame that caused it, if one
         did: refused, answered by a frame of ours, or taken in."""
         outcome: Outcome = TAKEN
+        changes: list[Changed] = []
         for effect in wanted:
             if isinstance(effect, Transmit):
                 self.send(port, effect.frame, None, effects)
@@ -238,8 +245,12 @@ class Outgoing:
                 self._give_up(effect, now, effects)
             elif isinstance(effect, Dropped):
                 outcome = Refused(effect.reason)
-            elif isinstance(effect, Changed) and (self._events or effect.claimant is not None):
-                effects.append(Event(port.name, "arp", arp_facts(effect)))
+            elif isinstance(effect, Changed):
+                if self._events or effect.claimant is not None:
+                    effects.append(Event(port.name, "arp", arp_facts(effect)))
+                changes.append(effect)
+        for change in changes:  # last, because a change may bring another table
+            self.on_neighbour_change(port, change, now, effects)
         return outcome
 
     def _release(self, release: Release, effects: list[Effect]) -> None:

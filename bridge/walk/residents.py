@@ -58,7 +58,7 @@ class Neighbours(Resident):
 
 
 class LinkKeeper(Protocol):
-    """Writes links down so that they outlive the process (`bridge.state.links.Ledger`)."""
+    """Writes links down so that they outlive the process (`bridge.state.links.LinkFile`)."""
 
     def close(self) -> None:
         """Write what is left to write; nothing is written afterwards."""

@@ -179,8 +179,11 @@ class Decision(Resident):
         return self._ports.of_node(chosen)
 
     def _leave(self, arrival: Arrival, port: NamedPort, now: int) -> Outcome:
-        """By an egress, under its alias where one is due."""
+        """By an egress, under its alias where one is due. Nothing leaves by tap1 before its address is leased."""
         packet = arrival.packet
+        if port.interface is self._tap1 and not self._tap1.address:
+            self._tracing.say("route", "tap1 has no address yet")
+            return Refused(Drop.ROUTE_UNREACHABLE, NET_UNREACHABLE)
         if not self.crossing.is_aliased(port.interface, packet):
             return self._plain(arrival, port)
         mtu_bytes = self._mtus.towards(port)
