@@ -1,6 +1,6 @@
 """Lanes against the tunnel's own way: for the same datagrams the same packets, drops, windows and timers.
 
-The file is long because every case plays on the same pair of ends, which is half of it.
+The file has more than 600 lines, because every case plays on the same pair of ends, which is half of it.
 """
 
 from __future__ import annotations
