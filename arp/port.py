@@ -88,6 +88,21 @@ class ArpPort:
         """Take in a whole Ethernet frame of type 0806. Whatever it holds, the outcome is a list of effects."""
         return self._responder.receive(frame, now)
 
+    # What traffic says
+
+    def mac_of(self, address: int) -> bytes:
+        """The MAC address of a neighbour, six zero bytes where none is known. It counts as no use."""
+        return self._resolver.mac_of(address)
+
+    def confirm(self, address: int, mac: bytes, now: int) -> None:
+        """A packet from `mac` answers one that we sent by the neighbour `address`: both ways work. Where that is the
+        neighbour's MAC address its entry is REACHABLE from now on."""
+        self._resolver.confirm(address, mac, now)
+
+    def suspect(self, address: int, now: int) -> list[ArpEffect]:
+        """Nothing comes from a next hop that we send to: ask whether it is still there."""
+        return self._resolver.suspect(address, now)
+
     # Time
 
     def start(self, now: int) -> list[ArpEffect]:

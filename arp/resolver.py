@@ -8,6 +8,9 @@ times are those of neighbour unreachability detection (RFC 4861 7.3.2, as the Li
     FREE, FAILED --hold--> INCOMPLETE --answer--> REACHABLE --30 s--> STALE --lookup--> DELAY --5 s--> PROBE
     PROBE --answer--> REACHABLE            INCOMPLETE, PROBE --three requests, a second apart--> FAILED
     STALE, FAILED --60 s--> FREE           heard of, but not by an answer to our question: STALE
+
+Any ARP packet of a neighbour under its known MAC address restarts these times (RFC 1122 2.3.2.1 (1)), and so does
+traffic that answers ours: `_refresh`, `confirm`. Another MAC address is a question for `arp.disputes`.
 """
 
 from __future__ import annotations
@@ -17,15 +20,17 @@ from enum import Enum
 from typing import Final
 
 from arp import packet
+from arp.disputes import REQUESTS, Disputes
 from arp.effects import ArpEffect, Changed, Entry, GaveUp, Release, Transmit
 from arp.table import HAS_MAC, REACHABLE_NS, ArpTable, State
 from arp.waiting import WaitingFrames, WaitingLimits
 from wire.drop import Drop
 from wire.ethernet import BROADCAST, NO_MAC, is_group
-from wire.units import SECOND_NS, prefix_mask
+from wire.units import SECOND_NS, earliest, prefix_mask
 
-REQUESTS: Final = 3  # broadcasts in INCOMPLETE, unicasts in PROBE
 LOCK_NS: Final = SECOND_NS
+CONFIRM_NS: Final = SECOND_NS
+"""Traffic confirms an entry at most so often."""
 
 
 class Claim(Enum):
@@ -33,8 +38,9 @@ class Claim(Enum):
 
     UNKNOWN = "no entry"
     SAME = "the entry says the same"
-    NEWS = "the entry has another MAC address or none, and may take this one"
-    REFUSED = "the entry has another MAC address and keeps it"
+    NEWS = "the entry has no MAC address"
+    CONTESTED = "the entry has another MAC address: both are to be asked"
+    REFUSED = "the entry has another MAC address, which the operator gave it"
 
 
 class Resolver:
@@ -44,6 +50,7 @@ class Resolver:
 
     __slots__ = (
         "_beyond",
+        "_disputes",
         "_first",
         "_hosts",
         "_last",
@@ -72,6 +79,7 @@ class Resolver:
         self._waiting = WaitingFrames(limits)
         self._statics: set[int] = set()
         self._network = address & prefix_mask(prefix_length)
+        self._disputes = Disputes(self._table, self.address_of, self._request)
         edge = prefix_length < 31  # RFC 3021: a /31 has neither network nor broadcast address
         self._first = self._network + edge
         self._last = self._network + self._hosts - 1 - edge
@@ -182,12 +190,8 @@ class Resolver:
 
     # From the sender of an ARP packet
 
-    def judge(self, address: int, mac: bytes, now: int, *, answer: bool) -> Claim:
-        """What it means that `address` says it is at `mac`. `answer`: by a reply sent to us alone. Changes nothing.
-
-        A MAC address is locked for a second after it was set (two hosts or proxies that answer both must not make it
-        flap), except for the answer to a probe.
-        """
+    def judge(self, address: int, mac: bytes, now: int) -> Claim:
+        """What it means that `address` says it is at `mac`. Changes nothing."""
         index = self._slot(address)
         state = self._table.state(index, now)
         if state is State.FREE:
@@ -196,34 +200,89 @@ class Resolver:
             return Claim.NEWS
         if self._table.mac(index) == mac:
             return Claim.SAME
-        if state is State.STATIC:
-            return Claim.REFUSED
-        if self._is_answer(index, state, answer) or now >= self._table.updated_ns(index) + LOCK_NS:
-            return Claim.NEWS
-        return Claim.REFUSED
+        return Claim.REFUSED if state is State.STATIC else Claim.CONTESTED
+
+    def is_questioned(self, address: int) -> bool:
+        """True while answers are awaited that decide between two MAC addresses."""
+        return self._disputes.is_open(self._slot(address))
+
+    def contest(self, address: int, mac: bytes, now: int, *, answer: bool) -> list[ArpEffect]:
+        """A known neighbour is said to be at another MAC address: ask (`arp.disputes`). Within a second of the last
+        change not even an idle entry believes it, and the operator is told once."""
+        index = self._slot(address)
+        locked = now < self._table.updated_ns(index) + LOCK_NS
+        told: list[ArpEffect] = []
+        if locked and not answer and not self._disputes.is_open(index):
+            told = self.refuse(address, mac, now)
+        return [*self._disputes.claim(index, mac, now, answer=answer, believable=not locked), *told]
 
     def learn(self, address: int, mac: bytes, now: int, *, answer: bool) -> list[ArpEffect]:
-        """Take in what `judge` did not refuse. Only the answer to a question of ours makes it REACHABLE; whatever else
-        is heard makes a new MAC address STALE and changes nothing where it is the same."""
+        """Take in a MAC address where none was known, or hear the known one again. `answer`: by a reply sent to us
+        alone. Only the answer to a question of ours makes a new entry REACHABLE, whatever else is heard STALE."""
         index = self._slot(address)
         state = self._table.state(index, now)
         confirmed = self._is_answer(index, state, answer)
-        known = state in HAS_MAC
-        if known and self._table.mac(index) == mac:
-            if confirmed:
-                self._table.enter(index, State.STATIC if state is State.STATIC else State.REACHABLE, now)
-            return []
+        if state in HAS_MAC:
+            told = self._disputes.spoke(index, now, answer=answer)
+            self._refresh(index, state, now, confirmed=confirmed)
+            return told
         reached = State.REACHABLE if confirmed else State.STALE
         frames = self._waiting.take(index)
         if frames and not confirmed:
             reached = State.DELAY  # in use from its first moment
         self._table.enter(index, reached, now)
         self._table.set_mac(index, mac, now)
-        told = Changed(address, mac, reached.label, "changed" if known else "learned")
-        return [told, *(Release(mac, waiting) for waiting in frames)]
+        if confirmed:
+            self._table.prove(index)
+        told = [Changed(address, mac, reached.label, "learned")]
+        return [*told, *(Release(mac, waiting) for waiting in frames)]
+
+    def _refresh(self, index: int, state: State, now: int, *, confirmed: bool) -> None:
+        """A neighbour was heard under its known MAC address: its time-out starts anew (RFC 1122 2.3.2.1 (1)). A MAC
+        address that has answered us once is REACHABLE again; another one stays STALE or in use."""
+        table = self._table
+        if state is State.STATIC:
+            if confirmed:
+                table.enter(index, state, now)
+        elif confirmed or table.is_proved(index):
+            if confirmed or state is not State.PROBE or table.requests(index):
+                table.enter(index, State.REACHABLE, now)
+                table.prove(index)
+        elif state is not State.PROBE:
+            table.enter(index, state, now)
+        elif table.requests(index):
+            table.enter(index, State.DELAY, now)
+
+    def mac_of(self, address: int) -> bytes:
+        """The MAC address of a neighbour, six zero bytes where none is known."""
+        index = self.slot_of(address)
+        return NO_MAC if index is None else self._table.mac(index)
+
+    def confirm(self, address: int, mac: bytes, now: int) -> None:
+        """A packet came from the station of a neighbour that answers one we sent by it, so both ways work. Nothing
+        where `mac` is not the neighbour's: a router may send from another one than it is sent to."""
+        index = self.slot_of(address)
+        if index is None or self._table.mac(index) != mac:
+            return
+        state = self._table.state(index, now)
+        if state is State.STATIC or state not in HAS_MAC or self._disputes.is_open(index):
+            return
+        if state is not State.REACHABLE or now >= self._table.since_ns(index) + CONFIRM_NS:
+            self._table.enter(index, State.REACHABLE, now)
+            self._table.prove(index)
+
+    def suspect(self, address: int, now: int) -> list[ArpEffect]:
+        """Nothing comes from a next hop although we send to it: ask it, and 300 ms later everybody. Only a REACHABLE
+        one: any other is asked already, or soon."""
+        if not self.is_resolvable(address):
+            return []
+        index = self._slot(address)
+        if self._table.state(index, now) is not State.REACHABLE:
+            return []
+        return self._disputes.suspect(index, now)
 
     def refuse(self, address: int, mac: bytes, now: int) -> list[ArpEffect]:
-        """A refused claim: tell it once for each MAC address that is defended."""
+        """A claim that is not believed: tell it once for each MAC address that is defended."""
         index = self._slot(address)
         if not self._table.first_refusal(index):
             return []
@@ -239,12 +298,12 @@ class Resolver:
     def next_deadline(self) -> int | None:
         """The time in ns of the next timer; None where none runs."""
         due = self._table.next_due()
-        return due[0] if due is not None else None
+        return earliest(due[0] if due is not None else None, self._disputes.next_deadline())
 
     def tick(self, now: int) -> list[ArpEffect]:
         """Fire the timers that are due, in order of time. Every one of them leaves the slot with a later deadline or
         none; a late call sends one request, not the missed ones."""
-        effects: list[ArpEffect] = []
+        effects = self._disputes.tick(now)
         while True:
             due = self._table.next_due()
             if due is None or due[0] > now:
@@ -280,6 +339,7 @@ class Resolver:
         if len(mac) != 6 or is_group(mac) or mac in (NO_MAC, self.mac):
             raise ValueError("a static ARP entry must have the unicast MAC address of another station")
         index = self._slot(address)
+        self._disputes.forget(index)
         self._table.enter(index, State.STATIC, self._table.since_ns(index))
         self._table.set_mac(index, mac, 0)
         self._statics.add(index)
@@ -295,6 +355,7 @@ class Resolver:
         if self._table.state(index, 0) in (State.FREE, State.INCOMPLETE):
             return False
         self._statics.discard(index)
+        self._disputes.forget(index)
         self._table.free(index)
         return True
 
@@ -306,6 +367,7 @@ class Resolver:
             for index in self._table.queued(state)
         ]
         for index in learned:
+            self._disputes.forget(index)
             self._table.free(index)
         return len(learned)
 

@@ -3,7 +3,7 @@
 A slot is four 64-bit words in one anonymous, private mapping, which the kernel zeroes page by page as slots are first
 written; an all-zero slot is free. Nothing is allocated later, whatever is scanned or forged:
 
-- word 0: MAC address (48 bits, zero where none is known), `State` (4), requests sent in this state (4), two flags;
+- word 0: MAC address (48 bits, zero where none is known), `State` (4), requests sent in this state (4), three flags;
 - word 1: neighbours in the queue of the state: index + 1 of the next (high half) and of the previous one;
 - word 2: `since_ns`, when the state was entered or, in INCOMPLETE and PROBE, when the last request left;
 - word 3: `updated_ns`, when the MAC address was last set.
@@ -64,6 +64,7 @@ _STATE_SHIFT: Final = 48
 _REQUESTS_SHIFT: Final = 52
 _ASKED_LATELY: Final = 1 << 56  # a request may have left less than RETRY_NS before `since_ns`
 _REFUSAL_TOLD: Final = 1 << 57  # the operator knows that another MAC address was claimed
+_PROVED: Final = 1 << 58  # this MAC address has answered us, or brought what answered us
 _STATES: Final = tuple(State)
 _REACHABLE, _STALE = int(State.REACHABLE), int(State.STALE)  # compared on the hot path
 
@@ -177,7 +178,7 @@ class ArpTable:
             lately = _ASKED_LATELY
         elif now >= self._words[at + _SINCE] + RETRY_NS:
             lately = 0
-        word &= _MAC_MASK | _REFUSAL_TOLD
+        word &= _MAC_MASK | _REFUSAL_TOLD | _PROVED
         self._words[at] = word | state << _STATE_SHIFT | requests << _REQUESTS_SHIFT | lately
         tail = self._tails[state]
         if state in LIFETIME_NS:
@@ -193,8 +194,16 @@ class ArpTable:
     def set_mac(self, index: int, mac: bytes, now: int) -> None:
         """Write the MAC address of a slot; `now` begins its lock time."""
         at = index * 4
-        self._words[at] = self._words[at] & ~(_MAC_MASK | _REFUSAL_TOLD) | int.from_bytes(mac, "big")
+        self._words[at] = self._words[at] & ~(_MAC_MASK | _REFUSAL_TOLD | _PROVED) | int.from_bytes(mac, "big")
         self._words[at + _UPDATED] = now
+
+    def prove(self, index: int) -> None:
+        """The MAC address of a slot has answered us."""
+        self._words[index * 4] |= _PROVED
+
+    def is_proved(self, index: int) -> bool:
+        """True where the MAC address has answered us since it was set."""
+        return bool(self._words[index * 4] & _PROVED)
 
     def fail(self, index: int, now: int) -> None:
         """FAILED, without a MAC address."""

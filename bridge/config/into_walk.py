@@ -157,6 +157,7 @@ def _tap(config: Config, port: Tap0Table | Tap1Table, name: str) -> PortSettings
         network=int(port.address.network.network_address),
         prefix_length=port.address.network.prefixlen,
         edges=subnet_edges(port.address),
+        beyond=own.gateway if port.address.network.prefixlen == 32 and not is_raw else 0,
     )
 
 

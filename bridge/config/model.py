@@ -9,6 +9,7 @@ people see them, and 32-bit integers where packets meet them (static ARP entries
 from __future__ import annotations
 
 from hashlib import blake2s
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -128,7 +129,10 @@ class Tap1Table(TomlTable):
     address: Annotated[OffloadAddress, Restart(part=_is_leased), Example('"192.168.200.2/24"')]
     """The address of offloaded packets with its prefix length; None: DHCP brings it (`is_leased`)."""
     gateway: Annotated[Address | None, Reloads()] = None
-    """The ISP router. A tap with a static address needs it; with a leased one it wins over the lease's."""
+    """The ISP router. A tap with a static address needs it; with a leased one it wins over the lease's. It lies
+    outside the subnet only where that is a /32: then the router is the only neighbour."""
+    networks: Annotated[_Prefixes, Reloads()] = ()
+    """Ranges, private ones too, that lie behind the ISP router: by tap1, aliased, never in the tunnel."""
     mac: Annotated[Mac, Restart(if_written=True)] = Field(
         default_factory=lambda data: derived_mac("tap1", data.get("address"))
     )
@@ -160,6 +164,15 @@ class Tap1Table(TomlTable):
         own = self.model_copy(update={"mac": mac})
         own.model_fields_set.discard("mac")
         return own
+
+    @property
+    def neighbours(self) -> IPv4Network | None:
+        """The subnet whose hosts are asked by ARP: the address' own, the ISP router alone where that is a /32; None
+        without an address."""
+        if self.address is None:
+            return None
+        is_point_to_point = self.kind == "tap" and self.address.network.prefixlen == 32
+        return IPv4Network(self.gateway) if is_point_to_point and self.gateway else self.address.network
 
 
 class Tun0Table(TomlTable):

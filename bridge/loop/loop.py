@@ -285,8 +285,8 @@ class Loop:
         if claimant is None or now < self._claims_quiet_until_ns:
             return
         self._claims_quiet_until_ns = now + CLAIM_INTERVAL_NS
-        ours = event.facts["change"] == "conflict"
-        owner = "our own address" if ours else f"which is at {event.facts['mac']}"
+        mac = event.facts["mac"]
+        owner = "our own address" if claimant == mac else f"which is at {mac}"
         log.warning("%s: %s claims %s, %s", event.port, claimant, event.facts["ip"], owner)
 
     def _burst(self, port: Port) -> None:

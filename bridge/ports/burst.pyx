@@ -16,7 +16,7 @@ import os
 
 from libc.errno cimport EAGAIN, EBADFD, EINTR, EIO, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 from posix.unistd cimport read, write
 
 from bridge.ports.police cimport CompiledPolice, admit, end
@@ -54,13 +54,14 @@ cdef enum:
     EMPTY = 0       # beside the numbers of `Punt`: what `_pump` stopped at
     QUEUED = -1
     GONE = -2
+    ETHERNET = 1    # `Punt.ETHERNET`
     NO_LINK = 14    # `Punt.NO_LINK`
 
     UNTOLD_NS = 1_000_000  # so long the tunnel may be without news of what went to its peers
 
 cdef uint32_t BURST = BURST_BYTES
 cdef set IN_ORDER_NUMBERS = {int(punt) for punt in IN_ORDER}
-assert Punt.NO_LINK == NO_LINK
+assert (Punt.ETHERNET, Punt.NO_LINK) == (ETHERNET, NO_LINK)
 
 
 cdef class Outlet:
@@ -225,6 +226,9 @@ cdef class CompiledBursts:
                 _unpack(start, device.link_bytes, &self._claims)
             self._frame_bytes = size
             punt = self.table.admit(in_port, frame, size) if device.link_bytes else 0
+            if punt == ETHERNET and _untag(frame, &size, &self._claims):
+                self._frame_bytes = size
+                punt = self.table.admit(in_port, frame, size)
             if punt == 0:  # and so the frame has its link header
                 punt = self.table.repeat(in_port, packet, size - device.link_bytes, &self._claims, now_ms, &self._way)
             if punt and punt != NO_LINK and (police == NULL or admit(police, frame, size, punt)):
@@ -299,6 +303,21 @@ cdef class CompiledBursts:
     def punts(self):
         """As `Bursts`."""
         return {punt: self._punts[<int>punt] for punt in Punt if self._punts[<int>punt]}
+
+
+cdef inline bint _untag(uint8_t *frame, ssize_t *size, Claims *claims) noexcept nogil:
+    """`wire.ethernet.without_tags` and `wire.gso.untagged`: whether there were priority tags."""
+    cdef bint found = False
+    while size[0] >= 18 and ((frame[12] == 0x81 and frame[13] == 0) or (frame[12] == 0x88 and frame[13] == 0xA8)):
+        if frame[14] & 0x0F or frame[15]:
+            break
+        memmove(frame + 12, frame + 16, size[0] - 16)
+        size[0] -= 4
+        if claims.partial or claims.gso_type:
+            claims.checksum_start -= 4
+            claims.header_bytes -= min(claims.header_bytes, <uint16_t>4)
+        found = True
+    return found
 
 
 cdef inline uint64_t _now_ns() noexcept nogil:

@@ -16,8 +16,9 @@ from bridge.ports.base import Port, ReceivedFrame
 from bridge.ports.counted import Counted
 from bridge.ports.policing import MOST, PlainPolice
 from flow.table import IN_ORDER, Forwarded, Punt, Table
+from wire import ethernet
 from wire.drop import Drop
-from wire.gso import GsoHeader
+from wire.gso import GsoHeader, untagged
 
 BURST_BYTES: Final = 1 << 20
 """A burst ends behind so many bytes, or the other ports would wait for a millisecond and more."""
@@ -132,6 +133,11 @@ class PlainBursts:
         burst = self._ports[number].read_burst(limit)
         for at, (frame, gso) in enumerate(burst):
             found = forward(number, frame, gso, now)
+            tags = ethernet.priority_tags(frame) if found is Punt.ETHERNET else 0
+            if tags:
+                frame = ethernet.without_tags(frame, tags)  # noqa: PLW2901 - the same frame, as it counts
+                gso = gso and untagged(gso, tags * ethernet.TAG_BYTES)  # noqa: PLW2901 - likewise
+                found = forward(number, frame, gso, now)
             if (
                 isinstance(found, Punt)
                 and found is not Punt.NO_LINK

@@ -14,7 +14,6 @@ from alias.fragments import FragmentStore
 from alias.reassembly import Expired, Joined, Reassembly
 from alias.table import Aliases
 from bridge.walk.effects import Effect
-from bridge.walk.ends import wire_ends
 from bridge.walk.interface import Ports
 from bridge.walk.outcome import (
     HELD,
@@ -28,7 +27,7 @@ from bridge.walk.outcome import (
     Wanted,
 )
 from bridge.walk.outgoing import Outgoing
-from bridge.walk.path import Arrival, Path
+from bridge.walk.path import Arrival, Path, wire_ends
 from bridge.walk.trace import Tracing
 from wire import ipv4
 from wire.drop import Drop

@@ -26,6 +26,8 @@ class Interface:
     `neighbours` answers which MAC address a next hop has; it is None where frames have no Ethernet header. `mask` is
     the prefix length of `network` as 32 bits. An `address` of 0 means that the port has none. `linked_address` is the
     address that links of `egress` belong to: `address`, or while there is none the address of an earlier run.
+    `silent_from_ns`: when the first packet left for `gateway` since something came from there, None where none did;
+    `has_spoken`: an IP packet has come from there (`bridge.walk.forwarding.next_hops`).
     """
 
     name: str
@@ -42,6 +44,8 @@ class Interface:
     egress: Egress | None = None
     edges: frozenset[int] = frozenset()
     counters: PortCounters = field(default_factory=PortCounters)
+    silent_from_ns: int | None = None
+    has_spoken: bool = False
 
     def is_on_link(self, address: int) -> bool:
         """True where `address` lies in the connected subnet."""

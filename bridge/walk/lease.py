@@ -140,7 +140,7 @@ class LeaseService(Service):
         interface = port.interface
         if interface is not self._port.interface or not interface.address:
             return
-        if changed.change == "conflict":
+        if changed.change == "conflict" and changed.address == interface.address:
             self._carry_out(self.client.conflict(now), now, effects)
         elif changed.change == "changed" and changed.address == interface.gateway:
             self.reattach(now, effects)

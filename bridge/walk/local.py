@@ -1,8 +1,9 @@
 """Datagrams for ourselves: services take those they want, and nothing listens for the rest.
 
-To add a service, write a `Service` (`bridge.walk.outcome`) and put it into `Local.services`, or into `Local.early`
-where it must see packets before the check for martians (a DHCP client hears frames to 255.255.255.255). The order of
-a list is the order of asking. RFC 1122 3.2.2.1 and 4.2.3.9, RFC 1812 4.3.3.6 (echo).
+To add a service, write a `Service` (`bridge.walk.outcome`) and hand it to `Gateway.add_service`; `early` where it must
+see packets before the check for martians (a DHCP client hears frames to 255.255.255.255).
+
+RFC 1122 3.2.2.1 and 4.2.3.9, RFC 1812 4.3.3.6 (echo).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from bridge.walk.outcome import (
     Answer,
     Outcome,
     Refused,
-    Resident,
     Service,
     TakenIn,
     Wanted,
@@ -53,18 +53,13 @@ class Echo(Service):
 
 class Local:
     """The services in the order in which they are asked. `early`: asked before the check for martians; `services`:
-    asked about packets to an address of ours."""
+    asked about packets to an address of ours. `Gateway.add_service` adds to them."""
 
     def __init__(self, messages: Messages, tracing: Tracing, settings: IcmpSettings) -> None:
         self._messages = messages
         self._echo = Echo(messages, tracing, settings)
-        self.early: list[Service] = []
-        self.services: list[Service] = [self._echo]
-
-    @property
-    def residents(self) -> list[Resident]:
-        """All services, as residents of the gateway."""
-        return [*self.early, *self.services]
+        self.early: tuple[Service, ...] = ()
+        self.services: tuple[Service, ...] = (self._echo,)
 
     def reconfigure(self, settings: IcmpSettings) -> None:
         """Take other settings."""

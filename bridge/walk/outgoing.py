@@ -1,4 +1,4 @@
-"""What leaves the gateway, and the account of every frame: the half of the walk behind the decision.
+"""Outcomes carried out and counted: the half of the walk behind the decision.
 
 `Outgoing.carry_out` takes a frame's `Outcome`, carries it out and counts it. No other place counts the fate of a frame,
 and no other place sends an ICMP error. The functions stand in the order of a packet's way:
@@ -21,6 +21,7 @@ from arp.effects import ArpEffect, Changed, Dropped, GaveUp, Release, Transmit
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect, Event, Send
 from bridge.walk.fast_path import FastPath
+from bridge.walk.forwarding import next_hops
 from bridge.walk.interface import Interface, NamedPort
 from bridge.walk.messages import Messages
 from bridge.walk.mtu import PathMtus, pieces
@@ -35,7 +36,6 @@ from bridge.walk.outcome import (
     IcmpError,
     Outcome,
     Refused,
-    Sent,
     TakenIn,
     Wanted,
 )
@@ -88,6 +88,9 @@ class Outgoing:
         """Carry an outcome out, and count it as the one fate of the frame."""
         if isinstance(outcome, Path):
             outcome = self._carry(arrival, outcome, now, effects)
+            if outcome is SENT and not arrival.is_ours:
+                self.count(arrival.port, SENT, effects)
+                return
         elif isinstance(outcome, Wanted):
             outcome = outcome.service.receive(arrival, now, effects)
         if arrival.is_ours:
@@ -102,7 +105,7 @@ class Outgoing:
     def count(self, port: NamedPort, outcome: Outcome, effects: list[Effect]) -> None:
         """Count the fate of one frame that came in by `port`; a held frame is counted when it leaves its store."""
         counters = port.interface.counters
-        if isinstance(outcome, Sent):
+        if outcome is SENT:
             counters.sent += 1
         elif isinstance(outcome, Refused):
             self._counters.dropped(port.interface.name, outcome.drop)
@@ -147,6 +150,7 @@ class Outgoing:
         rewrite.forward(packet, received.ttl - 1, path.source, path.destination)
         if path.quoted is not None and not packet.offset_bytes:
             quote, quoted_source, quoted_destination = path.quoted
+            self._counters.damaged_quotes += quote.is_damaged
             quotes.rewrite_quote(
                 packet,
                 quote,
@@ -203,6 +207,8 @@ class Outgoing:
             next_hop = out.next_hop(fitting[0].destination)
         mac = neighbours.lookup(next_hop, now)
         if mac is not None:
+            if next_hop == out.gateway:
+                next_hops.sent(out, now)
             if self._tracing.trace is not None:
                 self._tracing.say("arp", "{} is at {}", next_hop, mac)
             for piece in fitting:

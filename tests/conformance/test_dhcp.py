@@ -302,12 +302,31 @@ def test_d15_another_isp_router_is_asked_at_once_whether_the_address_still_holds
     s.inject("O", answer)
     s.advance(2)
     new = "02:aa:00:00:00:99"
-    outs = isp.hears(s.inject("O", Ether(src=new, dst=BROADCAST) / ARP(op=1, hwsrc=new, psrc=ROUTER, pdst=LEASED)))
+    s.inject("O", Ether(src=new, dst=BROADCAST) / ARP(op=1, hwsrc=new, psrc=ROUTER, pdst=LEASED))
+    s.inject("O", Ether(src=new, dst=MAC_O) / ARP(op=2, hwsrc=new, psrc=ROUTER, hwdst=MAC_O, pdst=LEASED))
+    outs = isp.hears(s.advance(0.1))  # the former router is silent
     assert [kind_of(out) for out in outs if out.arp is None] == [3]
     assert isp.asked[IP].src == "0.0.0.0"
     assert offloaded(s)[0].port == "O", "the address stays meanwhile"
     isp.answers("ack")
     assert s.leases[-1] == ("renewed", LEASED)
+
+
+def test_d15_a31_a_forger_of_the_isp_router_costs_no_lease_and_no_question(make: MakeScenario) -> None:
+    s = make("O", replace=NO_ARP)
+    isp = Isp(s)
+    isp.begins()
+    isp.leases()
+    s.advance(8)
+    offloaded(s)
+    answer = Ether(src=MAC_ISP, dst=MAC_O) / ARP(op=2, hwsrc=MAC_ISP, psrc=ROUTER, hwdst=MAC_O, pdst=LEASED)
+    s.inject("O", answer)
+    s.advance(2)
+    new = "02:aa:00:00:00:99"
+    s.inject("O", Ether(src=new, dst=BROADCAST) / ARP(op=1, hwsrc=new, psrc=ROUTER, pdst=LEASED))
+    assert s.inject("O", answer) == []
+    assert [out for out in s.advance(1) if out.arp is None] == []
+    assert offloaded(s)[0].port == "O"
 
 
 def test_d10_port_68_is_never_a_links(make: MakeScenario) -> None:

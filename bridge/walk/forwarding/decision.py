@@ -16,7 +16,6 @@ from alias import rewrite
 from alias.table import Aliases
 from alias.types import Egress, Link, Unanswered
 from bridge.walk.effects import Effect
-from bridge.walk.ends import FlowEnds
 from bridge.walk.forwarding.crossing import Crossing
 from bridge.walk.forwarding.icmp_errors import IcmpErrors
 from bridge.walk.forwarding.nodes import Nodes, idle_ns
@@ -36,7 +35,7 @@ from bridge.walk.outcome import (
     Resident,
 )
 from bridge.walk.own import OwnAddresses
-from bridge.walk.path import Arrival, Path
+from bridge.walk.path import Arrival, FlowEnds, Path
 from bridge.walk.settings import GatewaySettings
 from bridge.walk.trace import Tracing
 from icmp import errors
@@ -51,7 +50,7 @@ FORGET_NS = 60 * SECOND_NS
 
 
 class Decision(Resident):
-    """What decides: the routes, the nodes of the tunnel, the owners of inner addresses, the NAT and the crossing rules.
+    """Decides by the routes, the nodes of the tunnel, the owners of inner addresses, the NAT and the crossing rules.
     Packets change only links, visitors and the flows on a fallback."""
 
     def __init__(
