@@ -1,4 +1,4 @@
-"""What the kernel calls things for a UDP socket of IPv4 and of IPv6: options, control messages, queued errors.
+"""The kernel's numbers for a UDP socket of IPv4 and of IPv6: options, control messages, queued errors.
 
 `Family` holds one family's numbers and layouts, `open_socket` makes a socket with everything switched on that
 `bridge.ports.udp.datagrams` relies on, `queued_error` reads an entry of the error queue (ip(7), ipv6(7), udp(7)).
@@ -135,7 +135,7 @@ def can_segment(made: socket.socket) -> bool:
 
 
 class QueuedError(NamedTuple):
-    """An entry of the error queue. `mtu_bytes`: of the outer IP packet, None where that was not what it is about;
+    """An entry of the error queue. `mtu_bytes`: of the outer IP packet, None where the error is not about size;
     `origin`: the address of the router or host that said it, b"" is our own kernel."""
 
     mtu_bytes: int | None
@@ -143,7 +143,7 @@ class QueuedError(NamedTuple):
 
 
 def queued_error(family: Family, ancillary: Ancillary) -> QueuedError | None:
-    """What came with an entry of the error queue; None where it came with nothing."""
+    """The error in an entry of the error queue; None where the entry has none."""
     for level, kind, data in ancillary:
         if level != family.level or kind != family.receive_errors or len(data) < _ERROR.size:
             continue
