@@ -1,7 +1,7 @@
 """The tunnel's UDP sockets, one for IPv4 and one for IPv6: datagrams with their endpoints, in bursts, never blocking.
 
-Where the kernel can (`UDP_SEGMENT`, `UDP_GRO`, udp(7)), datagrams of one size and TOS to or from one endpoint pass it
-in one piece of up to 64. A piece that the kernel does not take is sent one by one.
+Where the kernel proved that it can (`bridge.ports.udp.segmentation`), datagrams of one size and TOS to or from one
+endpoint pass it in one piece of up to 64. A piece that the kernel does not take is sent one by one.
 
 - Nothing is fragmented (DF), and no path MTU that the kernel has learned is believed: anybody can forge an ICMP error.
   Signals of routers and of the device about sizes are handed out (`read_signals`); the tunnel knows what was sent, and
@@ -31,11 +31,13 @@ from bridge.ports.udp.families import (
     SEGMENT_SIZE,
     UDP_GRO,
     UDP_SEGMENT,
+    Family,
     open_socket,
     queued_error,
 )
 from bridge.ports.udp.kernel_routes import KernelRoutes
 from bridge.ports.udp.paths import MOST_KNOWN, FamilySocket, LanePath, PktinfoEndpoint, UdpPath, UdpPaths, endpoint_of
+from bridge.ports.udp.segmentation import Segmentation, both, prove
 from tunnel.effects import Datagram, Endpoint, Received, TooBig
 from wire.drop import Drop
 
@@ -65,13 +67,21 @@ class DatagramSocket:
     """Bound to `port` of all our addresses; 0 takes any free port.
 
     `avoid`: the device that would bring sealed packets back to us (tun0), by name; it need not exist yet.
-    `count(reason, number)`: takes the drops that `send_burst` does not return.
+    `count(reason, number)`: takes the drops that `send_burst` does not return. `prove(family)`: says whether runs of
+    datagrams may leave and come in one piece.
+
+    `segmentation`: what was said, for both families.
 
     Raises `OSError` where the port is taken, `PortError` where there is no netlink.
     """
 
     def __init__(
-        self, port: int, *, avoid: str | None = None, count: Callable[[Drop, int], None] = lambda reason, number: None
+        self,
+        port: int,
+        *,
+        avoid: str | None = None,
+        count: Callable[[Drop, int], None] = lambda reason, number: None,
+        prove: Callable[[Family], Segmentation] = prove,
     ) -> None:
         self._count = count
         self._buffer = bytearray(1 << 16)
@@ -83,21 +93,24 @@ class DatagramSocket:
         self._routes = KernelRoutes(avoid)
         self._paths = UdpPaths(self._routes)
         self._ready = select.epoll()
+        proofs: list[Segmentation] = []
         try:
             self._ready.register(self._routes.fileno(), select.EPOLLIN)
             for family in (IPV4, IPV6):
-                bound = open_socket(family, port)
+                proof = prove(family)
+                bound = open_socket(family, port, joins=proof.receives)
                 if bound is None:
                     continue
-                via = self._sockets[bound.fileno()] = self._paths.sockets[family.address_bytes] = FamilySocket(
-                    family, bound
-                )
+                proofs.append(proof)
+                via = FamilySocket(family, bound, segments=proof.sends)
+                self._sockets[bound.fileno()] = self._paths.sockets[family.address_bytes] = via
                 self._ready.register(via.socket, select.EPOLLIN)
                 port = bound.getsockname()[1]
         except OSError:
             self.close()
             raise
         self.port: int = port
+        self.segmentation = both(proofs)
 
     def fileno(self) -> int:
         """Readable while datagrams or signals wait."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 BUFFER_BYTES = 8 << 20
@@ -95,9 +94,9 @@ ANCILLARY_BYTES = sum(map(socket.CMSG_SPACE, (GRO_SIZE.size, TOS.size, IPV6.info
 ERROR_ANCILLARY_BYTES = ANCILLARY_BYTES + socket.CMSG_SPACE(_ERROR.size + _LONGEST_SOCKADDR_BYTES)
 
 
-def open_socket(family: Family, port: int) -> socket.socket | None:
+def open_socket(family: Family, port: int, *, joins: bool) -> socket.socket | None:
     """A socket bound to `port` of all our addresses of a family; None where the kernel does not have the family, and
-    `OSError` where the port is taken. Nothing that it sends is ever fragmented."""
+    `OSError` where the port is taken. Nothing that it sends is ever fragmented. `joins`: runs come in one piece."""
     try:
         made = socket.socket(family.number, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     except OSError as error:
@@ -116,22 +115,13 @@ def open_socket(family: Family, port: int) -> socket.socket | None:
         made.setsockopt(family.level, family.path_mtu, _PMTUDISC_PROBE)
         for option in (family.receive_tos, family.receive_info, family.receive_errors):
             made.setsockopt(family.level, option, 1)
-        with suppress(OSError):
+        if joins:
             made.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         made.bind((family.any, port))
     except OSError:
         made.close()
         raise
     return made
-
-
-def can_segment(made: socket.socket) -> bool:
-    """Whether the kernel knows `UDP_SEGMENT`; one that does not would send a run as one datagram."""
-    try:
-        made.getsockopt(socket.IPPROTO_UDP, UDP_SEGMENT)
-    except OSError:
-        return False
-    return True
 
 
 class QueuedError(NamedTuple):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import socket
 from typing import Final, NamedTuple
 
-from bridge.ports.udp.families import IPV4, TOS, Ancillary, Family, SocketAddress, can_segment
+from bridge.ports.udp.families import IPV4, TOS, Ancillary, Family, SocketAddress
 from bridge.ports.udp.kernel_routes import KernelRoutes
 from tunnel.effects import Endpoint
 
@@ -22,15 +22,15 @@ MOST_KNOWN: Final = 4096
 
 
 class FamilySocket:
-    """The socket of one address family. `segments`: the kernel knows `UDP_SEGMENT`; `tos`: the control message for each
-    value of the TOS byte."""
+    """The socket of one address family. `segments`: runs of datagrams may leave in one piece; `tos`: the control
+    message for each value of the TOS byte."""
 
     __slots__ = ("family", "segments", "socket", "tos")
 
-    def __init__(self, family: Family, bound: socket.socket) -> None:
+    def __init__(self, family: Family, bound: socket.socket, *, segments: bool) -> None:
         self.family = family
         self.socket = bound
-        self.segments = can_segment(bound)
+        self.segments = segments
         self.tos = [(family.level, family.tos, TOS.pack(tos)) for tos in range(256)]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 from bridge.ports.udp.families import ANCILLARY_BYTES, GRO_SIZE, IPV4, SEGMENT_SIZE, UDP_GRO, UDP_SEGMENT, Family
@@ -103,6 +103,16 @@ def prove(family: Family) -> Segmentation:
         return judge(pair)
     finally:
         pair.close()
+
+
+def both(proofs: Iterable[Segmentation]) -> Segmentation:
+    """One verdict for several families: an option is on where it is on for each of them."""
+    proofs = list(proofs)
+    return Segmentation(
+        all(proof.sends for proof in proofs),
+        all(proof.receives for proof in proofs),
+        "; ".join(dict.fromkeys(proof.reason for proof in proofs if proof.reason)),
+    )
 
 
 def judge(pair: Pair) -> Segmentation:
