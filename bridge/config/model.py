@@ -240,6 +240,9 @@ class TunnelTable(TomlTable):
     """Time stamps of handshakes, so that a recorded handshake is refused after a restart. No secret."""
     threads: Annotated[Threads | None, Restart()] = None
     """Threads that seal and open, 1 to 64; None: one for each core."""
+    segmentation: Annotated[Literal["auto", "off"], Restart()] = "auto"
+    """"auto": runs of sealed packets pass the kernel in one piece where it proves at the start that it damages none.
+    "off": each passes alone."""
 
 
 class PeerTable(TomlTable):

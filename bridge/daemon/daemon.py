@@ -115,6 +115,7 @@ class Daemon:
         self.subject = Subject(core.gateway, config=core.config)
         if tunnel is not None:
             self.subject.tunnel, self.subject.cores = tunnel.port, tunnel.cores
+            self.subject.segmentation = tunnel.segmentation
 
     def serve(self) -> int:
         """Forward until something stops us; the exit code."""

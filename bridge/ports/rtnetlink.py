@@ -82,7 +82,7 @@ class Links:
         return self._news.fileno()
 
     def news(self) -> Iterator[LinkNews | None]:
-        """What happened since the last call; None where more happened than the kernel could keep for us."""
+        """The changes of links since the last call; None stands for changes that the kernel could not keep for us."""
         for _ in range(_MOST_NEWS):
             try:
                 datagram = self._news.recv(_LONGEST_BYTES)
@@ -158,7 +158,8 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 def _link_news(datagram: bytes) -> Iterator[LinkNews]:
-    """Of the links themselves: what a bridge tells of its ports under their index (AF_BRIDGE) is left out."""
+    """Changes of the links themselves. News of a bridge about its ports, under their index (AF_BRIDGE), are left
+    out."""
     at = 0
     while at + _MESSAGE.size + _LINK.size <= len(datagram):
         size, kind, _, _, _ = _MESSAGE.unpack_from(datagram, at)

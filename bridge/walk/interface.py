@@ -61,7 +61,8 @@ class Interface:
     def set_address(self, port: PortSettings, rng: random.Random) -> None:
         """Take address, subnet, MTU and next hop, and on a tap an ARP table that knows nothing but the static entries.
 
-        A port that waits for its lease (`port.address` is 0) has none of these, and its ARP table is deaf. `ValueError`
+        The MAC address stays, because the device has it; a default that is made from the address names another one. A
+        port that waits for its lease (`port.address` is 0) has none of these, and its ARP table is deaf. `ValueError`
         where a static entry is impossible.
         """
         self.mtu_bytes = port.mtu_bytes
@@ -74,7 +75,7 @@ class Interface:
             self.neighbours = ArpPort(
                 port.address,
                 port.prefix_length,
-                port.mac,
+                self.mac,
                 port.static_arp if port.address else {},
                 rng,
                 reachable_ns=port.arp_timeout_ns,

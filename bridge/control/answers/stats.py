@@ -48,6 +48,7 @@ def show(subject: Subject, arguments: Arguments, now: int) -> Document:
         fast_path={
             **_fast_path(gateway, accounts),
             **sealing(subject.cores),
+            "segmentation": None if subject.segmentation is None else subject.segmentation._asdict(),
             "lanes": subject.tunnel.lanes if subject.tunnel is not None else 0,
         },
     )
