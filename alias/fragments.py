@@ -89,7 +89,7 @@ class FragmentStore(Generic[Decision, Item]):
 
     @property
     def waiting_bytes(self) -> int:
-        """What they cost."""
+        """The memory of those datagrams."""
         return self._waiting.bytes
 
     @property
