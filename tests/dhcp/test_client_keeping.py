@@ -8,7 +8,7 @@ import pytest
 from dhcp_bench import ADDRESS, MAC, OTHER_SERVER, SERVER, SETTINGS, Bench, Options, granted, reply
 
 from dhcp.lease import Lease
-from dhcp.settings import ClientSettings, Limits, Subnet
+from dhcp.settings import ClientSettings, LeaseLimits, Subnet
 from wire.units import address_int
 
 DISCOVER = "discover to all from 0.0.0.0"
@@ -234,7 +234,7 @@ def test_renew_repeats_discover_and_ends_a_pause() -> None:
 
 def test_u7_a_reload_that_takes_the_leases_network_gives_it_back() -> None:
     bench = Bench().bound()
-    limits = Limits(taken=(Subnet("tap0", address_int("192.168.0.0"), 16),))
+    limits = LeaseLimits(taken=(Subnet("tap0", address_int("192.168.0.0"), 16),))
     assert bench.does("reconfigure", 10, replace(SETTINGS, limits=limits)) == [
         f"release to {SERVER} from {ADDRESS} ciaddr={ADDRESS} server={SERVER}",
         "vacate",
@@ -287,7 +287,7 @@ def test_d12_where_nobody_answers_a_remembered_lease_gives_way_to_discover() -> 
 
 
 def test_d12_a_remembered_lease_that_overlaps_now_is_not_asked_for() -> None:
-    settings = ClientSettings(MAC, limits=Limits(taken=(Subnet("tap0", address_int("192.168.0.0"), 16),)))
+    settings = ClientSettings(MAC, limits=LeaseLimits(taken=(Subnet("tap0", address_int("192.168.0.0"), 16),)))
     assert Bench(settings).starts(5, REMEMBERED) == [DISCOVER]
 
 
