@@ -120,7 +120,13 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def make_devices(
-    setup: Setup, claim: SocketClaim, user: User | None, helper: Helper, core: Core, stack: ExitStack
+    setup: Setup,
+    claim: SocketClaim,
+    user: User | None,
+    helper: Helper,
+    core: Core,
+    tunnel: OpenTunnel | None,
+    stack: ExitStack,
 ) -> Made:
     """Have the helper make the devices. Raises `PortError` with every obstacle, and then there are no devices.
 
@@ -137,6 +143,8 @@ def make_devices(
         stack.callback(port.close)
     helper.on_joined = lambda port: core.loop.carry_out(core.gateway.joined(port, core.loop.clock()))
     helper.watch(core.loop, is_to_stay=order.leaves_warden)
+    if tunnel is not None and any(plan.is_default for plan in order.plans):
+        tunnel.port.tell_endpoints(helper.lead)
     stack.callback(helper.unwatch)
     return made
 
