@@ -209,12 +209,15 @@ class Lab:
         return self.gateway.wait()
 
     def remove_gateway(self) -> None:
-        """End the daemon, if there is one, whatever state it is in, and forget its links: the next test starts another,
-        which is no restart of this one."""
+        """End the daemon, if there is one, whatever state it is in, and forget its links and lists.
+
+        The next test starts another daemon, which is no restart of this one.
+        """
         if self.gateway is not None:
             self.gateway.stop()
             self.gateway = None
-        self.socket_path.with_suffix(".links").unlink(missing_ok=True)
+        for kept in (".links", ".lists"):
+            self.socket_path.with_suffix(kept).unlink(missing_ok=True)
 
     def ask(self, command: str, **arguments: object) -> dict[str, Any]:
         """Ask the daemon over its control socket."""
