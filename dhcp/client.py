@@ -44,7 +44,8 @@ _BEARS_LEASE = frozenset({ClientState.BOUND, ClientState.RENEWING, ClientState.R
 
 class Client:
     """`settings`: may be replaced by `reconfigure`. `rng`: for the spread of intervals. `xids`: for nothing but the
-    transaction ids, one for each exchange, so that they depend on no timing. `now` is in ns and never runs backwards.
+    transaction ids, one for each exchange and for each repeat of a renewal, so that they depend on no timing. `now` is
+    in ns and never runs backwards.
 
     `state`: of the exchange. `lease`: the port's, None where it has no address. `answers`: ACKs and NAKs that were
     believed, for who waits for one. `obtained_ns`, `renew_ns`, `rebind_ns`, `expiry_ns`: of the lease; None for an
@@ -92,7 +93,7 @@ class Client:
         self._due_ns: int | None = None  # when the state's next message leaves
         self._sent = 0  # messages of the exchange
         self._began_ns = 0  # when the first message of the exchange left, for its field `secs`
-        self._asked_ns = 0  # when the first REQUEST of the exchange left: a lease runs from there
+        self._asked_ns = 0  # when the first REQUEST under this transaction id left: a lease runs from there
         self._offer: Lease | None = None  # the one that is requested
         self._spare: Lease | None = None  # an offer of a server that went silent before: taken if no other comes
         self._silent_server = 0
@@ -352,9 +353,17 @@ class Client:
         return True
 
     def _ask_again(self, now: int) -> list[ClientEffect]:
-        """RENEWING and REBINDING: the next question leaves after half of the time that remains, at least 60 s."""
+        """RENEWING and REBINDING: the next question leaves after half of the time that remains, at least 60 s.
+
+        Each repeat has a transaction id of its own, so that an answer names the question that it answers and the lease
+        runs from there. Hours may lie between the first question and the one that is answered.
+        """
         lease = self.lease
         assert lease is not None
+        if self._sent:
+            self._xid = self._xids.getrandbits(32)
+            self._asked_ns = now
+        self._sent += 1
         end = self.rebind_ns if self.state is ClientState.RENEWING else self.expiry_ns
         wait = RENEW_RETRY_NS if end is None else max((end - now) // 2, RENEW_RETRY_NS)
         self._due_ns = now + wait

@@ -95,6 +95,8 @@ class Intake:
         if kind == ethernet.IPV4_TYPE:
             next_hops.heard(port.interface, source)
             return self._ip(port, frame, ethernet.HEADER_BYTES, gso, now, effects, group=group)
+        if kind == ethernet.IPV6_TYPE and ethernet.is_router_advertisement(frame):
+            self._out.tell_ipv6_router(port, source, effects)
         if kind == ethernet.ARP_TYPE:
             return self._neighbours[port.name].receive(frame, now, effects)
         return self._other_ethertype(int.from_bytes(kind, "big"))

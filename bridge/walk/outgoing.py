@@ -45,6 +45,7 @@ from wire import ethernet, ipv4, tcp
 from wire.drop import Drop
 from wire.gso import GsoHeader
 from wire.ipv4 import Packet
+from wire.units import mac_text
 
 
 class Waiting(NamedTuple):
@@ -232,6 +233,11 @@ class Outgoing:
         counters.tx_packets += 1
         counters.tx_bytes += len(frame)
         effects.append(Send(port.name, frame, claims))
+
+    def tell_ipv6_router(self, port: NamedPort, mac: bytes, effects: list[Effect]) -> None:
+        """A station advertises itself as an IPv6 router. The operator hears of the first advertisement of each."""
+        if self._counters.is_new_router(port.interface.name, mac) and not self._events:
+            effects.append(Event(port.name, "ipv6_router", {"mac": mac_text(mac)}))
 
     # Neighbours
 

@@ -70,7 +70,7 @@ def test_d2_each_exchange_has_its_own_xid_whatever_the_timing_was() -> None:
     slow.answers("offer")
     slow.answers("ack")
     quiet.runs_until(2000)
-    slow.runs_until(3000)
+    slow.runs_until(2900)
     assert [quiet.sent[0].xid, quiet.sent[-1].xid] == [slow.sent[0].xid, slow.sent[-1].xid]
     assert quiet.sent[0].xid != quiet.sent[-1].xid
     assert Bench(seed=6).bound().sent[0].xid != quiet.sent[0].xid

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from dhcp_bench import ADDRESS, MAC, OTHER_SERVER, SERVER, SETTINGS, Bench, Options, granted
+from dhcp_bench import ADDRESS, MAC, OTHER_SERVER, SERVER, SETTINGS, Bench, Options, granted, reply
 
 from dhcp.lease import Lease
 from dhcp.settings import ClientSettings, LeaseLimits, Subnet
@@ -50,6 +50,27 @@ def test_d5_an_answer_to_a_renewal_begins_a_new_lease_from_the_question() -> Non
     assert bench.client.state == "bound"
     assert bench.runs_until(3599) == []
     assert bench.runs_until(3600) == [(3600, RENEWAL)]
+
+
+def test_d5_a_lease_that_a_repeat_renews_runs_from_the_repeat() -> None:
+    bench = Bench().bound()
+    bench.runs_until(3065.625)
+    asked = bench.sent[-5:]
+    assert len({question.xid for question in asked}) == 5, "an answer names its question"
+    assert [question.bootp.secs for question in asked] == [0, 675, 1012, 1181, 1265]
+    assert bench.hears(reply("ack", asked[-2].xid, granted()), 3065.7) == ["dropped: dhcp.unexpected"]
+    assert bench.answers("ack", t=3065.8) == RENEWED
+    assert bench.runs_until(3065.625 + 1800) == [(3065.625 + 1800, RENEWAL)]
+    assert bench.runs_until(3065.625 + 3599)[-1][1] != f"lease expired {ADDRESS}"
+
+
+def test_d11_a_silent_server_that_limits_an_infinite_lease_after_hours_gives_a_whole_lease() -> None:
+    bench = Bench().bound(granted(lease=0xFFFFFFFF))
+    assert bench.does("renew", 10) == [RENEWAL]
+    assert bench.runs_until(6 * 3600)[-1] == (6 * 3600 - 50, RENEWAL)
+    assert bench.answers("ack", t=6 * 3600) == RENEWED
+    assert bench.runs_until(6 * 3600 - 50 + 1799) == []
+    assert bench.client.lease is not None
 
 
 def test_d5_any_server_may_answer_a_rebinding() -> None:
