@@ -152,7 +152,7 @@ class Resolver:
 
     def probe(self, address: int, now: int) -> list[ArpEffect]:
         """The operator asks: by unicast where a MAC address is known, at once unless a request left within the last
-        second (then a second later). What the entry says afterwards is the answer, see `answered`."""
+        second (then a second later). The entry then holds the answer, see `answered`."""
         if not self.is_resolvable(address):
             return []
         index = self._slot(address)

@@ -2,7 +2,7 @@
 
 RFC 2131 4.4.1 (DISCOVER, OFFER, REQUEST): `_fire`, `_offered`; 4.4.2 (asking again for a known address): `_reboot`;
 4.4.5 (T1, T2, expiry): `next_deadline`, `_expire`, `_ask_again`; 4.1 (retransmission): `_backoff_ns`; 4.4.4 and 4.4.6
-(DECLINE, RELEASE): `conflict`, `release`. What leaves is written by `dhcp.questions`.
+(DECLINE, RELEASE): `conflict`, `release`. `dhcp.questions` writes the messages.
 RFC 3203 and 3118 (FORCERENEW is only believed with authentication, which is not done): `receive`. RFC 6842 (an answer
 names the client's own identifier or none): `receive`. The states are in `dhcp.states`.
 
@@ -173,7 +173,7 @@ class Client:
     # A message comes in
 
     def receive(self, packet: Packet, now: int) -> list[ClientEffect]:
-        """Take in a UDP packet to port 68 whose ports have been read. Whatever it holds, the outcome is effects."""
+        """Take in a UDP packet to port 68 whose ports have been read. The outcome is effects for any bytes."""
         heard = datagram.read(packet)
         if isinstance(heard, Drop):
             return [MessageDropped(heard)]

@@ -123,7 +123,7 @@ def test_a_function_fits_on_a_page() -> None:
     assert long == {}
 
 
-@pytest.mark.parametrize("top", [*TOPS, "scripts"])
+@pytest.mark.parametrize("top", [*TOPS, "scripts", "tests"])
 def test_a_public_docstring_begins_with_the_thing_that_acts(top: str) -> None:
     riddles = [
         f"{path}{name}: {text.splitlines()[0]}"

@@ -1,4 +1,4 @@
-"""Whatever is done to a port in whatever order: no exception, bounded, no frame lost, one request a second."""
+"""Any calls to a port in any order: no exception, bounded, no frame lost, one request a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an ARP frame teaches, what it may not, and who is answered: rows A1-A12, A15, A25, A27-A29."""
+"""An ARP frame teaches, or may not teach, and is answered or not: rows A1-A12, A15, A25, A27-A29."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever happens to a client in whatever order, its state, lease and timers agree."""
+"""Any events in any order leave a client's state, lease and timers in agreement."""
 
 from __future__ import annotations
 

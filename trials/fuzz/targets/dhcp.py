@@ -1,7 +1,7 @@
 """Hostile answers into the DHCP client, while time passes, the link flaps and the operator changes his mind.
 
 A server answers with what may stand in an offer, spoiled or not, for this exchange or for others; the file of an
-earlier run holds whatever it likes. What must hold after each input:
+earlier run holds whatever it likes. Must hold after each input:
 
 - no exception; a message of a stranger changes nothing;
 - the port has the lease that the client has, and a state that bears a lease has one;
