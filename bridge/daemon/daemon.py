@@ -32,7 +32,7 @@ from bridge.control.client import ControlError, Document
 from bridge.control.server import Client, ControlServer, Handler
 from bridge.daemon import built
 from bridge.daemon.hooks import Hook
-from bridge.daemon.implementation import may_share, open_bursts, open_lanes, open_police, open_table
+from bridge.daemon.implementation import may_share, open_bursts, open_lanes, open_police, open_table, store_maker
 from bridge.daemon.instance import AlreadyRunning, InstanceLock
 from bridge.daemon.log import log_to_stderr
 from bridge.daemon.memory import collect_rarely, keep_freed_memory
@@ -145,7 +145,7 @@ class Daemon:
         made = _claim(socket_path, stack)
         self._rng = rng = random.SystemRandom()
         self._table = open_table(rng, 2 * loaded.alias.max_links)
-        self.gateway = Gateway(loaded, setup.routes, rng, table=self._table)
+        self.gateway = Gateway(loaded, setup.routes, rng, table=self._table, make_store=store_maker(rng, self._table))
         self.gateway.unreachable_nodes = setup.unreached
         self.loop = Loop(self.gateway, on_gone=self._port_gone)
         stack.callback(self.loop.close)

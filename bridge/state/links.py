@@ -24,7 +24,6 @@ from array import array
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -105,7 +104,7 @@ class Ledger:
             self._map = mmap.mmap(fd, size)
             self._map.madvise(mmap.MADV_DONTFORK)  # children that answer questions have links of their own
             self._map[: _HEADER.size] = _HEADER.pack(_MAGIC, _VERSION, _RECORD_BYTES, self._slots, boot)
-            aliases.remember()
+            aliases.changes.want(True)
             self._restore(found or [], now)
             self.catch_up(now)
             fresh.replace(path)
@@ -124,13 +123,13 @@ class Ledger:
 
     def next_deadline(self) -> int | None:
         """When `tick` has something to do; None while nothing has changed."""
-        if not self._aliases.changed:
+        if not self._aliases.changes:
             return None
         return self._began_ns if self._left else self._began_ns + LAG_NS
 
     def tick(self, now: int) -> None:
         """Write down what has changed: at once, or in a flood as much as may be in `LAG_NS`."""
-        changed = self._aliases.changed
+        changed = self._aliases.changes
         if not changed:
             return
         if now >= self._began_ns + LAG_NS:
@@ -142,15 +141,13 @@ class Ledger:
 
     def catch_up(self, now: int | None = None) -> None:
         """Write down all that has changed, on an operator's word or before the end."""
-        self._write(len(self._aliases.changed), self._aliases.latest_ns if now is None else now)
+        self._write(len(self._aliases.changes), self._aliases.latest_ns if now is None else now)
 
     # Writing
 
     def _write(self, limit: int, now: int) -> None:
-        changed = self._aliases.changed
         grounds: dict[tuple[Egress, int], int | None] = {}  # hosts are few where links are many; a reload moves them
-        for link in list(islice(changed, limit)):
-            del changed[link]
+        for link in self._aliases.changes.take(limit):
             host = link.egress, link.inside
             if host not in grounds:
                 grounds[host] = self._ground(*host)
@@ -270,7 +267,7 @@ def open_ledger(
         ledger = Ledger(path, aliases, interfaces, openings, now)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        aliases.remember(is_wanted=False)
+        aliases.changes.want(False)
         with suppress(OSError):
             path.unlink()  # or the start after this one would take up links that have ended in between
         log.warning("%s: %s; links will not outlive a restart", path, why)

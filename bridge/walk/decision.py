@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from alias import rewrite
 from alias.table import Aliases
-from alias.types import Egress, Link, Unanswered
+from alias.types import Egress, Unanswered
 from bridge.config.into_routes import Announced, announced_layers
 from bridge.config.into_walk import forwards_from
 from bridge.config.load import Config
@@ -174,7 +174,7 @@ class Decision:
         if packet.protocol == ipv4.ICMP and packet.data[packet.header_bytes] not in ipv4.ICMP_QUERIES:
             return error_from_inside(self._aliases, arrival, port, out)
         link = self._aliases.outbound(egress, packet, now)
-        if not isinstance(link, Link):
+        if isinstance(link, Drop):
             if link in (Drop.ALIAS_NO_PORT, Drop.ALIAS_TABLE_FULL, Drop.ALIAS_HOST_LIMIT):
                 self._out.error(arrival, errors.UNREACHABLE, errors.PROHIBITED, now)
             return link
@@ -252,7 +252,7 @@ class Decision:
                     arrival, error_from_outside(self._aliases, arrival, came_by, self.openings.side_of), now
                 )
         link = self._aliases.inbound(egress, packet, now)
-        if not isinstance(link, Link):
+        if isinstance(link, Drop):
             if link in (Drop.ALIAS_NO_LINK, Drop.ALIAS_FILTERED):
                 self._aliases.unsolicited(egress, packet, now)
             self._out.say("alias", "no link for {}", (packet.destination, packet.destination_port))

@@ -22,8 +22,9 @@ from dataclasses import replace
 from alias import quote as quotes
 from alias import rewrite
 from alias.fragments import FragmentStore
+from alias.plain import PlainStore
 from alias.reassembly import Expired, Reassembly
-from alias.table import Aliases
+from alias.table import Aliases, MakeStore
 from alias.types import Egress, Unanswered
 from arp.effects import ArpEffect, Transmit
 from bridge.config.into_routes import Announced
@@ -62,17 +63,20 @@ class Gateway:
         *,
         events: bool = False,
         table: Table | None = None,
+        make_store: MakeStore = PlainStore,
     ) -> None:
         self.config = config
         self._rng = rng
         self.interfaces = interfaces_from(config, rng)
         self.arp = {name: itf.arp for name, itf in self.interfaces.items() if itf.arp is not None}
         self._late_s = HARVEST_S if table is not None else 0
-        self.aliases = Aliases(alias_settings(config, self._late_s), forwards_from(config), reserved_ports(config), rng)
+        self.aliases = Aliases(
+            alias_settings(config, self._late_s), forwards_from(config), reserved_ports(config), rng, make_store
+        )
         self.fragments: FragmentStore[Path | Answer, Arrival] = FragmentStore()
         self.reassembly = Reassembly()
         self.started_ns = 0
-        self._events = self.aliases.tells_new_links = events
+        self._events = self.aliases.tells = events
         self.out = Outgoing(self.interfaces, rng.randrange(0x10000), events=events)
         self.counters = self.out.counters
         self.decision = Decision(config, routes, self.interfaces, self.aliases, self.out)

@@ -254,7 +254,7 @@ def test_who_takes_all_links_under_every_address_of_the_lan_leaves_some_for_host
         assert isinstance(port_of(nat, A, port), int)
         assert isinstance(port_of(nat, B, port), int)
     assert len(nat.aliases) == got + 1 + 100
-    assert min(nat.aliases._limits.hosts[address_int(address)].links for address in stations()) == 64
+    assert min(nat.aliases.store._limits.hosts[address_int(address)].links for address in stations()) == 64
     assert isinstance(port_of(nat, stations()[0], 60_000), Drop)
 
 

@@ -476,10 +476,10 @@ def test_c6_the_acknowledgments_that_close_a_connection_are_walked_and_later_one
     assert segment(False, ack=1002, sequence=6), "one end may go on for hours"
     assert not segment(False, FIN | ACK, ack=1002, sequence=6)
     for gateway in (world.fast, world.walk):
-        assert gateway.aliases._sessions.closed.longest(world.now) is None
+        assert gateway.aliases.store._sessions.closed.longest(world.now) is None
     assert not segment(True, sequence=1002, ack=7)
     for gateway in (world.fast, world.walk):
-        closed = gateway.aliases._sessions.closed.longest(world.now)
+        closed = gateway.aliases.store._sessions.closed.longest(world.now)
         assert closed is not None
         assert closed.state == "both-FIN"
     segment(False, ack=1002, sequence=7)

@@ -17,6 +17,7 @@ from typing import Any
 
 from bridge.config.into_routes import routes_from
 from bridge.config.load import load
+from bridge.daemon.implementation import store_maker
 from bridge.walk import balance
 from bridge.walk.effects import Effect, Send
 from bridge.walk.gateway import Gateway
@@ -196,7 +197,13 @@ class Twins:
         config = load(self.path, "replay")
         self.table = make_table()
         self.fast, self.walk = (
-            Gateway(config, routes_from(config), random.Random(seed), table=table)
+            Gateway(
+                config,
+                routes_from(config),
+                random.Random(seed),
+                table=table,
+                make_store=store_maker(random.Random(seed), table),
+            )
             for table in (self.table, PlainTable())
         )
         self.rules = Rules(self.walk, [LAN] if "exempt" not in configuration else [])
