@@ -20,6 +20,7 @@ from wire.ipv4 import ICMP, ICMP_QUERIES, MINIMUM_HEADER_BYTES, TCP, UDP, Packet
 
 ICMP_HEADER_BYTES = 8
 _QUOTED_TRANSPORT_BYTES = 8
+_ICMP_CHECKSUM_OFFSET = 2
 _PADDED_BYTES = 128  # RFC 4884 4: a quote with extensions behind it is at least this long
 _EXTENSIBLE = frozenset({3, 11, 12})  # RFC 4884 4: these say in byte 5 how many words of quote stand before extensions
 
@@ -62,17 +63,11 @@ def read(packet: Packet) -> Quote | Drop:
     is no query (RFC 1122 3.2.2: there are no errors about errors).
     """
     data, start = packet.data, packet.header_bytes
-    end = len(data)
-    if not packet.is_icmp_error or end - start < ICMP_HEADER_BYTES:
+    if not packet.is_icmp_error or len(data) - start < ICMP_HEADER_BYTES:
         return Drop.ALIAS_QUOTE
     if not packet.is_fragment and not is_valid(memoryview(data)[start:]):
         return Drop.ICMP_CHECKSUM
-    padded = False
-    if data[start] in _EXTENSIBLE and data[start + 5]:
-        quoted_bytes = data[start + 5] * 4
-        if quoted_bytes >= _PADDED_BYTES and start + ICMP_HEADER_BYTES + quoted_bytes <= end:
-            end = start + ICMP_HEADER_BYTES + quoted_bytes
-            padded = True
+    end, is_padded = _end_of_quote(data, start)
     at = start + ICMP_HEADER_BYTES
     if end - at < MINIMUM_HEADER_BYTES or data[at] >> 4 != 4:
         return Drop.ALIAS_QUOTE
@@ -80,55 +75,60 @@ def read(packet: Packet) -> Quote | Drop:
     transport = at + header_bytes
     if header_bytes < MINIMUM_HEADER_BYTES or transport > end or not is_valid(memoryview(data)[at:transport]):
         return Drop.ALIAS_QUOTE
-    identification, flags, protocol, quoted_source, quoted_destination = _FIELDS.unpack_from(data, at)
-    if flags & 0x1FFF:
-        return Quote(
-            protocol, quoted_source, quoted_destination, NO_PORT, NO_PORT, False, at, transport, 0, identification
-        )
-    offset = CHECKSUM_OFFSET.get(protocol, 0)
-    if protocol in (TCP, UDP, ICMP):
-        if end - transport < _QUOTED_TRANSPORT_BYTES:
+    identification, flags, protocol, source, destination = _FIELDS.unpack_from(data, at)
+    is_later_fragment = bool(flags & 0x1FFF)
+    has_ports = not is_later_fragment and protocol in (TCP, UDP, ICMP)
+    source_port = destination_port = NO_PORT
+    if has_ports:
+        ports = _quoted_ports(data, protocol, transport, end)
+        if ports is None:
             return Drop.ALIAS_QUOTE
-        if protocol == ICMP:
-            if data[transport] not in ICMP_QUERIES:
-                return Drop.ALIAS_QUOTE
-            identifier = data[transport + 4] << 8 | data[transport + 5]
-            return Quote(
-                protocol,
-                quoted_source,
-                quoted_destination,
-                identifier,
-                identifier,
-                True,
-                at,
-                transport,
-                transport + 2,
-                identification,
-            )
-        source_port, destination_port = (
-            data[transport] << 8 | data[transport + 1],
-            data[transport + 2] << 8 | data[transport + 3],
-        )
-        field = transport + offset
-        # RFC 4884 4.1 pads the quote with zeros: a TCP checksum among them is padding, not a checksum.
-        if field + 2 > end or (padded and protocol == TCP and not any(data[transport + 8 : end])):
-            field = 0
-        return Quote(
-            protocol,
-            quoted_source,
-            quoted_destination,
-            source_port,
-            destination_port,
-            True,
-            at,
-            transport,
-            field,
-            identification,
-        )
-    field = transport + offset if offset and transport + offset + 2 <= end else 0
+        source_port, destination_port = ports
+    checksum_offset = 0 if is_later_fragment else _checksum_within(protocol, transport, end)
+    # RFC 4884 4.1 pads the quote with zeros: a TCP checksum among them is padding, not a checksum.
+    if is_padded and protocol == TCP and not any(data[transport + _QUOTED_TRANSPORT_BYTES : end]):
+        checksum_offset = 0
     return Quote(
-        protocol, quoted_source, quoted_destination, NO_PORT, NO_PORT, False, at, transport, field, identification
+        protocol,
+        source,
+        destination,
+        source_port,
+        destination_port,
+        has_ports,
+        at,
+        transport,
+        checksum_offset,
+        identification,
     )
+
+
+def _end_of_quote(data: bytearray, start: int) -> tuple[int, bool]:
+    """Where in `data` the quote of the ICMP error at `start` ends, and whether RFC 4884 extensions follow it, before
+    which the quote is padded with zeros."""
+    if data[start] in _EXTENSIBLE and data[start + 5]:
+        quoted_bytes = data[start + 5] * 4
+        end = start + ICMP_HEADER_BYTES + quoted_bytes
+        if quoted_bytes >= _PADDED_BYTES and end <= len(data):
+            return end, True
+    return len(data), False
+
+
+def _quoted_ports(data: bytearray, protocol: int, transport: int, end: int) -> tuple[int, int] | None:
+    """The ports of a quoted TCP or UDP header, the identifier of a quoted ICMP query twice; None for a header that is
+    cut before its eighth byte and for an ICMP message that is no query."""
+    if end - transport < _QUOTED_TRANSPORT_BYTES:
+        return None
+    if protocol == ICMP:
+        identifier = data[transport + 4] << 8 | data[transport + 5]
+        return (identifier, identifier) if data[transport] in ICMP_QUERIES else None
+    return data[transport] << 8 | data[transport + 1], data[transport + 2] << 8 | data[transport + 3]
+
+
+def _checksum_within(protocol: int, transport: int, end: int) -> int:
+    """Where the checksum of a transport header stands; 0 where the quote ends before it, or the protocol has none that
+    a change of addresses or ports touches."""
+    offset = _ICMP_CHECKSUM_OFFSET if protocol == ICMP else CHECKSUM_OFFSET.get(protocol, 0)
+    return transport + offset if offset and transport + offset + 2 <= end else 0
 
 
 def rewrite_quote(

@@ -8,7 +8,7 @@ import click
 
 from bridgectl.daemon import ask
 from bridgectl.options import Options, address, shared
-from bridgectl.output import Document, Shown, Table, present, show
+from bridgectl.output import Columns, Document, Shown, present, show
 
 
 @click.group()
@@ -26,7 +26,7 @@ def show_links(options: Options) -> None:
 def _links(document: Document) -> Iterator[Shown]:
     links = document["links"]
     if links:
-        yield Table(
+        yield Columns(
             ("PROTO", "INSIDE", "OUTSIDE", "ON", "STATE", ">IDLE", ">EXPIRES", ">PACKETS", ">BYTES"),
             [
                 (
@@ -51,7 +51,7 @@ def _seconds(seconds: float | None) -> str:
 
 
 @command.command()
-@click.option("--inside", metavar="IP", callback=address, help="Only the links of this inside host.")
+@click.option("--inside", metavar="IP", callback=address, help="Only links of this inside host.")
 @shared()
 def flush(options: Options, inside: str | None) -> None:
     """End all links but the static ones, or those of one host."""

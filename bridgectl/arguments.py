@@ -1,16 +1,15 @@
 """The order of words and options on the command line.
 
 An option may stand before, between or behind the command words: `bridgectl -j route get IP` is `bridgectl route get IP
--j`. click wants each option behind the word that declares it, so `ordered` moves the words to the front and leaves
-everything else in its order. For that it must know which options take a value; a test holds `VALUED` against the
-declarations.
+-j`. click wants each option behind the word that declares it, so `ordered` moves the words to the front and keeps
+everything else in its order. It has to know which options take a value; a test compares `VALUED` with the declarations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-# Words that follow a command word, the first of them being what the bare word means.
+# Words that follow a command word. The bare command word means the first of them.
 WORDS: Mapping[str, tuple[str, ...]] = {
     "arp": ("show", "flush", "add", "del", "probe"),
     "alias": ("show", "flush"),
@@ -50,8 +49,8 @@ _HELP = frozenset({"-h", "--help"})
 
 
 def ordered(tokens: Sequence[str], *, complete: bool = True) -> list[str]:
-    """The same command line with its command words first. `--watch` without a number gets its default, and a word
-    without a second one the one that it means, where the line is `complete`."""
+    """The same command line with its command words first. `--watch` without a number gets its default. A `complete`
+    line with a bare command word gets the second word that it means."""
     words: list[str] = []
     rest: list[str] = []
     at = 0

@@ -8,14 +8,16 @@ from collections.abc import Iterator
 import click
 
 from bridgectl.daemon import ask
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 from bridgectl.options import Options, address, shared
-from bridgectl.output import Document, Shown, Table, present, show
+from bridgectl.output import Columns, Document, Shown, present, show
 
 _PROBE_S = 4.0  # three requests a second apart, and a second for the last answer
 _POLL_S = 0.05
 
-_port = click.option("--port", metavar="PORT", help="tap0 or tap1; default: both, or the one whose subnet fits.")
+_port = click.option(
+    "--port", metavar="PORT", help="tap0 or tap1; default: both, or the port whose subnet holds the address."
+)
 
 
 @click.group()
@@ -33,10 +35,11 @@ def show_tables(options: Options, port: str | None) -> None:
 
 def _tables(document: Document) -> Iterator[Shown]:
     for table in document["tables"]:
-        yield Table(
+        subnet = table["subnet"] or "without an address"
+        yield Columns(
             ("IP", "MAC", "STATE", ">AGE"),
             [(entry["ip"], entry["mac"], entry["state"], _age(entry)) for entry in table["entries"]],
-            title=f"{table['port']} {table['subnet']}: {table['used']} of {table['slots']} slots used",
+            title=f"{table['port']} {subnet}: {table['used']} of {table['slots']} slots used",
         )
 
 
@@ -48,7 +51,7 @@ def _age(entry: Document) -> str:
 @_port
 @shared()
 def flush(options: Options, port: str | None) -> None:
-    """Forget what was learned; static entries stay."""
+    """Forget learned entries; static ones stay."""
     document = ask(options, "arp.flush", {"port": port})
     show(document, as_json=options.json, people=lambda said: [f"{said['flushed']} entries flushed"])
 
@@ -81,7 +84,7 @@ def delete(options: Options, ip: str, port: str | None) -> None:
 def probe(options: Options, ip: str, port: str | None) -> None:
     """Ask for an address now and wait for the answer.
 
-    The exit code is 1 where none comes.
+    Without an answer the exit code is 1.
     """
     began = time.monotonic()
     document = ask(options, "arp.probe", {"ip": ip, "port": port})

@@ -1,6 +1,6 @@
 """Capture filters in tcpdump's language, compiled and run by libpcap itself.
 
-pcap-filter(7) is the language; `pcap_open_dead`, `pcap_compile` and `pcap_offline_filter` are all that is bound.
+The language is pcap-filter(7). Only `pcap_open_dead`, `pcap_compile` and `pcap_offline_filter` are bound.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ class _PacketHeader(ctypes.Structure):
 
 
 class Filter:
-    """A compiled expression. `link`: `DLT_ETHERNET` or `DLT_RAW`."""
+    """A compiled expression. `link`: `DLT_ETHERNET` or `DLT_RAW`.
+
+    Raises `BadFilter` for an expression that libpcap refuses, `NoLibrary` where there is no libpcap.
+    """
 
     def __init__(self, expression: str, link: int) -> None:
         pcap = _library()

@@ -1,4 +1,4 @@
-"""`bridgectl capture`: the frames of a port as they pass, as pcapng or a line each."""
+"""`bridgectl capture`: the frames of a port as they pass, as pcapng or one line each."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from bridge.replay.summary import summary
 from bridgectl.bpf import DLT_ETHERNET, DLT_RAW, BadFilter, Filter, NoLibrary
 from bridgectl.daemon import follow
 from bridgectl.ending import until_interrupted
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 from bridgectl.options import Options, shared
+from bridgectl.options import port as port_name
 from bridgectl.version import version
 from wire.capture import LINK_ETHERNET, LINK_RAW
-from wire.nextgen import INBOUND, OUTBOUND, Writer
+from wire.pcapng import INBOUND, OUTBOUND, PcapngWriter
 
 _STDOUT = "-"
 Record = dict[str, Any]
@@ -29,18 +30,19 @@ Take = Callable[[Record, bytes], None]
 
 
 @click.command()
-@click.option("--port", required=True, metavar="PORT", help="tap0, tap1, tun0 or vpn.")
+@click.option("--port", required=True, metavar="PORT", callback=port_name, help="tap0, tap1, tun0, vpn or vpn:NODE.")
 @click.option("-w", "--write", "target", metavar="FILE", help="Write pcapng to a file, - for standard output.")
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after so many frames.")
-@click.option("--filter", "expression", metavar="EXPR", help="Only frames that match, in tcpdump's language.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
+@click.option("--filter", "expression", metavar="EXPR", help="Only frames that match a filter in tcpdump's language.")
 @shared(json=False)
 def command(options: Options, port: str, target: str | None, count: int | None, expression: str | None) -> None:
     """Show the frames of a port as they pass.
 
-    A line each, until Ctrl-C; with -w as pcapng: bridgectl capture --port tap0 -w - | tcpdump -nr -
+    Each frame is a line, until Ctrl-C. With -w the frames are written as pcapng: bridgectl capture --port tap0 -w - |
+    tcpdump -nr -
     """
     taken = lost = 0
-    is_cut = False  # neither the count nor Ctrl-C has ended it
+    is_cut = False  # the gateway has ended the stream, not the count and not Ctrl-C
     with ExitStack() as stack:
         records = stack.enter_context(closing(follow(options, "capture", {"port": port})))
         stack.enter_context(until_interrupted())
@@ -72,10 +74,10 @@ def _filter(expression: str | None, stack: ExitStack, *, is_tap: bool) -> Callab
         return lambda _: True
     try:
         compiled = Filter(expression, DLT_ETHERNET if is_tap else DLT_RAW)
-    except NoLibrary as fault:
-        raise Failed(str(fault)) from fault
-    except BadFilter as fault:
-        raise click.BadParameter(str(fault), param_hint="--filter") from fault
+    except NoLibrary as error:
+        raise Failed(str(error)) from error
+    except BadFilter as error:
+        raise click.BadParameter(str(error), param_hint="--filter") from error
     stack.callback(compiled.close)
     return compiled.matches
 
@@ -85,7 +87,7 @@ def _writer(target: str, port: str, stack: ExitStack, *, is_tap: bool) -> Take:
     file: BinaryIO = sys.stdout.buffer
     if target != _STDOUT:
         file = stack.enter_context(Path(target).open("wb"))  # noqa: SIM115 - the caller's stack closes it
-    writer = Writer(file, [(port, LINK_ETHERNET if is_tap else LINK_RAW)], f"bridgectl {version()}")
+    writer = PcapngWriter(file, [(port, LINK_ETHERNET if is_tap else LINK_RAW)], f"bridgectl {version()}")
     file.flush()
 
     def take(record: Record, data: bytes) -> None:
@@ -94,17 +96,17 @@ def _writer(target: str, port: str, stack: ExitStack, *, is_tap: bool) -> Take:
             file.flush()
         except BrokenPipeError:
             raise
-        except OSError as fault:  # a full disk does not say whose
+        except OSError as error:  # the error of a full disk names no file
             with suppress(OSError):
-                file.close()  # what it still holds has no room either
-            fault.filename = target
+                file.close()  # its buffer finds no room either
+            error.filename = target
             raise
 
     return take
 
 
 def _printer(*, is_tap: bool) -> Take:
-    """Frames as lines: time of day, direction, what it is."""
+    """Print frames as lines: time of day, port, direction, summary."""
 
     def take(record: Record, data: bytes) -> None:
         seconds, nanoseconds = divmod(record["t_ns"], 1_000_000_000)
@@ -116,6 +118,6 @@ def _printer(*, is_tap: bool) -> Take:
 
 
 def _give_up_stdout() -> None:
-    """The reader of the pipe went away: nothing more is to be flushed into it when Python ends."""
+    """The reader of the pipe has gone: Python must not flush anything into it when it ends."""
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -1,7 +1,7 @@
-"""What changed prefix lists would move: the client's half of `route diff`.
+"""The moves that changed prefix lists would make: the half of `route diff` that runs in `bridgectl`.
 
-The lists are read with the rights of whoever asks, and the tables are compared here: the daemon only hands out its
-table and its flows, and forwards on.
+`bridgectl` reads the lists with the rights of the user who asks, and compares the tables. The daemon only hands out its
+table and its flows, and keeps forwarding.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from bridge.config.into_routes import Announced, routes_from
 from bridge.config.load import Config, ConfigError
-from bridge.control.client import Document
-from bridge.control.explain import moves
-from bridgectl.faults import BadConfiguration
+from bridge.control.answers.route import moves
+from bridge.control.protocol import Document
+from bridgectl.errors import BadConfiguration
 from bridgectl.offline import load_config, load_routes
 from route.lists import parse_prefix
 from route.table import Layer, RouteTable
@@ -22,13 +22,14 @@ from wire.units import address_int
 
 
 def moves_of_configuration(path: Path, files: tuple[Path, ...]) -> Document:
-    """Against the configuration's own lists; no flow is known."""
+    """Compare with the configuration's own lists. No flow is known."""
     config = load_config(path)
     return moves(load_routes(config), _with(config, files), [])
 
 
 def moves_of_daemon(path: Path, files: tuple[Path, ...], table: Document, flows: list[dict[str, Any]]) -> Document:
-    """Against the table that the daemon uses now, which may be older than its files, and with its flows."""
+    """Compare with the table that the daemon uses now, which may be older than its files, and count its flows. `table`
+    and `flows`: answers of `route.table` and `flows`."""
     ends = (((flow["protocol"], flow["inside"], flow["outside"]), flow["outside"]) for flow in flows)
     announced = {
         peer: [parse_prefix(text) for text in prefixes] for peer, prefixes in table.get("announced", {}).items()
@@ -42,7 +43,7 @@ def _address(end: str) -> int:
 
 
 def _table_of(document: Document) -> RouteTable:
-    """The daemon's table again, decision for decision."""
+    """A table that decides as the daemon's does. `document`: an answer of `route.table`."""
     by_target: dict[str, list[tuple[int, int, int]]] = {}
     for text, target in document["entries"]:
         prefix = parse_prefix(text)
@@ -51,7 +52,8 @@ def _table_of(document: Document) -> RouteTable:
 
 
 def _with(config: Config, files: tuple[Path, ...], announced: Announced = MappingProxyType({})) -> RouteTable:
-    """The configuration's table with `files` in the place of the lists that they stand for."""
+    """The configuration's table, with `files` in place of its own lists: each in place of the list of the same path or
+    name, files of other names in place of all other offload lists."""
     nodes = {file.name: file for file in files if file.name in config.prefix_files.nodes.keys() | config.peer.keys()}
     left = [file for file in files if file not in nodes.values()]
     changed: dict[int, Path] = {}
@@ -61,14 +63,14 @@ def _with(config: Config, files: tuple[Path, ...], announced: Announced = Mappin
             if index not in changed and file is not None:
                 changed[index] = file
                 left.remove(file)
-    if left:  # with the changed ones of the configuration's own lists, if there are any
+    if left:  # beside own lists that a file replaces, if there are any
         own = [*changed.values(), *left]
     else:
         own = [changed.get(index, path) for index, path in enumerate(config.offload.prefixes)]
     try:
         return routes_from(config, offload=own, nodes=nodes, announced=announced)
-    except ConfigError as fault:
-        raise BadConfiguration(fault.faults) from fault
+    except ConfigError as error:
+        raise BadConfiguration(error.errors) from error
 
 
 def _is_same(file: Path, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""`bridgectl check`: is this configuration valid, and what would it set up?"""
+"""`bridgectl check`: the errors of a configuration, or a list of everything that it would set up."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import click
 
 from bridgectl.options import Options, shared
-from bridgectl.output import Document, Shown, Table, present
+from bridgectl.output import Columns, Document, Shown, present
 
 
 @click.command()
 @shared(watch=True)
 def command(options: Options) -> None:
-    """Validate the configuration, print what would be set up.
+    """Validate the configuration, print what it would set up.
 
-    Nothing is touched. All faults are listed at once, a line each, with file and line; the exit code is 4 then.
+    Nothing is touched. An invalid configuration gives exit code 4 and all its errors, one a line, with file and line.
     """
     present(options, lambda: _checked(options), _plan)
 
@@ -106,9 +106,9 @@ def _plan(document: Document) -> Iterator[Shown]:
     yield f"{document['config']} is valid. It would set up:"
     keys = ("port", "kind", "interface", "address", "mac", "mtu", "next_hop", "bridge", "netns")
     headings = [f">{key.upper()}" if key == "mtu" else key.replace("_", " ").upper() for key in keys]
-    yield Table(headings, [[port[key] for key in keys] for port in document["ports"]])
+    yield Columns(headings, [[port[key] for key in keys] for port in document["ports"]])
     if document["peers"]:
-        yield Table(
+        yield Columns(
             ("PEER", "ENDPOINT", "VIA", "ALLOWED IPS", "ACCEPTS", "FALLBACK", "LEAVES BY"),
             [
                 (
@@ -126,11 +126,11 @@ def _plan(document: Document) -> Iterator[Shown]:
     if document["announced"]:
         yield f"announced to peers: {', '.join(document['announced'])}"
     if document["forwards"]:
-        yield Table(
+        yield Columns(
             ("FORWARD ON", "PROTO", ">OUTSIDE PORT", "INSIDE"),
             [(way["on"], way["protocol"], way["outside_port"], way["inside"]) for way in document["forwards"]],
         )
-    yield Table(
+    yield Columns(
         ("TARGET", ">PREFIXES", ">ADDRESSES"),
         [(row["target"], row["prefixes"], row["addresses"]) for row in document["targets"]],
     )

@@ -14,7 +14,8 @@ _VARIABLE = "_BRIDGECTL_COMPLETE"
 def command(ctx: click.Context, shell: str) -> None:
     """Print the completion script of a shell.
 
-    bash: eval "$(bridgectl completion bash)". zsh: the same. fish: bridgectl completion fish | source.
+    bash: eval "$(bridgectl completion bash)". zsh: eval "$(bridgectl completion zsh)". fish: bridgectl completion fish
+    | source.
     """
     completion = get_completion_class(shell)
     assert completion is not None

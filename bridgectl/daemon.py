@@ -1,59 +1,62 @@
-"""Asking the daemon, and what to do where none runs.
+"""Asking the daemon, and the answer where none runs.
 
-The control socket is found without reading the whole configuration: a reader of counters should not wait for the
-checks of a file that the daemon has checked already.
+The control socket is found without checking the whole configuration: the daemon has checked the file already, and the
+user should not wait for that again.
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bridge.control.client import DEFAULT_SOCKET, ControlError, Document, request, stream
-from bridge.control.client import NotRunning as NobodyListens
-from bridgectl.faults import NotRunning, with_code
+from bridge.config.control_socket import socket_of
+from bridge.config.defaults import DEFAULT_SOCKET
+from bridge.control.client import ControlError, NobodyListens, request, stream
+from bridge.control.protocol import Document
+from bridgectl.errors import NotRunning, with_code
 from bridgectl.options import Options
 
 
 def ask(options: Options, command: str, arguments: Document | None = None) -> Document:
-    """The daemon's answer. Exits with 3 where no daemon runs (4 where a configuration was named that is none)."""
+    """The daemon's answer. Raises `NotRunning` (exit code 3) where no daemon runs, or `BadConfiguration` (4) where none
+    runs and the configuration that was named is invalid; else the error with the code of the daemon's refusal."""
     path = socket_path(options)
     try:
         return request(path, command, arguments)
-    except NobodyListens as fault:
+    except NobodyListens as error:
         if options.config is not None:
             _offline().load_config(options.config)
-        raise NotRunning(f"the daemon is not running: {fault}") from fault
-    except ControlError as fault:
-        raise with_code(fault.code, fault.message) from fault
+        raise NotRunning(f"the daemon is not running: {error}") from error
+    except ControlError as error:
+        raise with_code(error.code, error.message) from error
 
 
 def ask_or_work_out(options: Options, command: str, arguments: Document | None = None) -> Document:
-    """The daemon's answer, or where none runs and a configuration was named, that of the configuration itself."""
+    """The daemon's answer. Where none runs and a configuration was named, the answer is worked out from that file.
+    Raises as `ask`."""
     try:
         return request(socket_path(options), command, arguments)
-    except NobodyListens as fault:
+    except NobodyListens as error:
         if options.config is None:
-            raise NotRunning(f"the daemon is not running: {fault}") from fault
+            raise NotRunning(f"the daemon is not running: {error}") from error
         answer: Document = _offline().answer(options.config, command, arguments or {})
         click.echo(f"The daemon is not running: answered from {options.config}.", err=True)
         return answer
-    except ControlError as fault:
-        raise with_code(fault.code, fault.message) from fault
+    except ControlError as error:
+        raise with_code(error.code, error.message) from error
 
 
 def follow(options: Options, command: str, arguments: Document) -> Generator[Document]:
-    """The answer of a command that goes on, then its records."""
+    """The answer of a command that goes on, then its records. Raises as `ask`."""
     try:
         yield from stream(socket_path(options), command, arguments)
-    except NobodyListens as fault:
-        raise NotRunning(f"the daemon is not running: {fault}") from fault
-    except ControlError as fault:
-        raise with_code(fault.code, fault.message) from fault
+    except NobodyListens as error:
+        raise NotRunning(f"the daemon is not running: {error}") from error
+    except ControlError as error:
+        raise with_code(error.code, error.message) from error
 
 
 def socket_path(options: Options) -> Path:
@@ -61,18 +64,14 @@ def socket_path(options: Options) -> Path:
     if options.socket is not None:
         return options.socket
     try:
-        with options.config_path.open("rb") as file:
-            document = tomllib.load(file)
+        written = socket_of(options.config_path)
     except (OSError, ValueError):
         if options.config is not None:
-            _offline().load_config(options.config)  # says what is wrong with it
+            _offline().load_config(options.config)  # it tells what is wrong with the file
         return DEFAULT_SOCKET
-    control = document.get("control", {})
-    path = control.get("socket", DEFAULT_SOCKET) if isinstance(control, dict) else DEFAULT_SOCKET
-    if not isinstance(path, str | Path):
+    if written is None:
         _offline().load_config(options.config_path)
-        return DEFAULT_SOCKET
-    return (options.config_path.parent / path).absolute()
+    return written or DEFAULT_SOCKET
 
 
 def _offline() -> Any:

@@ -8,7 +8,9 @@ import click
 
 
 @click.command()
-@click.option("--megabytes", type=click.IntRange(min=1), default=100, show_default=True, help="Of each TCP transfer.")
+@click.option(
+    "--megabytes", type=click.IntRange(min=1), default=100, show_default=True, help="The length of each TCP transfer."
+)
 @click.option(
     "--peer",
     type=click.Choice(["ours", "wireguard-go"]),
@@ -16,9 +18,9 @@ import click
     show_default=True,
     help="The tunnel's other end.",
 )
-@click.option("--replay", is_flag=True, help="Without devices: the same flows as captures.")
+@click.option("--replay", is_flag=True, help="No devices: the same flows as captures.")
 @click.pass_context
 def command(ctx: click.Context, megabytes: int, peer: str, replay: bool) -> None:
-    """Build the whole topology in namespaces, with real traffic."""
+    """Build the whole topology in namespaces and send real traffic through it."""
     arguments = ["--megabytes", str(megabytes), "--peer", peer, *(["--replay"] if replay else [])]
     ctx.exit(importlib.import_module("lab.demo").main(arguments))

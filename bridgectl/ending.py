@@ -1,4 +1,4 @@
-"""How commands that go on end: by Ctrl-C or SIGTERM, with their work put away and exit code 0."""
+"""The end of commands that go on: Ctrl-C or SIGTERM ends them, with their work finished and exit code 0."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from types import FrameType
 
 @contextmanager
 def until_interrupted() -> Iterator[None]:
-    """Do the block until it is done, or until SIGINT or SIGTERM; both leave it by an exception, so that files are
-    flushed and terminals put back. Also where the shell that started us in the background ignores SIGINT."""
+    """Run the block until it ends, or until SIGINT or SIGTERM. A signal leaves the block by an exception, so that files
+    are flushed and the terminal is restored. SIGINT is caught even if the shell that started us ignores it."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, _interrupt) for number in numbers]
     try:

@@ -8,18 +8,18 @@ import click
 
 from bridgectl.daemon import ask
 from bridgectl.options import Options, shared
-from bridgectl.output import Document, Shown, Table, present
+from bridgectl.output import Columns, Document, Shown, present
 
 
 @click.command()
 @shared(watch=True)
 def command(options: Options) -> None:
-    """Flows with packets, bytes and idle time, the busiest first."""
+    """Show flows with packets, bytes and idle time, the busiest first."""
     present(options, lambda: ask(options, "flows"), _flows)
 
 
 def _flows(document: Document) -> Iterator[Shown]:
-    yield Table(
+    yield Columns(
         ("IN", "OUT", "PROTO", "INSIDE", "OUTSIDE", ">PACKETS", ">BYTES", ">IDLE", "FAST"),
         [
             (

@@ -1,7 +1,7 @@
 """`bridgectl genkey` and `bridgectl pubkey`: the tunnel's keys, as `wg genkey` and `wg pubkey` make and read them.
 
-A private key is 32 random bytes, clamped for Curve25519 (RFC 7748 5), in base64 on one line. It is printed and nowhere
-kept: redirect it into a file that only you can read.
+A private key is 32 random bytes, clamped for Curve25519 (RFC 7748 5), in base64 on one line. It is printed and kept
+nowhere: redirect it into a file that only you can read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 
 import click
 
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 
 KEY_BYTES = 32
 
@@ -49,5 +49,5 @@ def pubkey() -> None:
     except binascii.Error:
         key = b""
     if len(key) != KEY_BYTES:
-        raise Failed("this is no private key: 32 bytes in base64, as `bridgectl genkey` prints them")
+        raise Failed("this is no private key, give 32 bytes in base64, as `bridgectl genkey` prints them")
     click.echo(base64.b64encode(bytes(PrivateKey(key).public_key)))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from bridgectl.arguments import ordered
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 
 # Command word -> module (its `command` is the click command, or the name behind a colon). The help shows them in this
 # order.
@@ -40,7 +40,8 @@ class CommandGroup(click.Group):
     """A group whose commands are imported on demand and whose options may stand anywhere on the line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the words first; click does the rest. While a shell completes, a bare word may still get its second."""
+        """Put the command words first, and let click parse. While a shell completes the line, a second word may
+        follow."""
         return super().parse_args(ctx, ordered(args, complete=not ctx.resilient_parsing))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -57,19 +58,19 @@ class CommandGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run; what the operating system refuses is a failure with a sentence, not a traceback."""
+        """Run the command. A refusal of the operating system becomes a failure with a sentence, not a traceback."""
         try:
             return super().invoke(ctx)
-        except OSError as fault:
-            if fault.errno == errno.EPIPE:  # the reader went away: click ends quietly
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader has gone: click ends quietly
                 raise
-            raise Failed(_sentence(fault)) from fault
+            raise Failed(_sentence(error)) from error
 
 
-def _sentence(fault: OSError) -> str:
-    if fault.filename is None:
-        return fault.strerror or str(fault)
-    return f"{fault.filename}: {fault.strerror}"
+def _sentence(error: OSError) -> str:
+    if error.filename is None:
+        return error.strerror or str(error)
+    return f"{error.filename}: {error.strerror}"
 
 
 @click.group(

@@ -1,4 +1,4 @@
-"""Answers without a daemon: from a configuration file, through a gateway made for the one question."""
+"""Answers without a daemon: a gateway is made from a configuration file for one question."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ from pathlib import Path
 
 from bridge.config.into_routes import routes_from
 from bridge.config.load import Config, ConfigError, Purpose, load
-from bridge.control.client import Document
-from bridge.control.explain import COMMANDS, Refused
+from bridge.control.answers.every import QUESTIONS
+from bridge.control.answers.question import Subject
+from bridge.control.protocol import Document, QuestionRefused
 from bridge.walk.gateway import Gateway
-from bridgectl.faults import BadConfiguration, with_code
+from bridgectl.errors import BadConfiguration, with_code
 from route.table import RouteTable
 
 
 def load_config(path: Path, purpose: Purpose = "replay") -> Config:
-    """The configuration; exits with 4 and all its faults where it is none."""
+    """The configuration. Raises `BadConfiguration` (exit code 4) with all its errors."""
     try:
         return load(path, purpose)
-    except ConfigError as fault:
-        raise BadConfiguration(fault.faults) from fault
+    except ConfigError as error:
+        raise BadConfiguration(error.errors) from error
 
 
 def load_routes(config: Config) -> RouteTable:
-    """Its routing table; exits with 4 and all faults of the prefix files."""
+    """Its routing table. Raises `BadConfiguration` (exit code 4) with all errors of the prefix files."""
     try:
         return routes_from(config)
-    except ConfigError as fault:
-        raise BadConfiguration(fault.faults) from fault
+    except ConfigError as error:
+        raise BadConfiguration(error.errors) from error
 
 
 def answer(path: Path, command: str, arguments: Document) -> Document:
-    """What the daemon would answer, freshly started with this configuration."""
+    """The answer that a daemon would give, freshly started with this configuration. Raises a `ClickException` with the
+    exit code of a refusal."""
     config = load_config(path)
     gateway = Gateway(config, load_routes(config), random.Random(0))
     try:
-        return COMMANDS[command](gateway, arguments, 0)
-    except Refused as fault:
-        raise with_code(fault.code, str(fault)) from fault
+        return QUESTIONS[command](Subject(gateway), arguments, 0)
+    except QuestionRefused as refused:
+        raise with_code(refused.code, refused.says) from refused

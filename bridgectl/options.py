@@ -1,4 +1,4 @@
-"""The options that commands share, and what they add up to."""
+"""The options that commands share, and checks of their values."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What stands on the command line beside a command's own options. `config` and `socket` are None where not given;
-    `watch_s` is None for once."""
+    """The shared options of a command line. `config` and `socket` are None where they were not given; `watch_s` is None
+    where the answer is shown once."""
 
     config: Path | None
     socket: Path | None
@@ -31,7 +31,7 @@ class Options:
 
     @property
     def config_path(self) -> Path:
-        """The configuration file that counts."""
+        """The configuration file that was given, else the default."""
         return self.config if self.config is not None else DEFAULT_CONFIG
 
 
@@ -60,7 +60,7 @@ def shared(
                 type=click.FloatRange(min=0.1, max=86_400),
                 callback=_finite,
                 metavar="[SECONDS]",
-                help="Repaint every so many seconds (2 when left out), until Ctrl-C.",
+                help="Show again every SECONDS (default: 2), until Ctrl-C.",
             )(wrapped)
         if json:
             wrapped = click.option("-j", "--json", "as_json", is_flag=True, help=json_help)(wrapped)
@@ -68,7 +68,7 @@ def shared(
             "--socket",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="The daemon's control socket; default: as the configuration says.",
+            help="The daemon's control socket; default: the one that the configuration names.",
         )(wrapped)
         result: _F = click.option(
             "-c",
@@ -84,7 +84,19 @@ def shared(
 
 def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     if value is not None and math.isnan(value):
-        raise click.BadParameter("that is no number of seconds", ctx, param)
+        raise click.BadParameter("this is no number of seconds", ctx, param)
+    return value
+
+
+def port(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A callback for options that name a port: a name that no gateway has is a usage error, before anybody is asked.
+
+    The names are `PORTS`, and `vpn:NODE`. Whether this gateway has the port, and which nodes, the gateway knows.
+    """
+    if value is not None:
+        name, colon, node = value.partition(":")
+        if name not in PORTS or (colon and (name != "vpn" or not node)):
+            raise click.BadParameter(f"{value!r:.80} is no port: {', '.join(PORTS)} or vpn:NODE", ctx, param)
     return value
 
 
@@ -93,6 +105,6 @@ def address(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     if value is not None:
         try:
             address_int(value)
-        except ValueError as fault:
-            raise click.BadParameter(str(fault), ctx, param) from fault
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, param) from error
     return value

@@ -1,4 +1,4 @@
-"""How answers look: one JSON document, or a table for people (coloured on a terminal, plain and aligned in a pipe)."""
+"""The look of answers: one JSON document, or columns for people (coloured on a terminal, plain text in a pipe)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any, NamedTuple
 
 import click
 
-from bridge.control.client import Document
+from bridge.control.protocol import Document
 from bridgectl.ending import until_interrupted
 from bridgectl.options import Options
 
-__all__ = ["Document", "Shown", "Table", "plain", "present", "print_shown", "rich_table", "show"]
+__all__ = ["Columns", "Document", "Shown", "plain", "present", "print_shown", "rich_table", "show"]
 
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
-class Table(NamedTuple):
-    """Rows under headings. A heading that begins with `>` is of numbers: they stand at the right."""
+class Columns(NamedTuple):
+    """Rows under headings. A heading that begins with `>` stands over numbers, which are aligned at the right. `title`
+    stands above; `empty` is shown in place of headings where there are no rows."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -29,11 +30,11 @@ class Table(NamedTuple):
     empty: str = ""
 
 
-Shown = Table | str
+Shown = Columns | str
 
 
 def show(document: Document, *, as_json: bool, people: Callable[[Document], Iterable[Shown]]) -> None:
-    """Print a document as JSON, or what `people` makes of it."""
+    """Print a document as JSON, or the columns and sentences that `people` makes of it."""
     if as_json:
         click.echo(json.dumps(document))
         return
@@ -41,7 +42,7 @@ def show(document: Document, *, as_json: bool, people: Callable[[Document], Iter
 
 
 def print_shown(parts: Iterable[Shown]) -> None:
-    """Print tables and sentences, with an empty line in front of each further table."""
+    """Print columns and sentences, with an empty line in front of all columns but the first."""
     for index, part in enumerate(parts):
         if isinstance(part, str):
             click.echo(part)
@@ -55,8 +56,8 @@ def print_shown(parts: Iterable[Shown]) -> None:
 
 
 def present(options: Options, ask: Callable[[], Document], people: Callable[[Document], Iterable[Shown]]) -> None:
-    """Ask and show, once or every so many seconds until Ctrl-C. A terminal is repainted, a pipe gets one after the
-    other."""
+    """Ask and show, once or every `--watch` seconds until Ctrl-C. A terminal is cleared before each answer, a pipe gets
+    one after the other."""
     if options.watch_s is None:
         show(ask(), as_json=options.json, people=people)
         return
@@ -73,8 +74,8 @@ def present(options: Options, ask: Callable[[], Document], people: Callable[[Doc
             time.sleep(options.watch_s)
 
 
-def plain(table: Table) -> str:
-    """The table as aligned text: two spaces between columns, nothing behind the last one."""
+def plain(table: Columns) -> str:
+    """Aligned text: two spaces between columns, no space behind the last one."""
     if not table.rows and table.empty:
         return f"{table.title}: {table.empty}" if table.title else table.empty
     heads = [heading.lstrip(">") for heading in table.headings]
@@ -92,7 +93,7 @@ def plain(table: Table) -> str:
 
 
 def cell_text(cell: object) -> str:
-    """One cell: `-` for what is not known, one decimal for fractions, no escape sequences."""
+    """The text of one cell: `-` for None, one decimal for fractions, `?` for each unprintable character."""
     if cell is None:
         return "-"
     if isinstance(cell, bool):
@@ -103,8 +104,8 @@ def cell_text(cell: object) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
-def rich_table(table: Table) -> Any:
-    """The table for a terminal."""
+def rich_table(table: Columns) -> Any:
+    """The `rich` table for a terminal."""
     from rich import box  # noqa: PLC0415 - only terminals pay for it
     from rich.table import Table as RichTable  # noqa: PLC0415 - the same
     from rich.text import Text  # noqa: PLC0415 - the same
@@ -124,7 +125,7 @@ def rich_table(table: Table) -> Any:
     return shown
 
 
-def _print_rich(table: Table) -> None:
+def _print_rich(table: Columns) -> None:
     from rich.console import Console  # noqa: PLC0415 - only terminals pay for it
 
     if not table.rows and table.empty:

@@ -1,4 +1,4 @@
-"""`bridgectl peers`: the other ends of the tunnel."""
+"""`bridgectl peers`: the peers of the tunnel."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import click
 
 from bridgectl.daemon import ask
 from bridgectl.options import Options, shared
-from bridgectl.output import Document, Shown, Table, present
+from bridgectl.output import Columns, Document, Shown, present
 
 
 @click.command()
 @shared(watch=True)
 def command(options: Options) -> None:
-    """Tunnel peers: state, endpoint, path MTU, latest handshake, bytes."""
+    """Show the tunnel's peers: state, endpoint, path MTU, latest handshake, bytes."""
     present(options, lambda: ask(options, "peers"), _peers)
 
 
 def _peers(document: Document) -> Iterator[Shown]:
-    yield Table(
+    yield Columns(
         (
             "PEER",
             "STATE",
@@ -51,16 +51,17 @@ def _peers(document: Document) -> Iterator[Shown]:
     )
     announced = [row for peer in document["peers"] for row in _announced(peer)]
     if announced:
-        yield Table(("PEER", "ANNOUNCED BY", "PREFIX", "ANSWER"), announced)
+        yield Columns(("PEER", "ANNOUNCED BY", "PREFIX", "ANSWER"), announced)
     if document["peers"]:
-        yield Table(
+        yield Columns(
             ("PEER", "PUBLIC KEY"),
             [(peer["name"], peer["public_key"]) for peer in document["peers"]],
         )
 
 
 def _announced(peer: Document) -> Iterator[tuple[str, str, str, str]]:
-    """What it says lies behind it, with our answer; what we say, with its answer."""
+    """Rows: each prefix that the peer announces, with our answer, then each prefix that we announce, with its
+    answer."""
     for prefix in peer["announced"]:
         yield peer["name"], "it", prefix, "accepted"
     for refused in peer["refused"]:

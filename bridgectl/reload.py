@@ -11,12 +11,12 @@ from bridgectl.route import moved
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="List what would change, change nothing.")
+@click.option("--dry-run", is_flag=True, help="List the changes, change nothing.")
 @shared()
 def command(options: Options, dry_run: bool) -> None:
-    """Take new prefixes, routes, peers and forwards at once.
+    """Read configuration and lists again, and use them at once.
 
-    Flows that are still decided the same live on. A configuration that is invalid changes nothing (exit code 4).
+    Flows that still go the same way live on. An invalid configuration changes nothing (exit code 4).
     """
     document = ask(options, "reload", {"dry_run": dry_run})
     for warning in document.get("warnings", ()):

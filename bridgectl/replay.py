@@ -1,4 +1,4 @@
-"""`bridgectl replay`: the same forwarder over captures, time from the capture, no privileges."""
+"""`bridgectl replay`: the forwarder over captures, under their clock and without privileges."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from bridge.replay.run import Report
+    from bridge.replay.run import ReplaySummary
 
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 from bridgectl.options import Options, shared
-from bridgectl.output import Shown, Table, print_shown
+from bridgectl.output import Columns, Shown, print_shown
 from wire.units import SECOND_NS
 
 _LONGEST_LINGER_S = 10**9
 
 
 def _captures(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, Path]]:
-    """`PORT=FILE`, several times."""
+    """Values `PORT=FILE` as pairs of port and path."""
     parts = [value.partition("=") for value in values]
     for value, (port, _, path) in zip(values, parts, strict=True):
         if not port or not path:
@@ -31,7 +31,7 @@ def _captures(ctx: click.Context, param: click.Parameter, values: tuple[str, ...
 
 
 def _nanoseconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    """Seconds with decimals, exactly."""
+    """Seconds with decimals as ns, without rounding."""
     try:
         seconds = Decimal(value)
     except InvalidOperation:
@@ -48,7 +48,7 @@ def _nanoseconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
     multiple=True,
     callback=_captures,
     metavar="PORT=FILE",
-    help="A capture and the port it came in by: tap0, tap1, tun0, vpn or vpn:NODE. May be given many times.",
+    help="A capture and the port that it came in by: tap0, tap1, tun0, vpn or vpn:NODE. May be given many times.",
 )
 @click.option(
     "--out",
@@ -56,7 +56,7 @@ def _nanoseconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Where tap0.pcap, tap1.pcap, tun0.pcap, vpn.pcap (and vpn-NODE.pcap) are written; made where missing.",
+    help="The folder for tap0.pcap, tap1.pcap, tun0.pcap, vpn.pcap and vpn-NODE.pcap; made if it is missing.",
 )
 @click.option(
     "--linger",
@@ -64,9 +64,9 @@ def _nanoseconds(ctx: click.Context, param: click.Parameter, value: str) -> int:
     default="0",
     callback=_nanoseconds,
     metavar="SECONDS",
-    help="How long the clock runs on after the last packet.",
+    help="Let the clock run on so long after the last packet.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Feeds every random choice.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="The seed of every random choice.")
 @click.option("--announce", is_flag=True, help="Send the start-up probes and announcements (RFC 5227) as well.")
 @shared(json_help="Print a line of JSON for each event.")
 def command(
@@ -79,7 +79,8 @@ def command(
 ) -> None:
     """Send captures through the forwarder.
 
-    The timestamps are its clock. No devices, no privileges, no keys; equal inputs give equal bytes.
+    The timestamps of the captures are its clock. It needs no devices, privileges or keys; equal inputs give equal
+    bytes.
     """
     from bridge.replay import run as replay  # noqa: PLC0415 - the whole walk, not for `bridgectl --help`
     from bridgectl.offline import load_config, load_routes  # noqa: PLC0415 - the same
@@ -99,10 +100,10 @@ def command(
             seed=seed,
             tell=_print_line if options.json else None,
         )
-    except replay.Misuse as fault:
-        raise click.UsageError(str(fault)) from fault
-    except CaptureError as fault:
-        raise Failed(str(fault)) from fault
+    except replay.Misuse as error:
+        raise click.UsageError(str(error)) from error
+    except CaptureError as error:
+        raise Failed(str(error)) from error
     if not options.json:
         print_shown(_report(report, directory))
 
@@ -111,15 +112,15 @@ def _print_line(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def _report(report: Report, directory: Path) -> Iterator[Shown]:
-    yield Table(
+def _report(report: ReplaySummary, directory: Path) -> Iterator[Shown]:
+    yield Columns(
         ("PORT", ">RX PACKETS", ">RX BYTES", ">TX PACKETS", ">TX BYTES"),
         [
             (passed.port, passed.rx_packets, passed.rx_bytes, passed.tx_packets, passed.tx_bytes)
             for passed in report.ports
         ],
     )
-    yield Table(
+    yield Columns(
         ("PORT", "DROP REASON", ">PACKETS"),
         [(passed.port, reason, number) for passed in report.ports for reason, number in passed.drops.items()],
         empty="no drops",

@@ -1,4 +1,4 @@
-"""`bridgectl route`: where destinations go, and what a changed list would move."""
+"""`bridgectl route`: the routes of destinations, and the moves that changed lists would make."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from typing import Any
 
 import click
 
-from bridge.control.client import ControlError, request
-from bridge.control.client import NotRunning as NobodyListens
+from bridge.control.client import ControlError, NobodyListens, request
 from bridgectl.daemon import ask_or_work_out, socket_path
-from bridgectl.faults import NotRunning, with_code
+from bridgectl.errors import NotRunning, with_code
 from bridgectl.options import DEFAULT_CONFIG, Options, address, shared
-from bridgectl.output import Document, Shown, Table, present
+from bridgectl.output import Columns, Document, Shown, present
 
 
 @click.group()
 def command() -> None:
-    """Where destinations go: show, get, diff. With -c they need no daemon."""
+    """Routes of destinations: show, get, diff. With -c they need no daemon."""
 
 
 @command.command("show")
 @shared(watch=True)
 def show_targets(options: Options) -> None:
-    """Show what each target takes (also the bare word `route`).
+    """Show the size of each target (also the bare word `route`).
 
-    How many prefixes name it, and for how many addresses one of these is the longest.
+    PREFIXES counts the prefixes that name it, ADDRESSES the addresses for which one of these is the longest.
     """
     present(options, lambda: ask_or_work_out(options, "route.show"), _targets)
 
 
 def _targets(document: Document) -> Iterator[Shown]:
-    yield Table(
+    yield Columns(
         ("TARGET", ">PREFIXES", ">ADDRESSES"),
         [(row["target"], row["prefixes"], row["addresses"]) for row in document["targets"]],
     )
@@ -42,7 +41,7 @@ def _targets(document: Document) -> Iterator[Shown]:
 @click.argument("ip", callback=address)
 @shared(watch=True)
 def get(options: Options, ip: str) -> None:
-    """Show the decision for one address, and the line that made it."""
+    """Show the target of one address, and the line that decides it."""
     present(options, lambda: ask_or_work_out(options, "route.get", {"ip": ip}), _decision)
 
 
@@ -56,10 +55,10 @@ def _decision(document: Document) -> Iterator[Shown]:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @shared(watch=True)
 def diff(options: Options, files: tuple[Path, ...]) -> None:
-    """Show what changed lists would move, live flows included.
+    """Show the prefixes and live flows that changed lists would move.
 
-    A FILE takes the place of the offload list or route file of the same name (a node's, where there is such a peer);
-    files of other names together take the place of all offload lists.
+    A FILE takes the place of the offload list or route file of the same name; the name of a peer means that node's
+    route file. Files of other names together take the place of all offload lists.
     """
     present(options, lambda: _moves(options, files), moved)
 
@@ -71,20 +70,20 @@ def _moves(options: Options, files: tuple[Path, ...]) -> Document:
     try:
         table = request(socket, "route.table")
         flows: list[dict[str, Any]] = request(socket, "flows")["flows"]
-    except NobodyListens as fault:
+    except NobodyListens as error:
         if options.config is None:
-            raise NotRunning(f"the daemon is not running: {fault}") from fault
+            raise NotRunning(f"the daemon is not running: {error}") from error
         click.echo(f"The daemon is not running: compared with {options.config}.", err=True)
         return changed.moves_of_configuration(options.config, files)
-    except ControlError as fault:
-        raise with_code(fault.code, fault.message) from fault
+    except ControlError as error:
+        raise with_code(error.code, error.message) from error
     config = options.config or Path(table.get("config") or DEFAULT_CONFIG)
     return changed.moves_of_daemon(config, files, table, flows)
 
 
 def moved(document: Document) -> Iterator[Shown]:
     """The table of `route diff` and `reload --dry-run`."""
-    yield Table(
+    yield Columns(
         ("PREFIX", "FROM", "TO", ">FLOWS"),
         [(move["prefix"], move["from"], move["to"], move["flows"]) for move in document["moves"]],
         empty="nothing moves",

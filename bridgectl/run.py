@@ -13,7 +13,7 @@ from bridgectl.options import Options, shared
 def command(ctx: click.Context, options: Options) -> None:
     """Run the gateway in the foreground.
 
-    SIGHUP reloads, SIGTERM and SIGINT stop; nothing is left behind.
+    SIGHUP reloads the configuration. SIGTERM and SIGINT stop the gateway, and nothing is left behind.
     """
     from bridge.daemon import daemon  # noqa: PLC0415 - pydantic and the walk, not for `bridgectl --help`
 

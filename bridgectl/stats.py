@@ -8,39 +8,39 @@ import click
 
 from bridgectl.daemon import ask
 from bridgectl.options import Options, shared
-from bridgectl.output import Document, Shown, Table, present
+from bridgectl.output import Columns, Document, Shown, present
 
 
 @click.command()
 @shared(watch=True)
 def command(options: Options) -> None:
-    """Counters of each port and every drop reason, zeros shown."""
+    """Show counters of each port and every drop reason, zeros too."""
     present(options, lambda: ask(options, "stats"), _counters)
 
 
 def _counters(document: Document) -> Iterator[Shown]:
     yield f"up {duration(document['uptime_s'])}"
-    yield Table(
+    yield Columns(
         ("PORT", ">RX PACKETS", ">RX BYTES", ">TX PACKETS", ">TX BYTES"),
         [
             (name, port["rx_packets"], port["rx_bytes"], port["tx_packets"], port["tx_bytes"])
             for name, port in document["ports"].items()
         ],
     )
-    yield Table(
+    yield Columns(
         ("FRAMES IN", ">SENT", ">ANSWERED", ">TAKEN IN", ">HELD", ">DROPPED"),
         [
             (name, fates["sent"], fates["answered"], fates["taken"], fates["held"], fates["dropped"])
             for name, fates in document["fates"].items()
         ],
     )
-    yield Table(("DROP REASON", ">PACKETS"), list(document["drops"].items()))
+    yield Columns(("DROP REASON", ">PACKETS"), list(document["drops"].items()))
     said = dict(document["fast_path"])
     punts = said.pop("punts", {})
     repeated = said.pop("repeated", {})
     said["repeated"] = sum(port["repeated_in"] for port in repeated.values())
-    yield Table(("FAST PATH", ">"), list(said.items()))
-    yield Table(("LEFT TO THE WALK", ">FRAMES"), list(punts.items()))
+    yield Columns(("FAST PATH", ">"), list(said.items()))
+    yield Columns(("LEFT TO THE WALK", ">FRAMES"), list(punts.items()))
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ import click
 from bridgectl.daemon import ask
 from bridgectl.ending import until_interrupted
 from bridgectl.options import Options, shared
-from bridgectl.output import Document, Shown, Table, rich_table, show
+from bridgectl.output import Columns, Document, Shown, rich_table, show
 from bridgectl.stats import duration
 
 _INTERVAL_S = 1.0
@@ -25,7 +25,8 @@ _REASONS = 10
 def command(options: Options) -> None:
     """Show rates, top talkers and drops, live.
 
-    Ctrl-C ends it. --watch sets the interval (1 second). Into a pipe, or with -j, it shows one interval and ends.
+    Ctrl-C ends it. --watch sets the interval (default: 1 second). In a pipe, or with -j, it shows one interval and
+    ends.
     """
     interval_s = options.watch_s or _INTERVAL_S
     if options.json or not sys.stdout.isatty():
@@ -55,7 +56,7 @@ def _sample(options: Options) -> Document:
 
 
 def rates(before: Document, after: Document) -> Document:
-    """What happened between two samples, per second."""
+    """The rates between two samples: packets, bytes and drops per second, and the busiest flows in bit/s."""
     elapsed_s = max(after["stats"]["uptime_s"] - before["stats"]["uptime_s"], 0.001)
     earlier = {_flow_key(flow): flow["bytes"] for flow in before["flows"]}
     talkers = [
@@ -89,7 +90,7 @@ def _flow_key(flow: dict[str, Any]) -> tuple[str, ...]:
 
 def _screen(document: Document) -> Iterator[Shown]:
     yield f"up {duration(document['uptime_s'])}, {document['flows']} flows"
-    yield Table(
+    yield Columns(
         ("PORT", ">RX PACKETS/S", ">RX", ">TX PACKETS/S", ">TX"),
         [
             (
@@ -102,7 +103,7 @@ def _screen(document: Document) -> Iterator[Shown]:
             for name, port in document["ports"].items()
         ],
     )
-    yield Table(
+    yield Columns(
         ("IN", "OUT", "PROTO", "INSIDE", "OUTSIDE", ">RATE", ">BYTES"),
         [
             (flow["in"], flow["out"], flow["protocol"], flow["inside"], flow["outside"], rate, flow["bytes"])
@@ -112,7 +113,7 @@ def _screen(document: Document) -> Iterator[Shown]:
         empty="none",
     )
     drops = sorted(document["drops"].items(), key=lambda item: (-item[1]["per_s"], -item[1]["packets"]))
-    yield Table(
+    yield Columns(
         ("REASON", ">PACKETS/S", ">PACKETS"),
         [(reason, f"{drop['per_s']:.0f}", drop["packets"]) for reason, drop in drops[:_REASONS]],
         title="Drops",

@@ -10,9 +10,9 @@ import click
 
 from bridgectl import words as spoken
 from bridgectl.daemon import ask_or_work_out
-from bridgectl.faults import Failed
+from bridgectl.errors import Failed
 from bridgectl.options import Options, shared
-from bridgectl.output import Document, Shown, Table, present
+from bridgectl.output import Columns, Document, Shown, present
 
 
 @click.command(
@@ -20,10 +20,12 @@ from bridgectl.output import Document, Shown, Table, present
     "`trace tcp 192.168.200.3:5000 8.8.8.8:443 flags=S`, `trace --pcap lan.pcap --frame 7`."
 )
 @click.argument("words", nargs=-1)
-@click.option("--port", metavar="PORT", help="Where it comes in: tap0, tap1, tun0, vpn or vpn:NODE; default tap0.")
+@click.option(
+    "--port", metavar="PORT", help="The port that it comes in by: tap0, tap1, tun0, vpn or vpn:NODE; default: tap0."
+)
 @click.option("--hex", "hex_digits", metavar="DIGITS", help="The frame as the port carries it.")
 @click.option("--pcap", "capture", type=click.Path(path_type=Path), metavar="FILE", help="A frame of a capture.")
-@click.option("--frame", "number", type=click.IntRange(min=1), metavar="N", help="Which one, the first is 1.")
+@click.option("--frame", "number", type=click.IntRange(min=1), metavar="N", help="The frame's number, from 1.")
 @shared(watch=True)
 def command(
     options: Options,
@@ -35,7 +37,7 @@ def command(
 ) -> None:
     """Walk one packet through the gateway, changing nothing.
 
-    Every step is told, nothing is sent. The packet is given as --hex, as --pcap with --frame, or in words: udp A:PORT
+    Each step is shown, and nothing is sent. Give the packet as --hex, as --pcap with --frame, or in words: udp A:PORT
     B:PORT, tcp A:PORT B:PORT [flags=S], icmp A B. With -c it needs no daemon.
     """
     if [bool(words), hex_digits is not None, capture is not None].count(True) != 1:
@@ -50,8 +52,8 @@ def command(
     else:
         try:
             arguments["packet"] = spoken.packet(words).hex()
-        except ValueError as fault:
-            raise click.UsageError(str(fault)) from fault
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
     present(options, lambda: ask_or_work_out(options, "trace", arguments), _walk)
 
 
@@ -59,8 +61,8 @@ def _digits(text: str) -> str:
     digits = "".join(text.replace(":", " ").split())
     try:
         return bytes.fromhex(digits).hex()
-    except ValueError as fault:
-        raise click.BadParameter("two hexadecimal digits for each byte", param_hint="--hex") from fault
+    except ValueError as error:
+        raise click.BadParameter("two hexadecimal digits for each byte", param_hint="--hex") from error
 
 
 def _captured(path: Path, number: int) -> dict[str, Any]:
@@ -73,13 +75,13 @@ def _captured(path: Path, number: int) -> dict[str, Any]:
                 seen += 1
                 if seen == number:
                     return {"frame": record.data.hex(), "link_type": record.link_type}
-    except pcap.CaptureError as fault:
-        raise Failed(str(fault)) from fault
+    except pcap.CaptureError as error:
+        raise Failed(str(error)) from error
     raise Failed(f"{path} has {seen} frames, no frame {number}")
 
 
 def _walk(document: Document) -> Iterator[Shown]:
-    yield Table(
+    yield Columns(
         ("", "ROOM", "SAYS"),
         [(number, step["room"], step["says"]) for number, step in enumerate(document["steps"], start=1)],
     )

@@ -1,4 +1,4 @@
-"""Which version this is: of the installed package, or of the source tree that it runs from."""
+"""The version of the installed package, or of the source tree that it runs from."""
 
 from __future__ import annotations
 

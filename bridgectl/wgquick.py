@@ -1,7 +1,7 @@
 """`bridgectl import` and `bridgectl export`: from and to a file of wg-quick(8).
 
-Keys go into files that are made for us alone and never existed otherwise; none is printed unless it was asked for by
-`-o -`. What is written is in place as a whole or not at all.
+Keys go into new files with mode 0600, which nobody else could read at any moment. A key is printed only with `-o -`.
+All files are put in place together, or none is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from bridgectl.faults import BadConfiguration, Failed
+from bridgectl.errors import BadConfiguration, Failed
 from bridgectl.options import DEFAULT_CONFIG
 
 _LONGEST_FILE_BYTES = 1 << 20
@@ -31,7 +31,7 @@ _config = click.option(
     metavar="FILE",
     help=f"The configuration file; default: {DEFAULT_CONFIG}.",
 )
-_force = click.option("--force", is_flag=True, help="Replace files that are there.")
+_force = click.option("--force", is_flag=True, help="Replace existing files.")
 
 
 def _lan(ctx: click.Context, param: click.Parameter, value: str | None) -> IPv4Interface | None:
@@ -50,14 +50,14 @@ def _lan(ctx: click.Context, param: click.Parameter, value: str | None) -> IPv4I
 @click.argument("source", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True))
 @_config
 @click.option(
-    "--lan", metavar="ADDRESS/LENGTH", callback=_lan, help="Become the gateway of a LAN, with this address on tap0."
+    "--lan", metavar="ADDRESS/LENGTH", callback=_lan, help="Be the gateway of a LAN, with this address on tap0."
 )
 @_force
 def import_(source: Path, config: Path, lan: IPv4Interface | None, force: bool) -> None:
-    """Make a configuration out of a file of wg-quick.
+    """Make a configuration from a file of wg-quick.
 
-    The keys go into files beside it (private.key, NAME.psk; mode 0600). What has no counterpart is told with file and
-    line. Nothing is written where `bridgectl check` would refuse the outcome.
+    The keys go into files beside it (private.key, NAME.psk; mode 0600). Settings without a counterpart are listed with
+    file and line. Nothing is written if `bridgectl check` would refuse the result.
     """
     from bridge.config import load as configuration  # noqa: PLC0415 - pydantic, not for `bridgectl --help`
     from bridge.config.errors import ConfigError  # noqa: PLC0415 - the same
@@ -68,7 +68,7 @@ def import_(source: Path, config: Path, lan: IPv4Interface | None, force: bool) 
     try:
         made = imported(read(_bytes(source), name), name, lan)
     except ConfigError as error:
-        raise BadConfiguration(error.faults) from None
+        raise BadConfiguration(error.errors) from None
     files = {config.parent / file: content for file, content in made.files.items()}
     if config in files:
         raise click.UsageError(f"{config} is the name of a key file, call the configuration otherwise")
@@ -82,7 +82,7 @@ def import_(source: Path, config: Path, lan: IPv4Interface | None, force: bool) 
         try:
             warnings = configuration.read(made.text(Path(folder).absolute()), config, "check").warnings
         except ConfigError as error:
-            raise BadConfiguration(made.traced(error.faults, config)) from None
+            raise BadConfiguration(made.traced(error.errors, config)) from None
         _put_in_place(new, force=force)
     for notice in [*made.notices, *warnings]:
         click.echo(notice, err=True)
@@ -91,18 +91,20 @@ def import_(source: Path, config: Path, lan: IPv4Interface | None, force: bool) 
 
 @click.command("export")
 @_config
-@click.option("-o", "--output", metavar="FILE|-", required=True, help="Where to: a new file with mode 0600.")
-@click.option("--peer", metavar="NAME", help="With this peer alone.")
-@click.option("--for-peer", metavar="NAME", help="The file that this peer needs, in place of ours.")
-@click.option("--endpoint", metavar="HOST[:PORT]", help="With --for-peer: where the peer finds us.")
+@click.option(
+    "-o", "--output", metavar="FILE|-", required=True, help="The file to write, new and with mode 0600; - prints it."
+)
+@click.option("--peer", metavar="NAME", help="Only this peer.")
+@click.option("--for-peer", metavar="NAME", help="Write the file that this peer needs, not ours.")
+@click.option("--endpoint", metavar="HOST[:PORT]", help="With --for-peer: our address, as the peer reaches it.")
 @_force
 def export(
     config: Path, output: str, peer: str | None, for_peer: str | None, endpoint: str | None, force: bool
 ) -> None:
-    """Write a file of wg-quick out of the configuration.
+    """Write a file of wg-quick from the configuration.
 
-    It holds the private key (that for a peer: the pre-shared one), so it is made with mode 0600; `-o -` prints it. What
-    has no counterpart there is told with file and line.
+    It holds the private key (with --for-peer the pre-shared key), so it gets mode 0600; `-o -` prints it. Settings
+    without a counterpart are listed with file and line.
     """
     from bridge.config.errors import ConfigError  # noqa: PLC0415 - the same
     from bridge.config.wgquick import exporting as wgquick_export  # noqa: PLC0415 - pydantic, not for `bridgectl --help`
@@ -125,7 +127,7 @@ def export(
         else:
             made = wgquick_export.exported(loaded, peer)
     except ConfigError as error:
-        raise BadConfiguration(error.faults) from None
+        raise BadConfiguration(error.errors) from None
     for notice in made.notices:
         click.echo(notice, err=True)
     if output == "-":
@@ -153,7 +155,7 @@ def _endpoint(text: str | None, default_port: int) -> str | None:
 
 
 def _bytes(source: Path) -> bytes:
-    """The file, as far as one can be long."""
+    """The content of the file, at most one byte more than a file may have."""
     if str(source) == "-":
         data = sys.stdin.buffer.read(_LONGEST_FILE_BYTES + 1)
     else:
@@ -173,7 +175,7 @@ def _bytes(source: Path) -> bytes:
 
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
-    """Make the configuration's folder where it is missing; it goes again where nothing was put into it."""
+    """Make the configuration's folder where it is missing; remove it again if the block fails."""
     made = not path.is_dir()
     if made:
         path.mkdir()
@@ -193,7 +195,7 @@ def _demand_absent(files: Mapping[Path, Any]) -> None:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """A file that did not exist, and that from its first moment nobody but its owner may read where `mode` says so."""
+    """Write a new file that has its mode from the first moment on."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode), "wb") as file:
         file.write(content)
         file.flush()
@@ -201,7 +203,7 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
 
 
 def _put_in_place(new: Mapping[Path, Path], *, force: bool) -> None:
-    """Give every file its own name, in a way that never replaces one unless it shall."""
+    """Give every file its own name. Without `force` no existing file is replaced, not even one made meanwhile."""
     done: list[Path] = []
     try:
         for path, made in new.items():

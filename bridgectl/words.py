@@ -1,6 +1,6 @@
-"""A packet said in words: `udp 192.168.200.3:5000 8.8.8.8:53`, `icmp A B`, `tcp A:p B:q flags=S`.
+"""A packet in words: `udp 192.168.200.3:5000 8.8.8.8:53`, `icmp A B`, `tcp A:p B:q flags=S`.
 
-The result is a whole IP packet with right checksums, as a host would send it.
+The result is a whole IP packet with correct checksums, as a host sends it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from wire.units import address_int
 FLAGS = {"F": 0x01, "S": 0x02, "R": 0x04, "P": 0x08, "A": 0x10, "U": 0x20, "E": 0x40, "W": 0x80, ".": 0x10}
 _ECHO_REQUEST = 8
 _LONGEST_PAYLOAD_BYTES = 65_000
-_USAGE = "say it as: udp A:PORT B:PORT, tcp A:PORT B:PORT [flags=S], icmp A B; also ttl=N, size=N, id=N, df=1"
+_USAGE = "write udp A:PORT B:PORT, tcp A:PORT B:PORT [flags=S], icmp A B; also ttl=N, size=N, id=N, df=1"
 
 
 def packet(words: Sequence[str]) -> bytes:
-    """The IP packet of the words; `ValueError` with what is wrong.
+    """The IP packet of the words. Raises `ValueError` with a sentence about the error.
 
     `flags`: letters of FSRPAUEW and `.` for ACK. `size`: bytes of payload. `id`: the echo identifier of `icmp`, the
     IP identification else. `df`: 1 sets don't-fragment.

@@ -1,7 +1,7 @@
-"""ICMP errors: when one may be sent, what it says, how many a second.
+"""ICMP errors: when an error may be sent, its content, its rate.
 
-RFC 792 (formats), RFC 1122 3.2.2 and RFC 1812 4.3.2.7 (`may_answer`: when never), RFC 1812 4.3.2.3 (`error`: quote as
-much as fits in 576 bytes), 4.3.2.5 (precedence 6), 4.3.2.8 (`RateLimit`), RFC 4884 4 (the length field of a plain error
+RFC 792 (formats), RFC 1122 3.2.2 and RFC 1812 4.3.2.7 (`may_answer`: when never), RFC 1812 4.3.2.3 (`error`: the quote
+fills 576 bytes), 4.3.2.5 (precedence 6), 4.3.2.8 (`RateLimit`), RFC 4884 4 (the length field of a plain error
 stays 0), RFC 1191 4 (the MTU in 3/4).
 """
 
@@ -24,10 +24,10 @@ _DESTINATIONS_KEPT = 4096
 
 
 def may_answer(packet: Packet, *, group: bool) -> bool:
-    """False where RFC 1812 4.3.2.7 forbids an error about `packet`, whatever its fault.
+    """False where RFC 1812 4.3.2.7 forbids any error about `packet`.
 
-    These are ICMP messages other than queries, later fragments, group destinations (`group`: it came in a broadcast
-    or multicast frame) and sources that are no host's. Directed broadcasts are the caller's knowledge.
+    Forbidden are errors about ICMP messages other than queries, later fragments, group destinations and sources that
+    are no host's. `group`: the packet came in a broadcast or multicast frame. The caller knows directed broadcasts.
     """
     if group or packet.offset_bytes:
         return False
@@ -49,9 +49,11 @@ def error(
     identification: int,
     rest: int = 0,
 ) -> bytes:
-    """The IP packet of an error about `quoted` (a whole IP packet as its sender's side saw it, cut here).
+    """The IP packet of an ICMP error of type `kind` about `quoted`, an IP packet with the addresses of its sender's
+    side.
 
-    `rest` is the second 32-bit word: the next hop's MTU in 3/4, the pointer in the high byte of 12/0.
+    The quote is cut so that the error has 576 bytes at most. `rest`: the second 32-bit word, which holds the next hop's
+    MTU in 3/4 and the pointer, in its high byte, in 12/0.
     """
     room = MAXIMUM_BYTES - _HEADERS_BYTES
     body = bytearray((kind, code, 0, 0)) + rest.to_bytes(4, "big") + quoted[:room]
@@ -77,7 +79,7 @@ class RateLimit:
         self._by_destination: dict[int, deque[int]] = {}
 
     def allows(self, destination: int, now: int) -> bool:
-        """True, and counted, where an error to `destination` may leave at `now`."""
+        """True where an error to `destination` may leave at `now` (ns); it is counted then."""
         expired = now - SECOND_NS
         sent = self._all
         while sent and sent[0] <= expired:
@@ -99,7 +101,7 @@ class RateLimit:
         return True
 
     def _forget(self, expired: int) -> None:
-        """Make room: destinations without an error in the last second, and the one whose latest is the oldest."""
+        """Remove the destination whose latest error is the oldest, and all without an error in the last second."""
         kept = self._by_destination
         del kept[next(iter(kept))]
         while kept and kept[oldest := next(iter(kept))][-1] <= expired:

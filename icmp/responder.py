@@ -1,4 +1,4 @@
-"""What the gateway answers when a packet is for one of its own addresses.
+"""Answers to packets that are addressed to the gateway itself.
 
 RFC 792 and RFC 1812 4.3.3.6 (`echo_reply`: source and destination swapped, data and TOS as they came), RFC 9293
 3.10.7.1 (`reset`: how a closed TCP port answers). Errors about closed UDP ports and unknown protocols are made by
@@ -27,7 +27,8 @@ def is_echo_request(packet: Packet) -> bool:
 
 
 def has_valid_transport_checksum(packet: Packet) -> bool:
-    """Check the checksum of a whole packet addressed to us; a partial one counts as valid (the kernel made it)."""
+    """True where the transport checksum of a whole packet is right. A partial one counts as right: the kernel made
+    it."""
     if packet.gso is not None and packet.gso.partial:
         return True
     payload = memoryview(packet.data)[packet.header_bytes :]

@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bridge.control.client import ControlError, NotRunning, request, stream
+from bridge.control.client import ControlError, NobodyListens, request, stream
 from lab.namespace import Namespace
 from lab.process import CommandFailed, LabProcess
 
@@ -30,7 +30,7 @@ def await_answer(daemon: LabProcess, socket_path: Path, who: str) -> None:
             raise CommandFailed(f"{who} ended with exit code {daemon.wait()}\n{daemon.errors()}")
         try:
             request(socket_path, "stats", {})
-        except (NotRunning, ControlError):  # the child of one that was killed may still listen, and hangs up as it ends
+        except (NobodyListens, ControlError):  # a killed gateway's child may still listen
             time.sleep(_POLL_S)
         else:
             return

@@ -77,7 +77,7 @@ def _replay(folder: Path, given: Sequence[_GivenPacket]) -> dict[tuple[int, str]
     for port in sorted({packet.port for packet in given}):
         capture = folder / f"{port}-in.pcap"
         with capture.open("wb") as file:
-            writer = pcap.Writer(file, pcap.LINK_ETHERNET if port in _GATEWAY_MACS else pcap.LINK_RAW)
+            writer = pcap.PcapWriter(file, pcap.LINK_ETHERNET if port in _GATEWAY_MACS else pcap.LINK_RAW)
             for packet in given:
                 if packet.port == port:
                     writer.write(packet.at_ns, _frame(packet))

@@ -1,1 +1,1 @@
-"""Floor 1: where a destination goes. One longest-prefix table, built whole and swapped whole."""
+"""Floor 1: the target of a destination. One longest-prefix table, built whole and swapped whole."""

@@ -1,4 +1,4 @@
-"""The one place that chooses how addresses are looked up: pytricia where it can be imported, else plain Python."""
+"""The choice of the look-up: pytricia where it can be imported, else plain Python."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ BEST: Engine = "plain" if PyTricia is None else "pytricia"
 
 
 class Prefixes(NamedTuple):
-    """`lookup`: from an address (32-bit integer) to the value of the longest prefix that holds it. `change`: takes
-    other values for some keys, None for those that are gone; the function stays the same one."""
+    """A look-up that can change. `lookup`: from an address (32-bit integer) to the value of the longest prefix that
+    holds it. `change`: sets new values by key, None for removed keys; `lookup` stays the same function."""
 
     lookup: Lookup
     change: Callable[[Mapping[int, str | None]], None]
 
 
 def prefixes_of(values: Mapping[int, str], engine: Engine = BEST) -> Prefixes:
-    """`values`: by key (see `route.intervals`); `EVERYTHING` must be among them, so every look-up has an answer."""
+    """The look-up of `values` by key (`route.intervals`). `EVERYTHING` must be a key, so that every look-up has an
+    answer."""
     if engine == "plain":
         plain = PlainLookup(values)
         return Prefixes(plain, plain.change)

@@ -1,7 +1,7 @@
-"""Prefixes as they lie in the address space: who decides where, once the longest one has won.
+"""Prefixes in the address space: which prefix is the longest one where.
 
 A *key* is a prefix in one integer, `network << 6 | length`. Sorted keys come parents first, so one pass with a stack of
-the prefixes that are open answers everything.
+the open prefixes is enough.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def prefix_of(key: int) -> Prefix:
 
 
 def end_of(key: int) -> int:
-    """One behind the last address of a prefix."""
+    """The address behind the last one of a prefix; 2^32 at the end of the address space."""
     return (key >> 6) + (1 << 32 - (key & 63))
 
 
@@ -38,7 +38,8 @@ class Interval(NamedTuple):
 
 
 def intervals(keys: Iterable[int]) -> Iterator[Interval]:
-    """The whole address space in order, without gaps. `EVERYTHING` must be among the keys; each key is there once."""
+    """The whole address space as intervals in order, without gaps. The keys are unique, and `EVERYTHING` is one of
+    them."""
     open_keys = [EVERYTHING]
     at = 0
     for key in sorted(keys):
@@ -62,8 +63,8 @@ def intervals(keys: Iterable[int]) -> Iterator[Interval]:
 
 
 class Nested(NamedTuple):
-    """A prefix among others: its key, the key of the next shorter one around it (its own for `EVERYTHING`), and
-    whether it decides any address at all, or longer ones cover it completely."""
+    """A prefix among others. `parent`: the key of the next shorter prefix around it, its own for `EVERYTHING`.
+    `decides`: False where longer prefixes cover it completely."""
 
     key: int
     parent: int
@@ -71,7 +72,7 @@ class Nested(NamedTuple):
 
 
 def nested(keys: Iterable[int]) -> list[Nested]:
-    """Every prefix with its parent, parents first. `EVERYTHING` must be among the keys; each key is there once."""
+    """Every prefix with its parent, parents first. The keys are unique, and `EVERYTHING` is one of them."""
     ordered = sorted(keys)
     deciding = {interval.key for interval in intervals(ordered)}
     found: list[Nested] = []

@@ -1,7 +1,7 @@
 """Prefix lists as text: one IPv4 prefix a line, `#` comments, blank lines, either line ending. A bare address is a /32.
 
-Nothing here opens a file: text comes in with the name that messages shall show. Duplicates are left in; the table
-keeps the first.
+The caller reads the file; text comes in with the name that messages show. Duplicates stay in the list: the table takes
+the first one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from wire.units import address_text, prefix_mask
 
 _RIGHT = "give a prefix as 203.0.113.0/24"
 
-# Spellings to numbers: a look-up takes half the time of a strict `int`, and refuses signs, blanks and leading zeros.
+# Numbers by spelling: a look-up takes half the time of `int`, and refuses signs, blanks and leading zeros.
 _OCTETS = {str(number): number for number in range(256)}
 _LENGTHS = {f"/{length}": length for length in range(33)} | {"": 32}
 _HOST_MASKS = [prefix_mask(length) ^ 0xFFFFFFFF for length in range(33)]
@@ -36,16 +36,16 @@ class Prefix(NamedTuple):
 
 
 class PrefixList(NamedTuple):
-    """What one list says. `name`: of the list in messages and sources. `entries`: (network, length, line), in the
-    order of the text, duplicates included. `faults`: `NAME:LINE: what is wrong, what is right`."""
+    """The entries of one list. `name`: of the list in messages and sources. `entries`: (network, length, line) in the
+    order of the text, duplicates included. `errors`: `NAME:LINE: what is wrong, what is right`."""
 
     name: str
     entries: list[tuple[int, int, int]]
-    faults: list[str]
+    errors: list[str]
 
 
 def parse_prefix(text: str) -> Prefix:
-    """The prefix that `text` spells, else `ValueError` saying what is wrong and what is right."""
+    """The prefix that `text` spells. Raises `ValueError` with the words what is wrong and what is right."""
     address, slash, length_text = text.partition("/")
     try:
         a, b, c, d = address.split(".")
@@ -60,9 +60,9 @@ def parse_prefix(text: str) -> Prefix:
 
 
 def parse_prefixes(text: str, name: str) -> PrefixList:
-    """All prefixes of a list, and every line that is none. 10,000 lines take about 10 ms."""
+    """All prefixes of a list, and an error for every other line. 10,000 lines take about 10 ms."""
     entries: list[tuple[int, int, int]] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for number, line in enumerate(text.split("\n"), 1):
         words = line.partition("#")[0].strip()
         if not words:
@@ -70,10 +70,10 @@ def parse_prefixes(text: str, name: str) -> PrefixList:
         try:
             network, length = parse_prefix(words)
         except ValueError as error:
-            faults.append(f"{name}:{number}: {error}")
+            errors.append(f"{name}:{number}: {error}")
         else:
             entries.append((network, length, number))
-    return PrefixList(name, entries, faults)
+    return PrefixList(name, entries, errors)
 
 
 def _what_is_wrong(text: str) -> str:

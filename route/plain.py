@@ -1,4 +1,4 @@
-"""The longest-prefix look-up in plain Python, for machines where pytricia cannot be built, and as its oracle.
+"""The longest-prefix look-up in plain Python, for machines where pytricia cannot be built. Tests use it as an oracle.
 
 The address space is cut where decisions change; a look-up is one binary search (about 0.3 us with 5,000 prefixes).
 """
@@ -12,8 +12,8 @@ from route.intervals import intervals
 
 
 class PlainLookup:
-    """The value of the longest prefix that holds an address. `values`: by key (see `route.intervals`), `EVERYTHING`
-    among them."""
+    """A look-up of `values` by key (`route.intervals`). Calling it with an address gives the value of the longest
+    prefix that holds the address; `EVERYTHING` must be a key."""
 
     __slots__ = ("_by_key", "_starts", "_values")
 
@@ -22,7 +22,7 @@ class PlainLookup:
         self._cut()
 
     def change(self, values: Mapping[int, str | None]) -> None:
-        """Take other values for some prefixes, None for those that are gone; everything is cut anew."""
+        """Set new values by key, None for removed keys. All intervals are computed again."""
         for key, value in values.items():
             if value is None:
                 del self._by_key[key]
@@ -40,5 +40,5 @@ class PlainLookup:
                 self._values.append(value)
 
     def __call__(self, address: int) -> str:
-        """The value for a 32-bit integer."""
+        """The value for an address (32-bit integer)."""
         return self._values[bisect_right(self._starts, address) - 1]

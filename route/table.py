@@ -1,10 +1,10 @@
-"""Where a destination goes: one table, the longest prefix wins (RFC 1812 5.2.4.3).
+"""The route table: one table, the longest prefix wins (RFC 1812 5.2.4.3).
 
-For equal prefixes the order is: connected, route file, bypass, allowed_ips, announced, private, offload;
-`RouteTable.__init__` goes through them in that order and the first word stands. Two kinds of range are built in:
+For equal prefixes the order is: connected, route file, bypass, allowed_ips, announced, private, offload.
+`RouteTable.__init__` enters them in that order, and the first entry stays. Two kinds of range are built in:
 
 - never forwarded (RFC 1122 3.2.1.3, RFC 3927, RFC 1112, RFC 2644): `NEVER_FORWARDED`, and the edges of connected
-  subnets. Nothing inside them has any effect; the walk drops what is sent there without an error.
+  subnets. No entry inside them has any effect; the walk silently drops packets to them.
 - private (RFC 1918, RFC 6598): `PRIVATE`, unreachable unless something longer, or of an earlier kind, names them.
   Offload entries inside them have no effect.
 """
@@ -33,7 +33,7 @@ PRIVATE = tuple(parse_prefix(text) for text in ("10.0.0.0/8", "100.64.0.0/10", "
 
 
 def vpn_target(node: str) -> str:
-    """The target of what goes to a node of the tunnel."""
+    """The target of packets to a node of the tunnel."""
     return _VPN + node
 
 
@@ -43,8 +43,8 @@ def node_of(target: str) -> str | None:
 
 
 class Route(NamedTuple):
-    """The decision for an address: the longest prefix, its target, and what said so (`FILE:LINE`, `built-in`, or
-    `vpn.node` for what only the default node takes)."""
+    """The decision for an address: the longest prefix, its target and its source. `source`: `FILE:LINE`, `built-in`, or
+    `vpn.node` where only the default node takes the address."""
 
     prefix: str
     target: str
@@ -64,7 +64,7 @@ _Decision = tuple[str, str, int]
 
 
 class TargetTotal(TypedDict):
-    """What one target takes: prefixes in the table, and addresses for which one of them is the longest."""
+    """The share of one target: its prefixes in the table, and the addresses for which one of them is the longest."""
 
     target: str
     prefixes: int
@@ -85,7 +85,8 @@ class RouteTable:
     address is leased (`connect`).
 
     `target(address)` is the hot path: a 32-bit integer in, the target out; it is the engine's own look-up function, so
-    no Python frame is spent on it. Never forwarded ranges are `UNREACHABLE` in it. `engine`: `pytricia` or `plain`.
+    no Python frame is spent on it. The target of never forwarded ranges is `UNREACHABLE`. `engine`: `pytricia` or
+    `plain`.
 
     Arguments: the layers of each kind, the earlier ones of a kind winning; `default`: where everything else goes
     (`UNREACHABLE`, or a node's target); `edges`: addresses that are never forwarded beside the built-in ranges.
@@ -137,7 +138,7 @@ class RouteTable:
         self.engine: Engine = engine
         self._announced: dict[int, _Decision] = {}
         self._connected: dict[int, _Decision] = {}
-        self._beneath: dict[int, _Decision | None] = {}  # by key of these two: what counts without them
+        self._beneath: dict[int, _Decision | None] = {}  # by key of these two: the decision without them
         prefixes = prefixes_of({key: decision[0] for key, decision in decisions.items()}, engine)
         self.target: Lookup = prefixes.lookup
         self._change = prefixes.change
@@ -164,7 +165,7 @@ class RouteTable:
         self._lay()
 
     def _lay(self) -> None:
-        """Let what comes and goes decide as it stands now, and tell the engine which targets are other ones."""
+        """Enter the announced and leased prefixes as they are now, and give the engine the targets that changed."""
         decisions = self._decisions
         before: dict[int, str | None] = {key: decisions[key][0] for key in self._beneath}
         for key, beneath in self._beneath.items():
@@ -188,7 +189,7 @@ class RouteTable:
         return is_never_forwarded(address) or address in self._edges or address in self._leased_edges
 
     def get(self, address: int) -> Route:
-        """The decision for an address (32-bit integer) with its prefix and source. For people, not for packets."""
+        """The decision for an address (32-bit integer) with its prefix and source. It is too slow for packets."""
         for length in range(32, -1, -1):
             key = key_of(address >> 32 - length << 32 - length, length)
             if key in self._decisions:
@@ -201,7 +202,7 @@ class RouteTable:
         return [(str(prefix_of(key)), self._decisions[key][0]) for key in sorted(self._decisions)]
 
     def summary(self) -> list[TargetTotal]:
-        """What each target takes, ordered by target; the addresses add up to 2^32."""
+        """The share of each target, ordered by target. The addresses add up to 2^32."""
         totals: dict[str, TargetTotal] = {}
         for target, _, _ in self._decisions.values():
             totals.setdefault(target, {"target": target, "prefixes": 0, "addresses": 0})["prefixes"] += 1
@@ -212,8 +213,8 @@ class RouteTable:
     def diff(self, other: RouteTable) -> list[Move]:
         """The prefixes of either table whose decision is another one in `other`, in order of address.
 
-        A prefix speaks for the addresses of which it is the longest in both tables together. One that decides none is
-        left out, and so is one that only repeats the move of the prefix around it.
+        A prefix stands for the addresses of which it is the longest in both tables together. Left out are prefixes that
+        decide no address, and prefixes that only repeat the move of the prefix around them.
         """
         moves: list[Move] = []
         decided: dict[int, tuple[str, str]] = {}  # by key: the targets before and after
@@ -241,7 +242,8 @@ def is_private(address: int) -> bool:
 
 
 def private_range(prefix: Prefix) -> Prefix | None:
-    """The private or never forwarded range that holds a prefix: as an offload entry it has no effect."""
+    """The private or never forwarded range that holds a prefix, None where none does. An offload entry inside such a
+    range has no effect."""
     for around in _NEVER_OFFLOADED_BY_OCTET.get(prefix.network >> 24, ()):
         if around.holds(prefix):
             return around
@@ -249,7 +251,7 @@ def private_range(prefix: Prefix) -> Prefix | None:
 
 
 def _by_octet(ranges: Iterable[Prefix]) -> dict[int, list[Prefix]]:
-    """The ranges by the first octets that they reach into: for most of 10,000 entries one look-up says no."""
+    """The ranges by each first octet that they contain, so that one look-up excludes most of 10,000 entries."""
     found: dict[int, list[Prefix]] = {}
     for prefix in ranges:
         first = prefix.network >> 24
@@ -263,7 +265,7 @@ _NEVER_OFFLOADED_BY_OCTET = _by_octet(NEVER_FORWARDED + PRIVATE)
 
 
 def _add(decisions: dict[int, _Decision], layer: Layer, without_effect: dict[int, list[Prefix]] | None = None) -> None:
-    """Enter what no earlier layer has named, leaving out what lies inside the ranges of `without_effect`."""
+    """Enter the prefixes of a layer that no earlier layer has named and that lie in no range of `without_effect`."""
     target, source, entries = layer
     ranges_by_octet = without_effect or {}
     for network, length, line in entries:

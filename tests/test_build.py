@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -28,6 +29,7 @@ BUILD_S = 110
 QUICK = {"CFLAGS": "-O0"}
 """Where all is compiled, a quarter of the time: what is tested is that it builds and serves, not how fast."""
 NOT_COPIED = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "*.c", "__pycache__", "tests", "docs")
+SHIPPED = ("alias", "arp", "bridge", "bridgectl", "dhcp", "flow", "icmp", "lab", "route", "tunnel", "wire")
 OURS = ("tapbridge", "__editable__", "pytricia")
 SAID = "tapbridge: nothing is compiled"
 
@@ -137,6 +139,15 @@ def compiled_in(wheel: Path) -> set[str]:
         return {name.partition(".")[0] for name in archive.namelist() if name.endswith(".so")}
 
 
+def strange_in(wheel: Path) -> set[str]:
+    """The files in it that no gateway needs, and the rooms that it lacks."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if ".dist-info/" not in name]
+    ours = tuple(f"{room}/" for room in SHIPPED)
+    lacking = {room for room in SHIPPED if f"{room}/__init__.py" not in names}
+    return lacking | {name for name in names if not name.startswith(ours) or not name.endswith((".py", ".pyi", ".so"))}
+
+
 def a_capture(folder: Path) -> list[str | Path]:
     """A configuration and a capture of offloaded traffic; the words that replay it."""
     (folder / "gateway.toml").write_text(CONFIGURATION)
@@ -149,7 +160,7 @@ def a_capture(folder: Path) -> list[str | Path]:
         there = IP(src="192.168.200.3", dst=f"114.114.114.{port % 7 + 1}")
         frames.append(to_us / there / UDP(sport=port, dport=53) / b"question")
     with (folder / "lan.pcap").open("wb") as file:
-        writer = pcap.Writer(file, pcap.LINK_ETHERNET)
+        writer = pcap.PcapWriter(file, pcap.LINK_ETHERNET)
         for number, frame in enumerate(frames):
             writer.write(1_000_000_000 + number * 1_000_000, bytes(frame))
     return ["replay", "-c", "gateway.toml", "--in", "tap0=lan.pcap", "--seed", "7", "--out"]
@@ -199,12 +210,22 @@ def test_without_a_compiler_it_installs_says_so_once_and_forwards_the_same(tree:
     assert all(name in said.stdout for name in ("pytricia", *built.MODULES))
 
 
+def test_every_package_but_the_trials_is_shipped() -> None:
+    there = {
+        ".".join(path.parent.relative_to(ROOT).parts) for top in SHIPPED for path in (ROOT / top).rglob("__init__.py")
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert sorted(project["setuptools"]["packages"]) == sorted(there)
+    assert set(project["importlinter"]["root_packages"]) == {*SHIPPED, "trials"}
+
+
 @pytest.mark.parametrize(
     "environment", [{"CC": "false"}, {"WITHOUT_COMPILER": "1"}], ids=lambda given: next(iter(given))
 )
 def test_a_compiler_that_fails_or_is_not_wanted_is_none(tree: Path, environment: dict[str, str]) -> None:
     wheel = wheel_of(tree, **environment)
     assert wheel.name.endswith("-py3-none-any.whl")
+    assert strange_in(wheel) == set()
     assert not asks_for_pytricia(wheel)
 
 
@@ -213,6 +234,7 @@ def test_a_wheel_for_other_machines_asks_for_nothing_that_must_be_compiled_there
     wheel = wheel_of(tree, PORTABLE_WHEEL="1", **QUICK)
     assert compiled_in(wheel) == {name.replace(".", "/") for name in built.MODULES}
     assert not asks_for_pytricia(wheel)
+    assert strange_in(wheel) == set()
 
 
 def test_a_wheel_for_other_machines_is_compiled_or_not_made(tree: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the two capture formats share: the record, the error, and a file that is read in order.
+"""The parts that both capture formats share: the record, the error, and a file that is read in order.
 
 The readers take any binary file object, a pipe too: they only read forward, count their own offset, and never ask for
 more bytes at once than the file can be expected to hold.
@@ -16,13 +16,13 @@ LINKS_RAW = frozenset({LINK_RAW, 228, 12})
 LINK_MASK = 0xFFFF
 SNAP_BYTES = 262_144
 
-# 2115: a static link's "never" lies beyond it, and every timer added to such a time fits a signed 64-bit number.
+# In the year 2115. The "never" of a static link lies beyond it, and a timer added to such a time fits 64 bits, signed.
 LATEST_NS = 4_600_000_000_000_000_000
 _STEP_BYTES = 1 << 20
 
 
 class CaptureError(ValueError):
-    """A capture file that cannot be read. The message names the file, the record and its byte offset."""
+    """A capture file that cannot be read. Its message names the file, the record and the byte offset."""
 
 
 class Record(NamedTuple):
@@ -34,7 +34,7 @@ class Record(NamedTuple):
 
 
 class Source:
-    """A capture file as its reader sees it: `name` for messages, `offset` of the next byte."""
+    """A capture file that is read forward. `name`: for messages; `offset`: of the next byte."""
 
     __slots__ = ("_file", "name", "offset")
 
@@ -58,10 +58,10 @@ class Source:
         return b"".join(parts)
 
     def fault(self, what: str, offset: int, says: str) -> CaptureError:
-        """The error of the record (or header) `what` that begins at `offset`."""
+        """The error about the record or header `what`, which begins at byte `offset`. The caller raises it."""
         return CaptureError(f"{self.name}: {what} at byte {offset}: {says}")
 
     def cut(self, what: str, offset: int, wanted: int) -> CaptureError:
-        """The error of a record that goes on beyond the end of the file; it takes `wanted` bytes."""
+        """The error about a record of `wanted` bytes that the end of the file cuts. The caller raises it."""
         have = self.offset - offset
         return self.fault(what, offset, f"cut by the end of the file ({have} of {wanted} bytes)")

@@ -1,9 +1,9 @@
 """The Internet checksum (RFC 1071) and its incremental update (RFC 1624, equation 3).
 
-All values are 16-bit integers in network order. A *sum* is a one's complement sum, uncomplemented; a *checksum* is what
-stands in a header, the complement of a sum. A *delta* is what a change of covered bytes adds to a sum: deltas of
-several changes add up, and one `apply` puts them all into a checksum. Nothing is ever recomputed from scratch on a
-forwarded packet: that would launder corruption.
+All values are 16-bit integers in network order. A *sum* is a one's complement sum, uncomplemented; a *checksum* is its
+complement, as it stands in a header. A change of covered bytes adds a *delta* to the sum: the deltas of several changes
+add up, and one `apply` puts them all into a checksum. No checksum of a forwarded packet is computed from scratch: that
+would give a damaged packet a good checksum.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ _WORTH_QUARTERS_BYTES: Final = 1024
 def ones_sum(data: bytes | bytearray | memoryview, initial: int = 0) -> int:
     """The one's complement sum of `data` (an odd last byte is padded with zero) plus `initial`, folded to 16 bits.
 
-    A one's complement sum is the number that the bytes spell, modulo 65,535, with 65,535 for a non-zero multiple: one
-    big-integer division runs at C speed. Four numbers of a quarter of the length have the same sum: dividing is dear.
+    A one's complement sum is the big-endian number of all bytes, modulo 65,535, with 65,535 for a non-zero multiple, so
+    one division of integers computes it at C speed. Long data is added up in four quarters first, because the time of a
+    division grows with the length.
     """
     size = len(data)
     if size >= _WORTH_QUARTERS_BYTES:
@@ -50,17 +51,17 @@ def is_valid(data: bytes | bytearray | memoryview, initial: int = 0) -> bool:
 
 
 def fold(value: int) -> int:
-    """End-around carry until 16 bits remain: the remainder as in `ones_sum`."""
+    """A sum of any size folded to 16 bits by end-around carry."""
     return value % 0xFFFF or 0xFFFF if value > 0xFFFF else value
 
 
 def delta16(old: int, new: int) -> int:
-    """What changing one 16-bit word from `old` to `new` adds to the sum: ~m + m' (RFC 1624)."""
+    """The delta of one 16-bit word that changes from `old` to `new`: ~m + m' (RFC 1624)."""
     return fold((old ^ 0xFFFF) + new)
 
 
 def delta32(old: int, new: int) -> int:
-    """The same for a 32-bit field that stands on an even offset (an address, a sequence number)."""
+    """The delta of a 32-bit field on an even offset (an address, a sequence number)."""
     return fold((old >> 16 ^ 0xFFFF) + (old & 0xFFFF ^ 0xFFFF) + (new >> 16) + (new & 0xFFFF))
 
 
@@ -73,9 +74,9 @@ def apply(check: int, delta: int) -> int:
 
 
 def apply_icmp(message: memoryview, delta: int) -> int:
-    """The same for an ICMP message that already holds its new bytes; its checksum field still is the old one.
+    """The checksum of an ICMP message whose bytes are changed already and whose checksum field is still the old one.
 
-    Equation 3 never gives 0xFFFF, which a sum of nothing but zeros needs. Only an ICMP message, which has no
+    Equation 3 never gives 0xFFFF, which is the checksum of a message of zeros. Only an ICMP message, which has no
     pseudo-header, can be all zero: an echo reply with identifier, sequence number and data of zeros.
     """
     check = apply(message[2] << 8 | message[3], delta)
@@ -85,7 +86,7 @@ def apply_icmp(message: memoryview, delta: int) -> int:
 
 
 def apply_partial(partial: int, delta: int) -> int:
-    """The same for a partial checksum, which holds the uncomplemented sum of the pseudo-header (virtio NEEDS_CSUM)."""
+    """A partial checksum after a change. It holds the uncomplemented sum of the pseudo-header (virtio NEEDS_CSUM)."""
     return fold(partial + delta)
 
 

@@ -1,12 +1,12 @@
 """Consecutive segments of a TCP flow as one super-frame: the inverse of `wire.gso.segment`.
 
-One walk and one write then do for up to 64 KB. Segments are merged only where cutting the super-frame gives them back:
-in sequence, of one size (the last may be shorter), flags ACK and PSH alone, and everything else of both headers equal.
-PSH ends a super-frame. Their checksums are verified before: a super-frame's is made anew when it is cut, and a segment
-that arrived damaged must stay so. What cannot be merged passes as it is; the order within a flow is kept.
+Up to 64 KB then take one walk and one write. Segments are merged only where cutting the super-frame gives the same
+segments back: in sequence, of one size (the last may be shorter), with no flags but ACK and PSH, and otherwise equal in
+both headers. PSH ends a super-frame. Checksums are verified before merging, because cutting makes new ones and a
+segment that arrived damaged must stay damaged. Every other packet passes as it is. The order within a flow is kept.
 
-IP identifications must count up, as they do after cutting, or be equal on packets that are never fragmented (DF):
-these have no meaning (RFC 6864 4.1), and a stack that leaves them 0 is merged too.
+IP identifications must count up, as they do after cutting. They may also be equal on packets with DF set, where they
+have no meaning (RFC 6864 4.1): some stacks leave them 0.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _FIELDS = struct.Struct("!BBHHHBBH12sIIBBHHH")
 """A packet of 40 bytes and more: version, TOS, length, identification, fragment, TTL, protocol, checksum, addresses and
 ports, sequence number, acknowledgment, data offset, flags, window, checksum, urgent pointer."""
 
-Frame = tuple[bytes, GsoHeader | None]
+FrameWithGso = tuple[bytes, GsoHeader | None]
 
 
 class _Run:
-    """Segments of one flow, each the sequel of the one before."""
+    """Segments of one flow, each continuing where the one before ended."""
 
     __slots__ = ("constant", "following", "header_bytes", "identification", "parts", "segment_bytes", "size")
 
@@ -46,8 +46,9 @@ class _Run:
         self.constant: bool | None = None  # whether all have one identification; None while there is one segment
 
 
-def coalesce(packets: Sequence[bytes]) -> list[Frame]:
-    """IPv4 packets (of any quality) as frames for the walk: plain ones, and super-frames with a partial checksum."""
+def coalesce(packets: Sequence[bytes]) -> list[FrameWithGso]:
+    """IPv4 packets, well-formed or not, as packets for the walk: plain ones, and super-frames with a partial
+    checksum."""
     if len(packets) < 2:
         return [(packet, None) for packet in packets]
     order: list[_Run | bytes] = []
@@ -57,7 +58,7 @@ def coalesce(packets: Sequence[bytes]) -> list[Frame]:
         ordinary = packet[:1] == _ORDINARY and size >= _IP_BYTES
         if not ordinary or packet[9] != _TCP or size < _IP_BYTES + 20:
             if not ordinary or packet[9] == _TCP:
-                open_runs.clear()  # IP options, say, or a part of a header: it may belong to any of them
+                open_runs.clear()  # e.g. IP options, or a cut header: it may belong to any of the flows
             order.append(packet)
             continue
         _, _, length, identification, fragment, _, _, _, ends, sequence, _, offset, flags, _, _, urgent = (
@@ -92,7 +93,7 @@ def coalesce(packets: Sequence[bytes]) -> list[Frame]:
 
 
 def _is_whole(packet: bytes, ends: bytes) -> bool:
-    """True where both checksums are right. A pseudo-header is the addresses, the protocol and the length."""
+    """True where both checksums are right. `ends`: the 12 bytes of addresses and ports."""
     pseudo = ones_sum(ends[:8], _TCP + len(packet) - _IP_BYTES)
     return ones_sum(packet[:_IP_BYTES]) == 0xFFFF and ones_sum(packet[_IP_BYTES:], pseudo) == 0xFFFF
 
@@ -124,7 +125,7 @@ def _continues(run: _Run, packet: bytes, sequence: int, identification: int, hea
     return True
 
 
-def _frame(run: _Run) -> Frame:
+def _frame(run: _Run) -> FrameWithGso:
     first = run.parts[0]
     if len(run.parts) == 1:
         return first, None

@@ -1,7 +1,7 @@
-"""Why a packet went no further: one name, one line of documentation each.
+"""Drop reasons: why a packet went no further. One name and one line of documentation each.
 
-The values are public: `bridgectl stats`, replay events and metrics print them. Reasons are counted by port in
-`bridge.walk.counters`; which of them owe the sender an ICMP error is said where the walk gives the verdict.
+The values are public: `bridgectl stats`, replay events and metrics print them. They are counted by port
+in `bridge.walk.counters`; the walk decides which of them owe the sender an ICMP error.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What a tap or tun with `IFF_VNET_HDR` says in front of a frame: `struct virtio_net_hdr` (VIRTIO 1.2, 5.1.6).
+"""The virtio header that a tap or tun with `IFF_VNET_HDR` puts in front of a frame (VIRTIO 1.2 5.1.6).
 
-A *super-frame* is up to 64 KB of one TCP or UDP flow under one header, to be cut into `gso_bytes` of payload each. A
-*partial* checksum holds only the sum of the pseudo-header, uncomplemented: whoever puts the packet on a wire completes
-it. Offsets in a `GsoHeader` count from the start of the **IP packet**; the ports add and take off their link header.
+A *super-frame* is up to 64 KB of one TCP or UDP flow under one header; it is cut into packets of `gso_bytes` payload. A
+*partial* checksum holds only the uncomplemented sum of the pseudo-header; the last device before the wire completes it.
+Offsets in a `GsoHeader` count from the start of the **IP packet**; the ports add and take off their link header.
 
-Where an egress knows neither, `segment` makes ordinary packets with whole checksums.
+Where an egress supports neither, `segment` makes ordinary packets with whole checksums.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ NEEDS_CSUM = 1
 GSO_NONE, GSO_TCPV4, GSO_UDP, GSO_TCPV6, GSO_UDP_L4 = 0, 1, 3, 4, 5
 GSO_ECN = 0x80
 
-SMALLEST_SEGMENT_BYTES = 8  # of TCP; of UDP any (UDP_SEGMENT), as long as they are no more than the kernel makes:
-MOST_TINY_SEGMENTS = 128
+SMALLEST_SEGMENT_BYTES = 8  # of TCP; a UDP segment (UDP_SEGMENT) may be shorter
+MOST_TINY_SEGMENTS = 128  # UDP segments shorter than that in one super-frame: the kernel makes no more
 
 _TCP, _UDP = 6, 17  # names of `wire.ipv4` and `wire.tcp`, which import this module
 _TCP_FIN, _TCP_PSH, _TCP_CWR = 0x01, 0x08, 0x80
@@ -46,7 +46,7 @@ class GsoHeader(NamedTuple):
 
 
 def unpack(header: bytes | bytearray | memoryview, link_bytes: int) -> GsoHeader | None:
-    """The ten bytes in front of a frame with `link_bytes` of link header; None where they say nothing."""
+    """Read the ten bytes in front of a frame with `link_bytes` of link header; None for a plain packet."""
     flags, gso_type, header_bytes, gso_bytes, start, offset = HEADER.unpack_from(header)
     if not flags & NEEDS_CSUM and gso_type == GSO_NONE:
         return None
@@ -59,7 +59,7 @@ PLAIN = bytes(HEADER_BYTES)
 
 
 def pack(gso: GsoHeader | None, link_bytes: int) -> bytes:
-    """The ten bytes for a frame with `link_bytes` of link header."""
+    """The ten bytes in front of a frame with `link_bytes` of link header. None: a plain packet's."""
     if gso is None:
         return PLAIN
     if not gso.partial:
@@ -67,7 +67,7 @@ def pack(gso: GsoHeader | None, link_bytes: int) -> bytes:
     return HEADER.pack(
         NEEDS_CSUM,
         gso.gso_type,
-        min(gso.header_bytes + link_bytes, 0xFFFF) if gso.gso_type else 0,  # a hint of whoever sent it
+        min(gso.header_bytes + link_bytes, 0xFFFF) if gso.gso_type else 0,  # the sender's hint
         gso.gso_bytes,
         gso.checksum_start + link_bytes,
         gso.checksum_offset,
@@ -75,8 +75,8 @@ def pack(gso: GsoHeader | None, link_bytes: int) -> bytes:
 
 
 def is_consistent(packet: bytes | bytearray | memoryview, gso: GsoHeader) -> bool:
-    """True where the header's claims fit the checked, unfragmented IPv4 packet: the field lies inside, the GSO type
-    is the protocol's and the segment size is sane. What is not consistent is dropped, never repaired."""
+    """True where the virtio header fits the checked, unfragmented IPv4 packet: the checksum field lies inside, the GSO
+    type is the protocol's and the segment size is possible. An inconsistent packet is dropped, never repaired."""
     ip_bytes = (packet[0] & 15) * 4
     protocol = packet[9]
     if protocol == _TCP:
@@ -105,10 +105,10 @@ def is_consistent(packet: bytes | bytearray | memoryview, gso: GsoHeader) -> boo
 
 
 def as_partial(packet: bytearray, gso: GsoHeader) -> GsoHeader:
-    """A TCP super-frame that came without a partial checksum gets one, in place; everything else stays as it is.
+    """Give a TCP super-frame that came without a partial checksum one, in place; leave any other packet as it is.
 
-    A device that merges segments itself has verified them and may leave any checksum behind; no whole one could cover
-    what is yet to be cut. The kernel does the same (tcp4_gso_segment).
+    A device that merges segments itself has verified them and may leave any checksum behind. A whole checksum is
+    useless on a packet that will be cut. The kernel does the same (tcp4_gso_segment).
     """
     ip_bytes = (packet[0] & 15) * 4
     field = ip_bytes + 16
@@ -131,10 +131,10 @@ def complete(packet: bytearray, gso: GsoHeader) -> None:
 
 
 def segment(packet: bytearray, gso: GsoHeader) -> Iterator[bytearray]:
-    """A consistent super-frame as ordinary packets, in order, with whole checksums.
+    """Cut a consistent super-frame into ordinary packets, in order, with whole checksums.
 
     Sequence numbers, IP identifications, total lengths and UDP lengths are set; FIN and PSH stay on the last segment,
-    CWR on the first (RFC 3168 6.1.2). A packet that is no super-frame comes back as itself, its checksum completed.
+    CWR on the first (RFC 3168 6.1.2). A packet that is no super-frame is yielded itself, its checksum completed.
     """
     if gso.gso_type == GSO_NONE:
         complete(packet, gso)

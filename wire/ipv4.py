@@ -28,13 +28,14 @@ _PORTS = struct.Struct("!HH")
 
 
 class Packet:
-    """An IPv4 packet that passed `parse`, with its fields read once. `data` may be rewritten; then the fields that the
-    rewrite touched are set with it (see `alias.rewrite`).
+    """An IPv4 packet that passed `parse`, with its fields read once. Code that rewrites `data` sets the fields, too
+    (see
+    `alias.rewrite`).
 
     `data`: the packet without link header and padding. `header_bytes`: of the IP header. `is_fragment`: a first,
     middle or last one. `offset_bytes`: of a fragment. `source_port` and `destination_port`: TCP and UDP ports; for an
-    ICMP query both are its identifier; 0 for later fragments and every other protocol. `gso`: what the port said of
-    it, None for a plain packet.
+    ICMP query both are its identifier; 0 for later fragments and every other protocol. `gso`: its virtio header,
+    None for a plain packet.
     """
 
     __slots__ = (
@@ -86,7 +87,7 @@ class Packet:
 
     @property
     def is_icmp_error(self) -> bool:
-        """True for an ICMP message that quotes a packet (and for later fragments never: they show no type)."""
+        """True for an ICMP message that quotes a packet; False for later fragments, which show no type."""
         return (
             self.protocol == ICMP
             and not self.offset_bytes
@@ -122,7 +123,7 @@ ICMP_QUERIES = ICMP_QUERY_REQUESTS | ICMP_QUERY_REPLIES
 
 
 def parse(frame: bytes | bytearray | memoryview, start: int = 0, gso: GsoHeader | None = None) -> Packet | Drop:
-    """The packet that begins at `start` of a frame, trimmed to its total length, or why it is none.
+    """The packet that begins at byte `start` of a frame, trimmed to its total length, or the reason to drop it.
 
     The order is RFC 1812 5.2.2: 20 bytes, checksum, version, header length, total length. Transport headers are
     checked by `read_transport`, which needs a first fragment.
@@ -191,9 +192,9 @@ def read_transport(packet: Packet) -> Drop | None:
 
 
 def options_fault(packet: Packet) -> tuple[Drop, int] | None:
-    """The first fault of the options and its offset from the header's start (the pointer of ICMP 12/0), or None.
+    """The first bad option as (reason, offset from the header's start), or None. ICMP 12/0 points at the offset.
 
-    Faults are a length that cannot be, and source routes (RFC 7126 4.3, 4.4). All other options pass as they are.
+    Bad are impossible lengths and source routes (RFC 7126 4.3, 4.4). All other options pass as they are.
     """
     data, end = packet.data, packet.header_bytes
     at = MINIMUM_HEADER_BYTES

@@ -1,8 +1,8 @@
-"""Capture files: classic pcap in and out, pcapng in (by `wire.nextgen`).
+"""Capture files: classic pcap in and out, pcapng in (by `wire.pcapng`).
 
 draft-ietf-opsawg-pcap: 24 bytes of file header (`_HEADER`), 16 in front of each record (`_RECORD`), either byte order,
 microseconds or nanoseconds as the magic number says. A record longer than the declared snap length is read as it is;
-one that the end of the file cuts is a `CaptureError`.
+a record that the end of the file cuts raises `CaptureError`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from wire import nextgen
+from wire import pcapng
 from wire.capture import LINK_ETHERNET, LINK_MASK, LINK_RAW, LINKS_RAW, SNAP_BYTES, CaptureError, Record, Source
 from wire.units import SECOND_NS
 
-__all__ = ["LINKS_RAW", "LINK_ETHERNET", "LINK_RAW", "CaptureError", "Record", "Writer", "read"]
+__all__ = ["LINKS_RAW", "LINK_ETHERNET", "LINK_RAW", "CaptureError", "PcapWriter", "Record", "read"]
 
 _HEADER = "HHiIII"  # major, minor, time zone, accuracy, snap length, link type
 _RECORD = "IIII"  # seconds, fraction, captured length, length on the wire
@@ -31,8 +31,8 @@ def read(file: BinaryIO, name: str) -> Iterator[Record]:
     """
     source = Source(file, name)
     magic = source.take(4)
-    if magic == nextgen.SECTION_MAGIC:
-        return nextgen.read(source)
+    if magic == pcapng.SECTION_MAGIC:
+        return pcapng.read(source)
     return _read_classic(source, magic)
 
 
@@ -74,7 +74,7 @@ def _packed(order: str, magic: int) -> bytes:
     return struct.pack(order + "I", magic)
 
 
-class Writer:
+class PcapWriter:
     """Writes classic pcap with nanoseconds to a binary file that the caller opens and closes.
 
     The format holds 32 bits of seconds: times from 2106 on are written modulo 2^32 seconds, as every pcap writer must.

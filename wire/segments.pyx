@@ -151,7 +151,7 @@ cdef uint32_t piece(const Cut *cut, uint32_t index, uint8_t *target) noexcept no
 
 
 def segment(const uint8_t[::1] packet not None, gso not None):
-    """`wire.gso.segment`; `ValueError` where the claims do not fit the packet."""
+    """The same as `wire.gso.segment`. Raises `ValueError` where the virtio header does not fit the packet."""
     cdef Cut cut
     cdef uint32_t index, size
     cdef uint8_t target[SUPER_FRAME_BYTES]
@@ -183,7 +183,7 @@ cdef bint _may_be_merged(const uint8_t *packet, uint32_t size) noexcept nogil:
 
 
 cdef bint _continues(Segment *head, const uint8_t *packet, uint32_t size, uint32_t header_bytes) noexcept nogil:
-    """Whether the packet goes on where the run ends; the step of its identifications is settled by the second one."""
+    """Whether the packet goes on where the run ends; the second packet fixes the step of the identifications."""
     cdef const uint8_t *first = head.data
     cdef uint32_t step = (load16(packet + 4) - head.identification) & 0xFFFF
     if (load32(packet + 24) != head.following or header_bytes != head.header_bytes or size > head.size
@@ -200,7 +200,7 @@ cdef bint _continues(Segment *head, const uint8_t *packet, uint32_t size, uint32
 
 
 cdef inline uint32_t _slot_of(const uint8_t *packet) noexcept nogil:
-    """Where the look for a flow begins, by its 12 bytes of addresses and ports."""
+    """The slot at which the search for a flow begins, by its 12 bytes of addresses and ports."""
     cdef uint64_t addresses
     cdef uint32_t ports
     memcpy(&addresses, packet + 12, 8)
@@ -210,7 +210,7 @@ cdef inline uint32_t _slot_of(const uint8_t *packet) noexcept nogil:
 
 
 cdef void chain(Segment *segments, int32_t count, int32_t *slots) noexcept nogil:
-    """Find the runs among at most MOST_SEGMENTS packets of any quality. `slots`: SLOTS words of scratch; a word is the
+    """Find the runs among at most MOST_SEGMENTS packets, well-formed or not. `slots`: SLOTS words of scratch; a word is the
     number of a packet of the flow plus 1, and `last` there is -1 while no run of the flow is open."""
     cdef int32_t at, head
     cdef uint32_t slot, header_bytes, size
@@ -228,7 +228,7 @@ cdef void chain(Segment *segments, int32_t count, int32_t *slots) noexcept nogil
         one.total = size
         one.header_bytes = 0
         if size < IP_BYTES or packet[0] != 0x45 or (packet[9] == TCP and size < IP_BYTES + 20):
-            memset(slots, 0, SLOTS * sizeof(int32_t))  # IP options, say: it may belong to any of them
+            memset(slots, 0, SLOTS * sizeof(int32_t))  # e.g. IP options: it may belong to any flow
             continue
         if packet[9] != TCP:
             continue
@@ -279,7 +279,7 @@ cdef void assemble(const Segment *segments, int32_t first, uint8_t *target) noex
 
 
 def coalesce(packets):
-    """`wire.coalesce.coalesce` of MOST_SEGMENTS packets at most (`ValueError`)."""
+    """The same as `wire.coalesce.coalesce`. Raises `ValueError` for more than MOST_SEGMENTS packets."""
     cdef list held = list(packets)
     cdef list frames = []
     cdef Segment segments[MOST_SEGMENTS]

@@ -17,8 +17,8 @@ _FROM_SEQUENCE = struct.Struct("!IIBBH")  # the TCP header from the sequence num
 
 @dataclass(slots=True)
 class Segment:
-    """What the state machine of a link looks at. `length`: sequence space taken, SYN and FIN included.
-    `window_scale` is None unless this is a SYN that carries the option."""
+    """The fields that the state machine of a link reads. `length`: of its sequence space, SYN and FIN included.
+    `window_scale`: 0 to 14; None unless this is a SYN with the option (RFC 7323 2)."""
 
     flags: int
     sequence: int
@@ -45,12 +45,13 @@ def read(packet: Packet) -> Segment:
 
 
 def opens(packet: Packet) -> bool:
-    """True for a SYN, the only segment with the option that `clamp_mss` looks for."""
+    """True for a SYN. Only a SYN carries the option that `clamp_mss` lowers."""
     return bool(packet.data[packet.header_bytes + 13] & SYN)
 
 
 def option_offset(packet: Packet, wanted: int, wanted_length: int) -> int:
-    """Where in `packet.data` an option begins; 0 where there is none, or where the list is malformed before it."""
+    """The offset in `packet.data` at which an option begins; 0 where there is none, or the list is malformed before
+    it."""
     data = packet.data
     at = packet.header_bytes + 20
     end = min(packet.header_bytes + (data[packet.header_bytes + 12] >> 4) * 4, len(data))

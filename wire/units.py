@@ -29,7 +29,8 @@ def address_text(address: int) -> str:
 
 
 def address_int(text: str) -> int:
-    """A strict dotted quad (four decimal octets, no leading zeros) as a 32-bit integer; else `ValueError`."""
+    """A strict dotted quad as a 32-bit integer. Raises `ValueError` unless it is four decimal octets without leading
+    zeros."""
     octets = text.split(".")
     if len(octets) != 4:
         raise ValueError(f"{text!r} is no IPv4 address")
@@ -50,7 +51,7 @@ def mac_text(mac: bytes) -> str:
 
 
 def mac_bytes(text: str) -> bytes:
-    """`02:00:00:00:00:01` (or with dashes) as six bytes; else `ValueError`."""
+    """`02:00:00:00:00:01` (or with dashes) as six bytes. Raises `ValueError` for any other text."""
     parts = text.replace("-", ":").split(":")
     if len(parts) != 6 or not all(1 <= len(part) <= 2 and set(part) <= _HEX_DIGITS for part in parts):
         raise ValueError(f"{text!r} is no MAC address")

@@ -1,8 +1,8 @@
-"""What the values of a configuration owe each other, whatever it is read for.
+"""Rules between values of a configuration, the same for every purpose.
 
-Only usable values come here; whether the file gives a table at all is asked of the document, so that a table which is
-wrong by itself does not make others look wrong. Subnets of taps are /8 to /30: the ARP table has one slot for each
-address (RFC 826 in an array), and a /31 or /32 has no room for a next hop and a broadcast address.
+Only usable values are compared. Whether the file gives a table at all is asked of the `TomlFile`, so that a table which
+is wrong by itself does not make other tables look wrong. Subnets of taps are /8 to /30: the ARP table has one slot
+for each address, and a /31 or /32 has no room for a next hop and a broadcast address.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import combinations
 
-from bridge.config.document import Document, Report
-from bridge.config.model import Config, Forward, Tap0, Tap1
+from bridge.config.findings import Findings
+from bridge.config.model import Config, ForwardTable, Tap0Table, Tap1Table
+from bridge.config.toml_file import TomlFile
 from bridge.config.toml_lines import KeyPath
 from route.lists import Prefix
 from route.table import NEVER_FORWARDED
@@ -24,21 +25,21 @@ _NARROWEST_TAP_SUBNET = 30
 _MOST_OPTION_BYTES = 1000  # of a DHCP message, which must not be cut into fragments
 
 
-def check(config: Config, document: Document, report: Report) -> None:
-    """Report every contradiction."""
-    _own_addresses(config, report)
-    _subnets_apart(config, report)
-    _next_hop(config, document, report)
+def check(config: Config, toml: TomlFile, findings: Findings) -> None:
+    """Add every contradiction of a configuration to the findings."""
+    _own_addresses(config, findings)
+    _subnets_apart(config, findings)
+    _next_hop(config, toml, findings)
     for name, tap in (("tap0", config.tap0), ("tap1", config.tap1)):
         if tap is not None:
-            _static_arp(name, tap, report)
-    _alias_address(config, report)
-    _forwards(config, document, report)
-    _interface_names(config, report)
-    _macs_apart(config, report)
-    _announced(config, report)
-    _leased(config, document, report)
-    _without_effect(config, document, report)
+            _static_arp(name, tap, findings)
+    _alias_address(config, findings)
+    _forwards(config, toml, findings)
+    _interface_names(config, findings)
+    _macs_apart(config, findings)
+    _announced(config, findings)
+    _leased(config, toml, findings)
+    _without_effect(config, toml, findings)
 
 
 def _subnets(config: Config) -> Iterator[tuple[str, IPv4Interface]]:
@@ -52,7 +53,7 @@ def _subnets(config: Config) -> Iterator[tuple[str, IPv4Interface]]:
 
 
 def _edge(address: IPv4Address, subnet: IPv4Network) -> str | None:
-    """What an address is, where no host may have it."""
+    """The name of an address that no host of the subnet may have; None for a host's address."""
     if subnet.prefixlen <= 30 and address == subnet.network_address:
         return f"the network address of {subnet}"
     if subnet.prefixlen <= 30 and address == subnet.broadcast_address:
@@ -65,107 +66,107 @@ def _never_forwarded(address: IPv4Address) -> Prefix | None:
     return next((around for around in NEVER_FORWARDED if around.holds(host)), None)
 
 
-def _own_addresses(config: Config, report: Report) -> None:
+def _own_addresses(config: Config, findings: Findings) -> None:
     for name, address in _subnets(config):
         path: KeyPath = (name, "address")
         length = address.network.prefixlen
         is_tap = name == "tap0" or (name == "tap1" and config.tap1 is not None and config.tap1.kind == "tap")
         narrowest = _NARROWEST_TAP_SUBNET if is_tap else 32
         if not _WIDEST_SUBNET <= length <= narrowest:
-            report.fault(
+            findings.error(
                 path, f"a /{length} is no subnet for this port, give one from /{_WIDEST_SUBNET} to /{narrowest}"
             )
         if edge := _edge(address.ip, address.network):
-            report.fault(path, f"{address.ip} is {edge}, give a host's address")
+            findings.error(path, f"{address.ip} is {edge}, give a host's address")
         if around := _never_forwarded(address.ip):
-            report.fault(path, f"{address.ip} lies in {around}, which is never forwarded: give another subnet")
+            findings.error(path, f"{address.ip} lies in {around}, which is never forwarded: give another subnet")
 
 
-def _subnets_apart(config: Config, report: Report) -> None:
+def _subnets_apart(config: Config, findings: Findings) -> None:
     for (first, one), (second, other) in combinations(_subnets(config), 2):
         if one.network.overlaps(other.network):
             what = f"{other.network} overlaps {first}'s {one.network}, give each port a subnet of its own"
-            report.fault((second, "address"), what)
+            findings.error((second, "address"), what)
 
 
-def _next_hop(config: Config, document: Document, report: Report) -> None:
+def _next_hop(config: Config, toml: TomlFile, findings: Findings) -> None:
     tap1 = config.tap1
-    written = document.written("tap1")
+    written = toml.written("tap1")
     needs_one = isinstance(written, dict) and written.get("kind") != "tun" and written.get("address") != "dhcp"
     if needs_one and "gateway" not in written:
-        report.fault(("tap1",), '"gateway" is missing, add the ISP router\'s address (or kind = "tun")')
+        findings.error(("tap1",), '"gateway" is missing, add the ISP router\'s address (or kind = "tun")')
     if tap1 is None or tap1.kind == "tun" or tap1.gateway is None:
         return
     if tap1.address is None:
         if around := _never_forwarded(tap1.gateway):
-            report.fault(("tap1", "gateway"), f"{tap1.gateway} lies in {around}, give the ISP router's address")
+            findings.error(("tap1", "gateway"), f"{tap1.gateway} lies in {around}, give the ISP router's address")
         return
-    _neighbour(("tap1", "gateway"), tap1.gateway, "tap1", tap1.address, report)
+    _neighbour(("tap1", "gateway"), tap1.gateway, "tap1", tap1.address, findings)
 
 
-def _neighbour(path: KeyPath, address: IPv4Address, name: str, own: IPv4Interface, report: Report) -> None:
-    """An address that a host on the port's subnet must have."""
+def _neighbour(path: KeyPath, address: IPv4Address, name: str, own: IPv4Interface, findings: Findings) -> None:
+    """Demand that an address is one of another host on the port's subnet."""
     if address not in own.network:
-        report.fault(path, f"{address} is outside {name}'s subnet {own.network}, give an address inside")
+        findings.error(path, f"{address} is outside {name}'s subnet {own.network}, give an address inside")
     elif address == own.ip:
-        report.fault(path, f"{address} is {name}'s own address, give the other station's")
+        findings.error(path, f"{address} is {name}'s own address, give the other station's")
     elif edge := _edge(address, own.network):
-        report.fault(path, f"{address} is {edge}, give a host's address")
+        findings.error(path, f"{address} is {edge}, give a host's address")
 
 
-def _leased(config: Config, document: Document, report: Report) -> None:
-    """`address = "dhcp"`, and what it needs."""
+def _leased(config: Config, toml: TomlFile, findings: Findings) -> None:
+    """Check the demands of `address = "dhcp"`."""
     tap1 = config.tap1
     if tap1 is None:
         return
     if not tap1.is_leased:
-        if document.has("tap1", "dhcp"):
-            report.warn(("tap1", "dhcp"), 'has no effect on a static address, say address = "dhcp"')
+        if toml.has("tap1", "dhcp"):
+            findings.warn(("tap1", "dhcp"), 'has no effect on a static address, say address = "dhcp"')
         return
     if tap1.kind == "tun":
         what = '"dhcp" asks by Ethernet frames, which a "tun" has not: give the static address, or kind = "tap"'
-        report.fault(("tap1", "address"), what)
+        findings.error(("tap1", "address"), what)
     own = tap1.dhcp
     size = sum(map(len, (own.hostname, own.client_id, own.vendor_class, *own.options.values())))
     if size > _MOST_OPTION_BYTES:
         what = f"its values have {size} bytes, a message has room for {_MOST_OPTION_BYTES}: take some out"
-        report.fault(("tap1", "dhcp"), what)
+        findings.error(("tap1", "dhcp"), what)
 
 
-def _static_arp(name: str, tap: Tap0 | Tap1, report: Report) -> None:
+def _static_arp(name: str, tap: Tap0Table | Tap1Table, findings: Findings) -> None:
     for number, mac in tap.arp.items():
         address = IPv4Address(number)
         path: KeyPath = (name, "arp", str(address))
         if tap.address is not None:
-            _neighbour(path, address, name, tap.address, report)
+            _neighbour(path, address, name, tap.address, findings)
         if mac == tap.mac:
-            report.fault(path, f"{mac.hex(':')} is {name}'s own MAC address, give the other station's")
+            findings.error(path, f"{mac.hex(':')} is {name}'s own MAC address, give the other station's")
 
 
-def _alias_address(config: Config, report: Report) -> None:
+def _alias_address(config: Config, findings: Findings) -> None:
     alias = config.vpn.address if config.vpn else None
     if alias is None:
         return
     path: KeyPath = ("vpn", "address")
     if around := _never_forwarded(alias):
-        report.fault(path, f"{alias} lies in {around}, which is never forwarded: give another address")
+        findings.error(path, f"{alias} lies in {around}, which is never forwarded: give another address")
     for name, own in _subnets(config):
         if alias == own.ip:
-            report.fault(path, f"{alias} is {name}'s address too, give the alias an address of its own")
+            findings.error(path, f"{alias} is {name}'s address too, give the alias an address of its own")
         elif name != "tun0" and alias in own.network:
-            report.fault(path, f"{alias} lies in {name}'s subnet {own.network}, give an address outside of it")
+            findings.error(path, f"{alias} lies in {name}'s subnet {own.network}, give an address outside of it")
         elif edge := _edge(alias, own.network):
-            report.fault(path, f"{alias} is {edge} ({name}'s subnet), give a host's address")
+            findings.error(path, f"{alias} is {edge} ({name}'s subnet), give a host's address")
 
 
-def _forwards(config: Config, document: Document, report: Report) -> None:
+def _forwards(config: Config, toml: TomlFile, findings: Findings) -> None:
     taken: dict[tuple[str, str, int], KeyPath] = {}
     for index, forward in enumerate(config.alias.forward):
         path: KeyPath = ("alias", "forward", index)
-        if forward.on == "tap1" and not document.has("tap1"):
-            report.fault((*path, "on"), 'there is no [tap1], add it or forward on = "vpn"')
-        if forward.on == "vpn" and not document.has("vpn", "address"):
-            report.fault((*path, "on"), 'there is no vpn.address, add it or forward on = "tap1"')
+        if forward.on == "tap1" and not toml.has("tap1"):
+            findings.error((*path, "on"), 'there is no [tap1], add it or forward on = "vpn"')
+        if forward.on == "vpn" and not toml.has("vpn", "address"):
+            findings.error((*path, "on"), 'there is no vpn.address, add it or forward on = "tap1"')
         if (
             forward.on == "tap1"
             and forward.protocol == "udp"
@@ -173,43 +174,42 @@ def _forwards(config: Config, document: Document, report: Report) -> None:
             and forward.outside_port == config.tunnel.listen_port
         ):
             what = f"udp port {forward.outside_port} is tunnel.listen_port, give another"
-            report.fault((*path, "outside_port"), what)
+            findings.error((*path, "outside_port"), what)
         if (forward.on, forward.protocol, forward.outside_port) == ("tap1", "udp", 68) and config.leases_tap1:
-            report.fault((*path, "outside_port"), "udp port 68 is the DHCP client's own on tap1, give another")
+            findings.error((*path, "outside_port"), "udp port 68 is the DHCP client's own on tap1, give another")
         key = forward.on, forward.protocol, forward.outside_port
         if key in taken:
             what = f"{forward.protocol} port {forward.outside_port} of {forward.on} is forwarded already"
-            report.fault((*path, "outside_port"), f"{what} (line {document.line(taken[key])}), give another")
+            findings.error((*path, "outside_port"), f"{what} (line {toml.line(taken[key])}), give another")
         taken.setdefault(key, path)
-        _inside(config, document, forward, (*path, "inside"), report)
+        _inside(config, toml, forward, (*path, "inside"), findings)
 
 
-def _inside(config: Config, document: Document, forward: Forward, path: KeyPath, report: Report) -> None:
-    """The inside of a forward: a LAN host, this host, or on tap1 what a peer's prefix holds."""
+def _inside(config: Config, toml: TomlFile, forward: ForwardTable, path: KeyPath, findings: Findings) -> None:
+    """Demand that a forward leads to a LAN host, to this host, or on tap1 to an address in a peer's prefix."""
     address = IPv4Address(forward.inside.address)
     if config.tun0 and address == config.tun0.address.ip:
         return
     if config.tap0 and address in config.tap0.address.network:
-        _neighbour(path, address, "tap0", config.tap0.address, report)
+        _neighbour(path, address, "tap0", config.tap0.address, findings)
         return
-    if (document.has("tap0") and not config.tap0) or (document.has("tun0") and not config.tun0):
-        return  # it may lie in the subnet that could not be read
+    if (toml.has("tap0") and not config.tap0) or (toml.has("tun0") and not config.tun0):
+        return  # the address may lie in the subnet that could not be read
     host = Prefix(forward.inside.address, 32)
     of_peers = [prefix for peer in config.peer.values() for prefix in peer.allowed_ips if prefix.length]
     if any(prefix.holds(host) for prefix in of_peers):
         if forward.on == "vpn":
-            report.fault(
-                path, f'{address} is behind a peer, which the tunnel does not lead back to: forward on = "tap1"'
-            )
+            what = "is behind a peer, and a forward of the tunnel leads to no other peer"
+            findings.error(path, f'{address} {what}: forward on = "tap1"')
         return
     places = [f"an address in tap0's subnet {config.tap0.address.network}"] if config.tap0 else []
     places += [f"tun0's address {config.tun0.address.ip}"] if config.tun0 else []
     places += ["an address of a peer's allowed_ips"] if of_peers and forward.on == "tap1" else []
     right = "give " + " or ".join(places) if places else "add [tap0] or [tun0]"
-    report.fault(path, f"{address} is no inside host, {right}")
+    findings.error(path, f"{address} is no inside host, {right}")
 
 
-def _interface_names(config: Config, report: Report) -> None:
+def _interface_names(config: Config, findings: Findings) -> None:
     ports = (("tap0", config.tap0), ("tap1", config.tap1), ("tun0", config.tun0), ("vpn", config.vpn))
     taken: dict[tuple[str | None, str], str] = {}
     for name, port in ports:
@@ -217,91 +217,91 @@ def _interface_names(config: Config, report: Report) -> None:
             continue
         first = taken.setdefault((port.netns, port.interface), name)
         if first != name:
-            report.fault(
+            findings.error(
                 (name, "interface"), f'"{port.interface}" is the device of {first} too, give each its own name'
             )
     for name, tap in ports[:2]:
-        if isinstance(tap, Tap0 | Tap1) and tap.bridge and (tap.netns, tap.bridge) in taken:
+        if isinstance(tap, Tap0Table | Tap1Table) and tap.bridge and (tap.netns, tap.bridge) in taken:
             what = f'"{tap.bridge}" is the device of {taken[tap.netns, tap.bridge]}, name the Linux bridge to join'
-            report.fault((name, "bridge"), what)
+            findings.error((name, "bridge"), what)
 
 
-def _macs_apart(config: Config, report: Report) -> None:
-    """A Linux bridge learns a MAC address on one of its ports: the other one would get nothing."""
+def _macs_apart(config: Config, findings: Findings) -> None:
+    """Demand two MAC addresses of two taps on one Linux bridge: the bridge would send all frames to one of them."""
     tap0, tap1 = config.tap0, config.tap1
     if tap0 is None or tap1 is None or tap1.kind == "tun" or tap0.mac != tap1.mac:
         return
     if tap0.bridge is not None and (tap0.netns, tap0.bridge) == (tap1.netns, tap1.bridge):
         what = f"{tap1.mac.hex(':')} is tap0's on the same bridge {tap1.bridge}, give each port its own"
-        report.fault(("tap1", "mac"), what)
+        findings.error(("tap1", "mac"), what)
 
 
-def _announced(config: Config, report: Report) -> None:
-    """What we announce, as far as no peer of this design would take it."""
+def _announced(config: Config, findings: Findings) -> None:
+    """Refuse prefixes in `tunnel.announce` that every peer would refuse."""
     prefixes = config.tunnel.announce if config.tunnel and config.tunnel.announce else ()
     for index, prefix in enumerate(prefixes):
         path: KeyPath = ("tunnel", "announce", index)
         if prefix.length < SHORTEST_ANNOUNCED:
-            report.fault(path, f"{prefix} is no network behind a node, give prefixes from /{SHORTEST_ANNOUNCED} on")
+            findings.error(path, f"{prefix} is no network behind a node, give prefixes from /{SHORTEST_ANNOUNCED} on")
         elif around := next((never for never in NEVER_FORWARDED if never.holds(prefix) or prefix.holds(never)), None):
-            report.fault(path, f"{around} is never forwarded, give a prefix outside of it")
+            findings.error(path, f"{around} is never forwarded, give a prefix outside of it")
     if len(prefixes) > MOST_PREFIXES:
         what = f"{len(prefixes)} prefixes do not fit into one message, give {MOST_PREFIXES} at most"
-        report.fault(("tunnel", "announce"), what)
+        findings.error(("tunnel", "announce"), what)
 
 
-def _without_effect(config: Config, document: Document, report: Report) -> None:
-    if document.has("offload", "prefixes") and not document.has("tap1"):
-        report.warn(("offload",), "nothing is offloaded without [tap1]")
+def _without_effect(config: Config, toml: TomlFile, findings: Findings) -> None:
+    if toml.has("offload", "prefixes") and not toml.has("tap1"):
+        findings.warn(("offload",), "nothing is offloaded without [tap1]")
     if config.tap1 and config.tap1.kind == "tun":
         for key in ("mac", "bridge", "arp"):
-            if document.has("tap1", key):
-                report.warn(("tap1", key), 'has no effect on a port of kind "tun", which speaks raw IP')
-    _tunnel(config, document, report)
-    if config.vpn and config.vpn.netns and not document.has("vpn", "interface"):
-        report.warn(("vpn", "netns"), "has no effect without vpn.interface")
+            if toml.has("tap1", key):
+                findings.warn(("tap1", key), 'has no effect on a port of kind "tun", which speaks raw IP')
+    _tunnel(config, toml, findings)
+    if config.vpn and config.vpn.netns and not toml.has("vpn", "interface"):
+        findings.warn(("vpn", "netns"), "has no effect without vpn.interface")
     for name, peer in config.peer.items():
-        if peer.exit and not document.has("tap1"):
-            report.warn(("peer", name, "exit"), "has no effect without [tap1]")
-    if not document.has("tap0"):
-        _exit_node(config, document, report)
+        if peer.exit and not toml.has("tap1"):
+            findings.warn(("peer", name, "exit"), "has no effect without [tap1]")
+    if not toml.has("tap0"):
+        _exit_node(config, toml, findings)
 
 
-def _exit_node(config: Config, document: Document, report: Report) -> None:
-    """Peers of an exit node that get nowhere, or no answer."""
+def _exit_node(config: Config, toml: TomlFile, findings: Findings) -> None:
+    """Warn of peers of an exit node whose packets get nowhere, or get no answer."""
     for name, peer in config.peer.items():
         path: KeyPath = ("peer", name)
-        if not document.has("tun0") and not (peer.exit and document.has("tap1")):
-            report.warn(path, "its packets get no further than other peers, add [tun0] (or [tap1] and exit = true)")
-        is_default = config.default_node == name or (document.has("vpn", "node") and config.default_node is None)
+        if not toml.has("tun0") and not (peer.exit and toml.has("tap1")):
+            findings.warn(path, "its packets get no further than other peers, add [tun0] (or [tap1] and exit = true)")
+        is_default = config.default_node == name or (toml.has("vpn", "node") and config.default_node is None)
         is_named = any(prefix.length for prefix in peer.allowed_ips)
         if peer.allowed_ips and not (is_named or is_default or peer.exit or peer.accept):
             what = "0.0.0.0/0 routes nothing to the peer, name the prefixes behind it"
-            report.warn((*path, "allowed_ips"), what)
+            findings.warn((*path, "allowed_ips"), what)
 
 
-def _tunnel(config: Config, document: Document, report: Report) -> None:
-    """What the tunnel does not do, and what others do in its place."""
-    if document.has("peer") or document.has("tunnel"):
-        table = "tunnel" if document.has("tunnel") else "peer"
-        if document.has("vpn", "interface"):
-            report.warn((table,), "no tunnel is opened: vpn.interface, which is not encrypted, takes its place")
-        elif document.has("tap0") and not document.has("vpn"):
-            report.warn((table,), "no tunnel is opened on a LAN gateway without [vpn], add it with its node")
-    relays = {peer.via for peer in config.peer.values()}  # needed without carrying anything of their own
+def _tunnel(config: Config, toml: TomlFile, findings: Findings) -> None:
+    """Warn of tables and keys of the tunnel that have no effect."""
+    if toml.has("peer") or toml.has("tunnel"):
+        table = "tunnel" if toml.has("tunnel") else "peer"
+        if toml.has("vpn", "interface"):
+            findings.warn((table,), "no tunnel is opened: vpn.interface, which is not encrypted, takes its place")
+        elif toml.has("tap0") and not toml.has("vpn"):
+            findings.warn((table,), "no tunnel is opened on a LAN gateway without [vpn], add it with its node")
+    relays = {peer.via for peer in config.peer.values()}  # useful without prefixes of their own
     for name, peer in config.peer.items():
-        _accept(name, config, report)
+        _accept(name, config, findings)
         if peer.via is not None and peer.endpoint is not None:
-            report.warn(("peer", name, "endpoint"), f"has no effect on a peer that is reached via {peer.via}")
+            findings.warn(("peer", name, "endpoint"), f"has no effect on a peer that is reached via {peer.via}")
         is_relay_alone = name in relays
-        if not (document.has("peer", name, "allowed_ips") or document.has("peer", name, "accept") or is_relay_alone):
-            report.warn(("peer", name), 'nothing is taken from the peer, add allowed_ips = ["0.0.0.0/0"] or less')
+        if not (toml.has("peer", name, "allowed_ips") or toml.has("peer", name, "accept") or is_relay_alone):
+            findings.warn(("peer", name), 'nothing is taken from the peer, add allowed_ips = ["0.0.0.0/0"] or less')
     if config.tap0 and config.vpn and config.vpn.address:
         lan = config.tap0.address.network
         for index, prefix in enumerate(config.announced):
             if IPv4Network((prefix.network, prefix.length)).overlaps(lan):
-                what = f"nothing is let in to {lan} from the tunnel while vpn.address hides it, take one of both out"
-                report.warn(("tunnel", "announce", index), what)
+                what = f"vpn.address hides {lan}, so no peer can reach it: remove vpn.address or this prefix"
+                findings.warn(("tunnel", "announce", index), what)
     named: dict[Prefix, str] = {}
     for name, peer in config.peer.items():
         for index, prefix in enumerate(peer.allowed_ips):
@@ -311,16 +311,16 @@ def _tunnel(config: Config, document: Document, report: Report) -> None:
                 first = named.setdefault(prefix, name)
                 if first != name:
                     what = f"{prefix} is routed to {first}, which names it first"
-                    report.warn(("peer", name, "allowed_ips", index), what)
+                    findings.warn(("peer", name, "allowed_ips", index), what)
 
 
-def _accept(name: str, config: Config, report: Report) -> None:
-    """Ranges of which nothing can be taken, whatever the peer announces."""
+def _accept(name: str, config: Config, findings: Findings) -> None:
+    """Warn of ranges in `accept` from which no announced prefix can be accepted."""
     connected = [(port, address.network) for port, address in _subnets(config) if port != "tun0"]
     for index, prefix in enumerate(config.peer[name].accept):
         path: KeyPath = ("peer", name, "accept", index)
         if around := next((never for never in NEVER_FORWARDED if never.holds(prefix)), None):
-            report.warn(path, f"has no effect: {around} is never forwarded")
+            findings.warn(path, f"has no effect: {around} is never forwarded")
         for port, network in connected:
             if IPv4Network((prefix.network, prefix.length)).subnet_of(network):
-                report.warn(path, f"has no effect: it lies in {port}'s subnet {network}")
+                findings.warn(path, f"has no effect: it lies in {port}'s subnet {network}")

@@ -1,5 +1,5 @@
-"""Reading the operator's files: configuration, lists, keys. Once the gateway has become another user some of them are
-out of its reach, and whoever was told by `ask` opens them in its place.
+"""Reading the operator's files: configuration, lists, keys. A gateway that has become another user may not open
+some of them any more; the opener that was set by `ask` then opens them in its place.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 Opener = Callable[[Path], int]
-"""Gives a descriptor for reading a file, or for listing a folder; `OSError` where it cannot be had."""
+"""Opens a file for reading, or a folder for listing, and returns the descriptor. Raises `OSError`."""
 
 _ask: list[Opener] = []
 
 
 def ask(opener: Opener | None) -> None:
-    """Let `opener` be asked for what we may not open ourselves, in the whole process; None: nobody is."""
+    """Set the opener of files that this process may not open, for the whole process; None: such files stay closed."""
     _ask[:] = [] if opener is None else [opener]
 
 
 def open_to_read(path: Path) -> int:
-    """A descriptor of a file or folder, as `os.open`. A pipe is not waited for: a reload would never end."""
+    """A descriptor of a file or folder. It does not wait for a pipe's writer, or a reload would never end.
+
+    Raises `OSError` where the file cannot be opened.
+    """
     try:
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError:
@@ -30,13 +33,13 @@ def open_to_read(path: Path) -> int:
 
 
 def read(path: Path) -> bytes:
-    """All bytes of a file; `OSError` where it cannot be read."""
+    """All bytes of a file. Raises `OSError` where it cannot be read."""
     with open(open_to_read(path), "rb") as file:
         return file.read()
 
 
 def names_of_files(folder: Path) -> list[str]:
-    """What lies in a folder and is no folder itself, in no order; `OSError` where it cannot be listed."""
+    """The names in a folder that are no folders, in any order. Raises `OSError` where it cannot be listed."""
     descriptor = open_to_read(folder)
     try:
         with os.scandir(descriptor) as entries:
@@ -46,7 +49,7 @@ def names_of_files(folder: Path) -> list[str]:
 
 
 def status(path: Path) -> os.stat_result:
-    """As `os.stat`, of files that are read and not waited for."""
+    """The same as `os.stat`, also for files that only the opener may reach. Raises `OSError`."""
     try:
         return path.stat()
     except PermissionError:

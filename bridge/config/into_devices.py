@@ -1,17 +1,17 @@
-"""Which kernel devices a configuration wants, and which of its keys cannot change while they exist."""
+"""The kernel devices that a configuration asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from bridge.config.load import Config
-from bridge.config.model import Table
 from bridge.ports.plan import DevicePlan
 
 
 def plans_from(config: Config) -> list[DevicePlan]:
-    """The devices in the order tap0, tap1, tun0, vpn. The kernel gets an address for tun0 only: tap0's and tap1's are
-    the gateway's own; the kernel side of a raw IP tap1 and of a plain vpn device is the operator's to configure."""
+    """The devices in the order tap0, tap1, tun0, vpn.
+
+    Only tun0 gets an address in the kernel: the gateway itself owns tap0's and tap1's. The operator configures the
+    kernel side of a raw IP tap1 and of a plain vpn device.
+    """
     plans = []
     if config.tap0 is not None:
         tap0 = config.tap0
@@ -48,40 +48,3 @@ def plans_from(config: Config) -> list[DevicePlan]:
     if config.vpn is not None and config.vpn.interface is not None:
         plans.append(DevicePlan("vpn", "tun", config.vpn.interface, config.vpn.mtu, config.vpn.netns))
     return plans
-
-
-_FIXED = {
-    "tap0": ("address", "mac", "mtu", "bridge", "netns", "interface", "arp_timeout"),
-    "tap1": ("kind", "mac", "mtu", "bridge", "netns", "interface", "arp_timeout"),
-    "tun0": ("address", "default_route", "netns", "interface"),
-    "vpn": ("address", "mtu", "interface", "netns"),
-    "tunnel": ("private_key_file", "listen_port", "state_file", "threads"),
-    "alias": ("state_file",),
-    "control": ("socket", "group", "metrics"),
-    "fast_path": ("threads", "police"),
-    "hooks": ("up", "down"),
-    "process": ("user", "confine"),
-}
-
-
-def changed_for_good(running: Config, wanted: Config) -> Iterator[str]:
-    """The keys that differ between two configurations and cannot change without a restart, as `tap0.address`: they are
-    built into devices, ARP tables and sockets. A table that comes or goes is named alone."""
-    for table, keys in _FIXED.items():
-        now, then = getattr(running, table), getattr(wanted, table)
-        if (now is None) != (then is None):
-            yield table
-        elif now is not None:
-            yield from (f"{table}.{key}" for key in keys if _differs(now, then, key))
-    if running.tap1 is not None and wanted.tap1 is not None:
-        if running.leases_tap1 != wanted.leases_tap1:
-            yield "tap1.address"
-        if running.tap1.dhcp.state_file != wanted.tap1.dhcp.state_file:
-            yield "tap1.dhcp.state_file"
-
-
-def _differs(now: Table, then: Table, key: str) -> bool:
-    """A MAC address that nobody wrote down is made from the port's address; one that is in use stays as it is."""
-    if key == "mac" and not {"mac"} & (now.model_fields_set | then.model_fields_set):
-        return False
-    return bool(getattr(now, key) != getattr(then, key))

@@ -1,6 +1,6 @@
-"""The route table of a configuration: which layer says what, and where it stands in the files.
+"""The route table of a configuration: its layers, with the line of the file that each prefix comes from.
 
-The rules themselves (order, ranges without effect) are in `route.table`; here the configuration is laid out for them.
+The rules (order, ranges without effect) are in `route.table`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from route.lists import Prefix, PrefixList
 from route.table import LOCAL, TAP0, TAP1, TUN0, UNREACHABLE, Layer, RouteTable, vpn_target
 
 Announced = Mapping[str, Sequence[Prefix]]
-"""The prefixes that peers announced at run time, by peer; only what their configuration lets them announce."""
+"""The prefixes that peers announced at run time, by peer, as far as their `accept` holds them."""
 
 
 def routes_from(
@@ -29,8 +29,8 @@ def routes_from(
 ) -> RouteTable:
     """The table of a configuration, with its prefix files as they were when it was read.
 
-    `offload`: other lists in the place of `offload.prefixes`, `nodes`: other files in the place of nodes' route files,
-    read now (`bridgectl route diff FILE...`); raises `ConfigError` where they are at fault.
+    `offload`: other lists in the place of `offload.prefixes`, `nodes`: other files in the place of nodes' route files.
+    Both are read now (`bridgectl route diff FILE...`). Raises `ConfigError` where one of them has an error.
     """
     lists = config.prefix_files.offload if offload is None else _read(offload)
     changed = nodes or {}
@@ -53,8 +53,8 @@ def routes_from(
 
 
 def announced_layers(config: Config, announced: Announced) -> list[Layer]:
-    """What peers announced, for `RouteTable.announce`: in the order of the configuration, without peers that it does
-    not have."""
+    """The announced prefixes as layers for `RouteTable.announce`, in the order of the configured peers. Other peers are
+    left out."""
     return [
         Layer(_node(config, name), f"announced by {name}", [(*prefix, 0) for prefix in announced[name]])
         for name in config.peer
@@ -64,27 +64,30 @@ def announced_layers(config: Config, announced: Announced) -> list[Layer]:
 
 def _read(files: Sequence[Path]) -> list[PrefixList]:
     lists: list[PrefixList] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for file in files:
         try:
             lists.append(read_prefix_file(file))
         except OSError as error:
-            faults.append(f"{file}:1: {reason(error)}, name a prefix list")
+            errors.append(f"{file}:1: {reason(error)}, name a prefix list")
             continue
-        faults += lists[-1].faults
-    if faults:
-        raise ConfigError(faults)
+        errors += lists[-1].errors
+    if errors:
+        raise ConfigError(errors)
     return lists
 
 
 def _node(config: Config, name: str) -> str:
-    """The target of a node, as far as there is a tunnel at all."""
+    """The target of a node; `UNREACHABLE` where there is no tunnel."""
     return vpn_target(name) if config.has_vpn else UNREACHABLE
 
 
 def _connected(config: Config, default: str) -> list[Layer]:
-    """Our own addresses first, then the subnets. Of tun0's subnet only its address is this host's; the rest is the
-    default node's. An exit node has none: there it is the peers', as their `allowed_ips` share it out."""
+    """Our own addresses first, then the subnets.
+
+    Only tun0's address belongs to this host; the rest of its subnet goes to the default node. An exit node has no
+    default node: there the `allowed_ips` of the peers divide the subnet.
+    """
 
     def layer(target: str, port: str, prefix: Prefix) -> Layer:
         return Layer(target, str(config.path), [(*prefix, config.line(port, "address"))])
@@ -128,6 +131,6 @@ def subnet_edges(address: IPv4Interface) -> frozenset[int]:
 
 
 def _edges(config: Config) -> set[int]:
-    """What is never forwarded beside the built-in ranges (RFC 2644)."""
+    """The edges of connected subnets, which are never forwarded (RFC 2644)."""
     addresses = [port.address for port in (config.tap0, config.tap1, config.tun0) if port is not None]
     return {edge for address in addresses if address is not None for edge in subnet_edges(address)}

@@ -28,15 +28,15 @@ _DIGITS = {
     digit: value for value, digit in enumerate(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 }
 
-HostPort = tuple[str, int]
+NamedEndpoint = tuple[str, int]
 
 
 class Peers(NamedTuple):
-    """What the tunnel serves. `names`: the endpoints that are host names, by peer; they are to be looked up.
-    `networks`: what is announced, and what no peer may announce."""
+    """The peers that the tunnel serves. `names`: by peer, the endpoints that are host names and must be looked up.
+    `networks`: the prefixes that we announce, and those that no peer may announce."""
 
     configs: tuple[PeerConfig, ...]
-    names: dict[str, HostPort]
+    names: dict[str, NamedEndpoint]
     networks: Networks = Networks()
     role: Role = NO_ROLE
 
@@ -53,14 +53,14 @@ def has_tunnel(config: Config) -> bool:
 
 
 def served(config: Config) -> list[str]:
-    """The peers that the tunnel serves."""
+    """The names of the peers that the tunnel serves."""
     return list(config.peer) if has_tunnel(config) else []
 
 
 def peers_from(config: Config) -> Peers:
     """Read everything that `Tunnel.set_peers` needs; `ConfigError` where a key file changed since it was checked."""
     configs: list[PeerConfig] = []
-    names: dict[str, HostPort] = {}
+    names: dict[str, NamedEndpoint] = {}
     for name in served(config):
         peer = config.peer[name]
         assert peer.public_key is not None, "`run` demands a public key"
@@ -90,8 +90,11 @@ def peers_from(config: Config) -> Peers:
 
 
 def networks_from(config: Config) -> Networks:
-    """What the tunnel must know of networks. Of tun0's subnet only our own address is out of question for peers: the
-    rest is theirs on a node whose tun0 has the whole tunnel's subnet."""
+    """The prefixes that we announce, and those that peers must not announce.
+
+    In tun0's subnet that is only our own address and the edges: where tun0 has the whole tunnel's subnet, the rest
+    belongs to the peers.
+    """
     own: list[Prefix] = []
     for port in (config.tap0, config.tap1):
         if port is not None and port.address is not None:
@@ -106,7 +109,7 @@ def networks_from(config: Config) -> Networks:
 
 
 def prefix_of(network: Network) -> Prefix:
-    """An IPv4 network of the tunnel as the routes have it."""
+    """A network of the room `tunnel` as a prefix of the room `route`."""
     return Prefix(network.network, network.length)
 
 
@@ -115,10 +118,8 @@ def _networks(prefixes: Iterable[Prefix]) -> tuple[Network, ...]:
 
 
 def address_of(host: str) -> bytes | None:
-    """The 4 or 16 bytes of an address that a peer can be at; None for a name, and for what is no peer's address.
-
-    That is: IPv6 that stands for IPv4, or names no device although it means nothing without one.
-    """
+    """The 4 or 16 bytes of an address that a peer can have; None for a name and for other addresses
+    (`may_be_a_peer`)."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             packed = socket.inet_pton(family, host)
@@ -136,9 +137,10 @@ def endpoint_text(endpoint: Endpoint) -> str:
 
 
 def read_key(path: Path) -> bytearray:
-    """The key in a file, base64 as `bridgectl genkey` writes it; `ConfigError` where there is none.
+    """The key in a file, 32 bytes in base64 as `bridgectl genkey` writes it. The caller overwrites it after use.
 
-    Neither the text nor the key is left behind in a `bytes` object that nobody can overwrite.
+    Raises `ConfigError` where the file cannot be read or holds no key. No `bytes` object, which nobody could overwrite,
+    ever holds the text or the key.
     """
     text = bytearray(_LONGEST_FILE_BYTES)
     try:

@@ -15,14 +15,17 @@ _BACKUP_ENDINGS = ("~", "#", ".bak", ".old", ".orig", ".rej", ".save", ".swp", "
 
 
 class PrefixFiles(NamedTuple):
-    """The lists that a configuration names: of `[offload]` in its order, and by node in the order of names."""
+    """The lists that a configuration names. `offload`: in its order; `nodes`: by node, in the order of names."""
 
     offload: list[PrefixList]
     nodes: dict[str, PrefixList]
 
 
 def read_prefix_file(path: Path) -> PrefixList:
-    """The prefixes of one file. Raises `OSError` where it cannot be read; bytes that are no UTF-8 are a fault of it."""
+    """The prefixes of one file; bytes that are no UTF-8 are an error of their line.
+
+    Raises `OSError` where the file cannot be read.
+    """
     data = files.read(path)
     try:
         text = data.decode("utf-8-sig")
@@ -33,8 +36,10 @@ def read_prefix_file(path: Path) -> PrefixList:
 
 
 def node_files(folder: Path) -> list[Path]:
-    """The files of a route folder by name, each named as a node. Hidden files, backups of editors and folders are not
-    among them. Raises `OSError` where the folder cannot be read."""
+    """The files of a route folder in the order of their names, without hidden files and backups of editors.
+
+    Each is named after a node. Raises `OSError` where the folder cannot be read.
+    """
     return sorted(folder / name for name in files.names_of_files(folder) if not _is_backup(name))
 
 
@@ -43,7 +48,7 @@ def _is_backup(name: str) -> bool:
 
 
 def warnings_of(lists: PrefixFiles) -> Iterator[str]:
-    """What the lists say to no effect: one sentence a list, with the first line that it is about."""
+    """Entries without effect: at most one warning a list, at the line of the first such entry."""
     for prefixes in lists.offload:
         idle = [
             (line, prefix, around)
@@ -68,5 +73,5 @@ def _and_more(found: list[tuple[int, Prefix, Prefix]] | list[tuple[int, int, int
 
 
 def reason(error: OSError) -> str:
-    """The kernel's words for why a file cannot be read, as `no such file or directory`."""
+    """The kernel's reason why a file cannot be read, as `no such file or directory`."""
     return (error.strerror or str(error)).lower()

@@ -1,8 +1,8 @@
 """Reading a configuration: one TOML file, checked whole before anything is touched.
 
-`load` gives a frozen `Config` or raises `ConfigError` with all faults at once. What is wrong by itself is told and then
-left out, so that what the other values owe each other (`bridge.config.checks`), what running needs
-(`bridge.config.demands`) and the prefix files are looked at in the same go.
+`load` returns a frozen `Config` or raises `ConfigError` with all errors at once. A value that is wrong by itself is
+reported and then left out, so that the rules between the other values (`bridge.config.checks`), the demands of a
+running gateway (`bridge.config.demands`) and the prefix files are checked at once.
 """
 
 from __future__ import annotations
@@ -11,37 +11,32 @@ import codecs
 import difflib
 import os
 from pathlib import Path
-from typing import get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from bridge.config import files
 from bridge.config.checks import check
+from bridge.config.defaults import DEFAULT_ROUTES_FOLDER
 from bridge.config.demands import demand
-from bridge.config.document import Document, Report
 from bridge.config.errors import ConfigError, without_keys
+from bridge.config.findings import Findings
+from bridge.config.keys import table_in
 from bridge.config.lists import PrefixFiles, node_files, read_prefix_file, reason, warnings_of
-from bridge.config.model import Config, Purpose, derived_mac
+from bridge.config.model import Config, Purpose, TomlTable, derived_mac
+from bridge.config.toml_file import TomlFile
 from bridge.config.toml_lines import KeyPath
 from bridge.config.values import is_node_name
+from bridge.config.words import Example, word_of
 from route.lists import PrefixList
 
 __all__ = ["Config", "ConfigError", "Purpose", "load", "read"]
 
-DEFAULT_ROUTES_FOLDER = "route"
 _MACHINE_ID = Path("/etc/machine-id")
 
-_FOLLOWS_FROM_ANOTHER = "default_factory_not_called"  # a default that is made from a value which is wrong itself
-_OF_THE_KEY = "[key]"  # pydantic's last step to a key of a table, as against the value under it
+_FOLLOWS_FROM_ANOTHER = "default_factory_not_called"  # a default is made from a value that is wrong itself
+_OF_THE_KEY = "[key]"  # pydantic's last step to a key of a table; without it the value is meant
 
-_EXAMPLES = {
-    "address": '"192.168.200.2/24"',
-    "on": '"tap1"',
-    "protocol": '"tcp"',
-    "outside_port": "8080",
-    "inside": '"192.168.200.3:80"',
-}
 _KINDS = {
     "string_type": "a string in quotes",
     "int_type": "a whole number",
@@ -55,10 +50,10 @@ _KINDS = {
 def load(path: Path, purpose: Purpose) -> Config:
     """Read and check a file. `run` and `check` demand keys, endpoints and programs, `replay` does without them.
 
-    Raises `ConfigError`, also where the file is missing. Paths in the file are relative to it.
+    Paths in the file are relative to it. Raises `ConfigError` where the file is missing or has errors.
     """
     try:
-        data = files.read(path).removeprefix(codecs.BOM_UTF8)  # which some editors put in front
+        data = files.read(path).removeprefix(codecs.BOM_UTF8)  # some editors put it in front
     except OSError as error:
         raise ConfigError([f"{path}:1: {reason(error)}, name a configuration file that can be read"]) from None
     try:
@@ -70,29 +65,35 @@ def load(path: Path, purpose: Purpose) -> Config:
 
 
 def read(text: str, path: Path, purpose: Purpose) -> Config:
-    """The same for a text that stands for the file at `path`; the files that it names are read from disk."""
-    document = Document(text, path)
-    report = Report(document)
-    config = _usable(document, report)
+    """The same for the text of a file at `path`, which need not exist. The files that it names are read from disk.
+
+    Raises `ConfigError`.
+    """
+    toml = TomlFile(text, path)
+    findings = Findings(toml)
+    config = _usable(toml, findings)
     if purpose != "replay":
-        config = _with_own_mac(config, document)
-    check(config, document, report)
+        config = _with_own_mac(config, toml)
+    check(config, toml, findings)
     if purpose != "replay":
-        demand(config, document, report)
-    lists = PrefixFiles(_offload_lists(config, report), _node_lists(config, document, report, purpose))
-    report.warn_elsewhere(warnings_of(lists))
-    faults = report.faults()
-    if faults:
-        raise ConfigError(faults)
-    config.settle(document, report.warnings(), lists)
+        demand(config, toml, findings)
+    lists = PrefixFiles(_offload_lists(config, findings), _node_lists(config, toml, findings, purpose))
+    findings.warn_elsewhere(warnings_of(lists))
+    errors = findings.errors()
+    if errors:
+        raise ConfigError(errors)
+    config.attach(toml, findings.warnings(), lists)
     return config
 
 
-def _with_own_mac(config: Config, document: Document) -> Config:
-    """A leased address tells no two gateways apart when the MAC address is made, and one ISP's server may see both. The
-    machine's identity takes its place, but in a replay, which depends on its inputs alone."""
+def _with_own_mac(config: Config, toml: TomlFile) -> Config:
+    """The configuration with a MAC address made from the machine's identity, where tap1's address is leased.
+
+    Two gateways of one ISP must differ, and neither has an address to make it from. A replay depends on its inputs
+    alone, so it does without.
+    """
     tap1 = config.tap1
-    if tap1 is None or not tap1.is_leased or document.has("tap1", "mac"):
+    if tap1 is None or not tap1.is_leased or toml.has("tap1", "mac"):
         return config
     try:
         machine = _MACHINE_ID.read_text(encoding="ascii").strip()
@@ -101,12 +102,12 @@ def _with_own_mac(config: Config, document: Document) -> Config:
     return config.model_copy(update={"tap1": tap1.with_mac(derived_mac("tap1", f"dhcp {machine}"))})
 
 
-def _usable(document: Document, report: Report) -> Config:
-    """The document as a `Config`. Values that are wrong by themselves are reported and left out."""
+def _usable(toml: TomlFile, findings: Findings) -> Config:
+    """The file as a `Config`. Values that are wrong by themselves are reported and left out."""
     told = False
     while True:
         try:
-            return Config.model_validate(document.remaining, context={"directory": document.path.parent})
+            return Config.model_validate(toml.remaining, context={"directory": toml.path.parent})
         except ValidationError as error:
             wrong: list[KeyPath] = []
             for details in error.errors(include_url=False):
@@ -115,14 +116,14 @@ def _usable(document: Document, report: Report) -> Config:
                 path = tuple(key for key in details["loc"] if key != _OF_THE_KEY)
                 place = path[:-1] if details["type"] == "missing" else path
                 if not told:
-                    report.fault(place, _told(path, details))
+                    findings.error(place, _told(path, details))
                 wrong.append(place)
-        told = True  # what comes now are tables that lack what was left out
-        document.leave_out(wrong)
+        told = True  # further errors are about tables that lack the values left out
+        toml.leave_out(wrong)
 
 
 def _told(path: KeyPath, details: ErrorDetails) -> str:
-    """What is wrong with one value and what is right, from what pydantic found."""
+    """The message about one value, made of pydantic's finding: what is wrong, what is right."""
     kind, key = details["type"], str(path[-1])
     context = details.get("ctx", {})
     if kind == "value_error":
@@ -130,7 +131,7 @@ def _told(path: KeyPath, details: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         return f"unknown key, {_known_keys(path)}"
     if kind == "missing":
-        return f'"{key}" is missing, add it as {key} = {_EXAMPLES[key]}'
+        return f'"{key}" is missing, add it as {key} = {_example(path)}'
     shown = f"{without_keys(_toml(details['input'])):.40}"
     if kind in _KINDS:
         return f"{shown} is of another type, give {_KINDS[kind]}"
@@ -145,77 +146,81 @@ def _told(path: KeyPath, details: ErrorDetails) -> str:
 
 
 def _toml(value: object) -> str:
-    """A value in the spelling of the file, near enough for a message."""
+    """A value about as the file spells it, for a message."""
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _known_keys(path: KeyPath) -> str:
-    """What may stand in the table where an unknown key stands, the likeliest word alone if there is one."""
-    model: type[BaseModel] = Config
-    for key in path[:-1]:
-        if isinstance(key, str) and key in model.model_fields:
-            model = _table_type(model, key)
-    known = list(model.model_fields)
+    """The keys of the table in which an unknown key stands, or the likeliest of them alone."""
+    known = list(_table_at(path[:-1]).model_fields)
     likely = difflib.get_close_matches(str(path[-1]), known, n=1)
     return f'did you mean "{likely[0]}"?' if likely else f"known are {', '.join(known)}"
 
 
-def _table_type(model: type[BaseModel], key: str) -> type[BaseModel]:
-    """The model of the table, or of the tables, under a key; `model` itself where the key holds none."""
-    waiting: list[object] = [model.model_fields[key].annotation]
-    while waiting:
-        annotation = waiting.pop()
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return annotation
-        waiting.extend(get_args(annotation))
-    return model
+def _example(path: KeyPath) -> str:
+    """The example that a required key says of itself."""
+    key = str(path[-1])
+    example = word_of(_table_at(path[:-1]).model_fields[key], Example)
+    assert example is not None, f"{key} is required and has no example"
+    return example.text
 
 
-def _offload_lists(config: Config, report: Report) -> list[PrefixList]:
+def _table_at(path: KeyPath) -> type[TomlTable]:
+    """The model of the table that a path leads to."""
+    table: type[TomlTable] = Config
+    for key in path:
+        if isinstance(key, str) and key in table.model_fields:
+            table = table_in(table.model_fields[key]) or table
+    return table
+
+
+def _offload_lists(config: Config, findings: Findings) -> list[PrefixList]:
     lists: list[PrefixList] = []
     for index, file in enumerate(config.offload.prefixes):
         try:
             lists.append(read_prefix_file(file))
         except OSError as error:
-            report.fault(("offload", "prefixes", index), f"{file}: {reason(error)}, name a prefix list")
+            findings.error(("offload", "prefixes", index), f"{file}: {reason(error)}, name a prefix list")
             continue
-        report.faults_elsewhere(lists[-1].faults)
+        findings.errors_elsewhere(lists[-1].errors)
     return lists
 
 
-def _node_lists(config: Config, document: Document, report: Report, purpose: Purpose) -> dict[str, PrefixList]:
-    """The route folder by node, as far as there can be nodes. A folder that nobody asked for may be missing, and in a
-    replay so may any."""
-    if not any(document.has(table) for table in ("vpn", "tunnel", "peer")):
+def _node_lists(config: Config, toml: TomlFile, findings: Findings, purpose: Purpose) -> dict[str, PrefixList]:
+    """The lists of the route folder by node; none where there can be no nodes.
+
+    The default folder may be missing. A missing folder that the file names is an error, in a replay a warning.
+    """
+    if not any(toml.has(table) for table in ("vpn", "tunnel", "peer")):
         return {}
     asked_for = config.tunnel.routes if config.tunnel else None
-    folder = asked_for or document.path.parent / DEFAULT_ROUTES_FOLDER
+    folder = asked_for or toml.path.parent / DEFAULT_ROUTES_FOLDER
     try:
         files = node_files(folder)
     except OSError as error:
         what = f"{folder}: {reason(error)}, name a folder with one prefix file for each node"
         if asked_for or not isinstance(error, FileNotFoundError):
-            tell = report.warn if purpose == "replay" else report.fault
+            tell = findings.warn if purpose == "replay" else findings.error
             tell(("tunnel", "routes"), what)
         return {}
-    peers_are_known = purpose != "replay" and document.has("peer")
+    peers_are_known = purpose != "replay" and toml.has("peer")
     default_node = config.vpn.node if config.vpn else None
     lists: dict[str, PrefixList] = {}
     for file in files:
         node = file.name
         if not is_node_name(node):
-            report.faults_elsewhere([f"{file}:1: this is no name of a node, call the file as a [peer.NAME]"])
+            findings.errors_elsewhere([f"{file}:1: this is no name of a node, name the file after a [peer.NAME]"])
             continue
-        if peers_are_known and node != default_node and not document.has("peer", node):
-            what = f'there is no peer "{node}", add [peer.{node}] or call the file as one that is there'
-            report.faults_elsewhere([f"{file}:1: {what}"])
+        if peers_are_known and node != default_node and not toml.has("peer", node):
+            what = f'there is no peer "{node}", add [peer.{node}] or name the file after one that is there'
+            findings.errors_elsewhere([f"{file}:1: {what}"])
             continue
         try:
             lists[node] = read_prefix_file(file)
         except OSError as error:
-            report.faults_elsewhere([f"{file}:1: {reason(error)}, a route file must be readable"])
+            findings.errors_elsewhere([f"{file}:1: {reason(error)}, a route file must be readable"])
             continue
-        report.faults_elsewhere(lists[node].faults)
+        findings.errors_elsewhere(lists[node].errors)
     return lists

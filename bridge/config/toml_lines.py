@@ -1,7 +1,7 @@
-"""On which line a TOML document says something: `tomllib` gives the values, this scanner the lines.
+"""The line of every key of a TOML document. `tomllib` gives values without lines, this scanner the lines.
 
-It reads a document that `tomllib` has accepted, so it never judges: it only follows the grammar (TOML 1.0) far enough
-not to be misled by dotted and quoted keys, inline tables, arrays of tables, and strings and arrays over many lines.
+It reads a document that `tomllib` has accepted, so it checks nothing. It follows the grammar (TOML 1.0) as far as
+necessary for dotted and quoted keys, inline tables, arrays of tables, and strings and arrays over many lines.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\
 
 
 class KeyLines:
-    """The lines of one document. `line(path)` falls back to the line of what is around the path, and to 1."""
+    """The lines of one document. For an absent path `line` gives the line of the table around it, else 1."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -64,7 +64,7 @@ class KeyLines:
                 self._last_of_array[table] = self._last_of_array.get(table, -1) + 1
             if table in self._last_of_array:
                 table += (self._last_of_array[table],)
-        self._lines.pop(table, None)  # its own header speaks for a table, even where a table inside it came first
+        self._lines.pop(table, None)  # a table's own header counts, even where a table inside it came first
         self._note(table)
         return table
 
@@ -127,14 +127,14 @@ class KeyLines:
             self._at += 1
 
     def _skip(self, pattern: re.Pattern[str]) -> bool:
-        """Go behind what matches here; False at the end of the document."""
+        """Move behind a match at this position; False at the end of the document."""
         found = pattern.match(self._text, self._at)
         if found is not None:
             self._at = found.end()
         return self._at < len(self._text)
 
     def _note(self, path: KeyPath) -> None:
-        """Remember the line of a path where it is met first."""
+        """Remember the line at which a path is met first."""
         self._counted_line += self._text.count("\n", self._counted_at, self._at)
         self._counted_at = self._at
         self._lines.setdefault(path, self._counted_line)

@@ -1,7 +1,7 @@
-"""The kinds of value that a configuration holds: each turns TOML's string or number into what the program works with.
+"""The kinds of value in a configuration: each parses a TOML string or number into a value of the program.
 
-A parser raises `ValueError` with "what is wrong, what is right"; `bridge.config.load` puts file and line in front of
-it. Every parser takes any object, since TOML may hold any type under any key.
+A parser raises `ValueError` with "what is wrong, what is right"; `bridge.config.load` puts file and line in front.
+Every parser takes any object, because TOML may hold any type under any key.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def _offload_address(value: object) -> IPv4Interface | None:
 def _dhcp_text(value: object) -> bytes:
     text = _string(value, "gateway")
     if len(text) > _LONGEST_OPTION or not all("!" <= letter <= "~" for letter in text):
-        raise ValueError(f'"{text:.40}" is no name for a server: 1 to {_LONGEST_OPTION} letters of ASCII, no blanks')
+        raise ValueError(
+            f'"{without_keys(text):.40}" is no name for a server: 1 to {_LONGEST_OPTION} letters of ASCII, no blanks'
+        )
     return text.encode("ascii")
 
 
@@ -86,7 +88,9 @@ def _dhcp_bytes(value: object) -> bytes:
         try:
             data = bytes.fromhex(text[2:])
         except ValueError:
-            raise ValueError(f'"{text:.40}" has no even number of hexadecimal digits, give bytes as "0x0a0b"') from None
+            raise ValueError(
+                f'"{without_keys(text):.40}" has no even number of hexadecimal digits, give bytes as "0x0a0b"'
+            ) from None
     if len(data) > _LONGEST_OPTION:
         raise ValueError(f"this has {len(data)} bytes, an option has at most {_LONGEST_OPTION}")
     return data
@@ -103,7 +107,7 @@ def _option_code(value: object) -> int:
     text = _string(value, "77")
     code = int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else 0
     if not 1 <= code <= 254 or text != str(code):
-        raise ValueError(f'"{text:.40}" is no option\'s number, they go from "1" to "254"')
+        raise ValueError(f'"{without_keys(text):.40}" is no option\'s number, they go from "1" to "254"')
     if code in _CLIENTS_OWN:
         raise ValueError(f"option {code} is the client's own, which it sends where it is due: take it out")
     if code in _WITH_A_KEY:
@@ -203,7 +207,7 @@ def _node_name(value: object) -> str:
 
 
 def is_node_name(text: str) -> bool:
-    """True for what may name a node: it becomes a port name, a file name and a relay id."""
+    """True for a text that may name a node. The name becomes part of a port name, a file name and a relay id."""
     return len(text) <= _LONGEST_NODE_NAME and _NODE_NAME.fullmatch(text) is not None
 
 
@@ -218,7 +222,7 @@ def parse_endpoint(text: str) -> tuple[str, int] | None:
             return (host[1:-1], port) if may_be_a_peer(IPv6Address(host[1:-1])) else None
         except ValueError:
             return None
-    if re.fullmatch(r"[0-9.]+", host):  # it must be an address then: no top-level domain is a number
+    if re.fullmatch(r"[0-9.]+", host):  # it must be an address: no top-level domain is a number
         try:
             address_int(host)
         except ValueError:
@@ -228,7 +232,8 @@ def parse_endpoint(text: str) -> tuple[str, int] | None:
 
 
 def may_be_a_peer(address: IPv6Address) -> bool:
-    """Whether a peer can be at an address: not without its device (link-local), nor as IPv4 in disguise."""
+    """True for an IPv6 address that a peer can have: not link-local, which needs a device, and not an IPv4-mapped
+    one."""
     wrong = (address.is_link_local, address.is_multicast, address.is_unspecified, address.ipv4_mapped is not None)
     return not any(wrong) and address.scope_id is None
 
@@ -237,7 +242,7 @@ InterfaceAddress = Annotated[IPv4Interface, BeforeValidator(_interface_address)]
 OffloadAddress = Annotated[IPv4Interface | None, BeforeValidator(_offload_address)]
 """An `InterfaceAddress`, or None for one that DHCP brings."""
 OptionText = Annotated[bytes, BeforeValidator(_dhcp_text)]
-"""What a DHCP option says as a text, b"" for an option that is not sent."""
+"""The text of a DHCP option in ASCII; b"" for an option that is not sent."""
 OptionBytes = Annotated[bytes, BeforeValidator(_dhcp_bytes)]
 OptionCode = Annotated[int, BeforeValidator(_option_code)]
 ClientId = Annotated[bytes, BeforeValidator(_client_id)]
@@ -245,17 +250,18 @@ Address = Annotated[IPv4Address, BeforeValidator(_address)]
 AddressNumber = Annotated[int, BeforeValidator(_address_number)]
 Mac = Annotated[bytes, BeforeValidator(_mac)]
 PrefixValue = Annotated[Prefix, BeforeValidator(_prefix)]
-InsideValue = Annotated[HostPort, BeforeValidator(_host_port)]
-Metrics = Annotated[str, BeforeValidator(_metrics)]
+InsideEndpoint = Annotated[HostPort, BeforeValidator(_host_port)]
+MetricsAddress = Annotated[str, BeforeValidator(_metrics)]
 InterfaceName = Annotated[str, BeforeValidator(_interface_name)]
-Namespace = Annotated[str, BeforeValidator(_namespace)]
+NamespaceName = Annotated[str, BeforeValidator(_namespace)]
 NodeName = Annotated[str, BeforeValidator(_node_name)]
 PathAsWritten = Annotated[Path, BeforeValidator(_path)]
-"""Beside the configuration file, spelled as the user spelled both: it is shown in messages and sources."""
+"""A path relative to the configuration file, spelled as the operator spelled both: messages show it."""
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute_path)]
 OptionalFile = Annotated[Path | Literal[""], BeforeValidator(_optional_file)]
 """An `AbsolutePath`, or "" for none."""
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 ArpTimeout = Annotated[int, Field(ge=1, le=86_400)]
+Threads = Annotated[int, Field(ge=1, le=64)]
 TapMtu = Annotated[int, Field(ge=MINIMUM_MTU, le=MAXIMUM_TAP_MTU)]
 TunMtu = Annotated[int, Field(ge=MINIMUM_MTU, le=MAXIMUM_TUN_MTU)]

@@ -1,9 +1,10 @@
-"""`capture` on the control socket: every frame of a port, as it passes, to whoever asked.
+"""`capture` on the control socket: every frame of a port is sent to the client as it passes.
 
 The first answer is `{"version": 1, "port": "tap0", "kind": "tap"}`; then a record a line: `{"t_ns", "port",
-"direction", "frame"}`, `t_ns` since 1970 by the wall clock (people compare it with other logs), `direction` `in` or
-`out`, `frame` in base64: Ethernet on a tap, raw IP on a tun, a super-frame uncut. `partial_checksum` is true where the
-transport checksum is not whole yet. `lost` counts the frames left out before a record because the client was slow.
+"direction", "frame"}`, `t_ns` nanoseconds since 1970 by the wall clock (people compare it with other logs), `direction`
+`in` or `out`, `frame` in base64: Ethernet on a tap, raw IP on a tun, a super-frame uncut. `partial_checksum` is true
+where the transport checksum is not whole yet. `lost` counts the frames left out before a record because the client was
+slow.
 """
 
 from __future__ import annotations
@@ -12,23 +13,26 @@ import base64
 import time
 from collections.abc import Mapping
 
-from bridge.control.client import ControlError, Document
-from bridge.control.server import Client
+from bridge.control.connection import Connection
+from bridge.control.protocol import FAILED, USAGE, VERSION, Document, QuestionRefused
 from bridge.loop.loop import Loop
 from bridge.ports.base import Kind
 from wire.gso import GsoHeader
 
 MOST_CAPTURES = 16
-"""Each may hold back `bridge.control.server.MOST_UNSENT_BYTES` where its reader is slow."""
+"""Each may hold `bridge.control.connection.MOST_UNSENT_BYTES` for a reader that is slow."""
 
 
-def capture(loop: Loop, ports: Mapping[str, Kind], arguments: Document, client: Client) -> None:
-    """Stream the frames of `arguments["port"]` until the client hangs up."""
+def capture(loop: Loop, ports: Mapping[str, Kind], arguments: Document, client: Connection) -> None:
+    """Stream the frames of `arguments["port"]` until the client hangs up.
+
+    Raises `QuestionRefused` for a port that is not in `ports`, and where `MOST_CAPTURES` go on already.
+    """
     port = arguments.get("port")
     if not isinstance(port, str) or port not in ports:
-        raise ControlError(2, f"{port!r} is no port that can be captured: {', '.join(ports)}")
+        raise QuestionRefused(USAGE, f"{port!r} is no port that can be captured: {', '.join(ports)}")
     if loop.watching >= MOST_CAPTURES:
-        raise ControlError(1, f"{MOST_CAPTURES} captures are under way already")
+        raise QuestionRefused(FAILED, f"{MOST_CAPTURES} captures are under way already")
 
     def see(name: str, direction: str, frame: bytes | bytearray, gso: GsoHeader | None) -> None:
         if not client.has_room():
@@ -44,5 +48,5 @@ def capture(loop: Loop, ports: Mapping[str, Kind], arguments: Document, client: 
         client.record(record)
 
     client.on_close = lambda: loop.unwatch(port, see)
-    client.begin_stream({"version": 1, "port": port, "kind": ports[port]})
+    client.begin_stream({"version": VERSION, "port": port, "kind": ports[port]})
     loop.watch(port, see)

@@ -8,20 +8,18 @@ import socket
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-Document = dict[str, Any]
-DEFAULT_SOCKET = Path("/run/tapbridge/control.sock")
+from bridge.control.protocol import FAILED, Document, record_line
 
 _RECEIVE_BYTES = 1 << 16
 
 
-class NotRunning(Exception):
+class NobodyListens(Exception):
     """Nobody listens on the socket."""
 
 
 class ControlError(Exception):
-    """The gateway refused or failed. `code`: the exit code that `bridgectl` ends with."""
+    """The gateway refused or failed, or could not be asked. `code`: the exit code that `bridgectl` ends with."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -30,7 +28,10 @@ class ControlError(Exception):
 
 
 def request(socket_path: Path, command: str, arguments: Document | None = None, timeout_s: float = 30.0) -> Document:
-    """Ask one thing and wait for its result. `NotRunning` or `ControlError` where there is none."""
+    """Ask one question and wait at most `timeout_s` for its answer.
+
+    Raises `NobodyListens` where no gateway runs, `ControlError` where it refuses, fails or stays silent.
+    """
     with _connected(socket_path, timeout_s) as connection:
         _send(connection, command, arguments)
         return _result(next(_lines(connection), None))
@@ -39,8 +40,11 @@ def request(socket_path: Path, command: str, arguments: Document | None = None, 
 def stream(
     socket_path: Path, command: str, arguments: Document | None = None, record_timeout_s: float | None = None
 ) -> Generator[Document, None, None]:
-    """The result of a command that goes on, then each of its records; ends when the gateway does. The first answer has
-    30 s to come, a record `record_timeout_s` (None: as long as it takes). Close the iterator to end the stream."""
+    """The answer of a command that goes on, then each of its records; the iterator ends when the gateway does.
+
+    The answer has 30 s to come, a record `record_timeout_s` (None: as long as it takes). Close the iterator to end the
+    stream. Raises as `request` does.
+    """
     with _connected(socket_path, 30.0) as connection:
         _send(connection, command, arguments)
         lines = _lines(connection)
@@ -57,23 +61,22 @@ def _connected(socket_path: Path, timeout_s: float) -> Iterator[socket.socket]:
             connection.connect(str(socket_path))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
-                raise NotRunning(f"no gateway answers on {socket_path}") from error
+                raise NobodyListens(f"no gateway answers on {socket_path}") from error
             if error.errno in (errno.EACCES, errno.EPERM):
                 raise ControlError(
-                    1, f"{socket_path}: permission denied; root and the group of control.group may"
+                    FAILED, f"{socket_path}: permission denied; root and the group of control.group may"
                 ) from error
-            raise ControlError(1, f"{socket_path}: {error.strerror or error}") from error
+            raise ControlError(FAILED, f"{socket_path}: {error.strerror or error}") from error
         try:
             yield connection
         except TimeoutError as error:
-            raise ControlError(1, f"nothing came from the gateway on {socket_path} in time") from error
+            raise ControlError(FAILED, f"nothing came from the gateway on {socket_path} in time") from error
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise ControlError(1, f"the gateway on {socket_path} hung up") from error
+            raise ControlError(FAILED, f"the gateway on {socket_path} hung up") from error
 
 
 def _send(connection: socket.socket, command: str, arguments: Document | None) -> None:
-    document = {"command": command, "arguments": arguments or {}}
-    connection.sendall(json.dumps(document, separators=(",", ":")).encode() + b"\n")
+    connection.sendall(record_line({"command": command, "arguments": arguments or {}}))
 
 
 def _lines(connection: socket.socket) -> Iterator[bytes]:
@@ -88,7 +91,7 @@ def _lines(connection: socket.socket) -> Iterator[bytes]:
 
 def _result(line: bytes | None) -> Document:
     if line is None:
-        raise ControlError(1, "the gateway hung up before it answered")
+        raise ControlError(FAILED, "the gateway hung up before it answered")
     answer = json.loads(line)
     if not answer["ok"]:
         raise ControlError(int(answer["code"]), str(answer["error"]))

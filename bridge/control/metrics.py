@@ -1,7 +1,8 @@
 """`/metrics` for Prometheus: the gateway's counters as OpenMetrics text, over a very small HTTP server in the loop.
 
-Every counter carries its port or reason as a label; reasons that never happened are shown as zero, so that a rate can
-be taken from the first one on. The text is prometheus_client's.
+Every counter carries its port, peer or reason as a label. Reasons that never happened are shown as zero, so that a rate
+can be taken from the first one on. Peers are those of `bridgectl peers`, with the same states. prometheus_client writes
+the text.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import socket
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, StateSetMetricFamily
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from bridge.control.answers import peers
+from bridge.control.answers.question import Subject
 from bridge.loop.listening import Listener
 from bridge.loop.loop import Loop, Timer
 from bridge.walk.balance import accounts
-from bridge.walk.gateway import Gateway
+from wire.units import SECOND_NS
 
 MOST_CLIENTS = 16
 LONGEST_REQUEST_BYTES = 8 * 1024
@@ -33,23 +36,32 @@ _PORT_COUNTERS = (
 
 
 class GatewayCollector(Collector):
-    """Reads the counters at the moment of the question. `gateway`: gives the present one; `uptime_s` its age."""
+    """Reads the counters of `subject` when Prometheus asks. `clock`: monotonic ns, the gateway's."""
 
-    def __init__(self, gateway: Gateway, uptime_s: Callable[[], float]) -> None:
-        self._gateway = gateway
-        self._uptime_s = uptime_s
+    def __init__(self, subject: Subject, clock: Callable[[], int]) -> None:
+        self._subject = subject
+        self._gateway = subject.gateway
+        self._clock = clock
 
     def collect(self) -> Iterable[Metric]:
-        """The families, in the order of `bridgectl stats`."""
+        """The families, in the order of `bridgectl stats`, then those of `bridgectl peers`."""
         self._gateway.fast.account()
-        counters = self._gateway.counters
-        yield GaugeMetricFamily("tapbridge_uptime_seconds", "Since the start.", value=self._uptime_s(), unit="seconds")
+        uptime_s = (self._clock() - self._gateway.started_ns) / SECOND_NS
+        yield GaugeMetricFamily("tapbridge_uptime_seconds", "Since the start.", value=uptime_s, unit="seconds")
+        yield from self._ports()
+        yield from self._fates()
+        yield from self._tables()
+        yield from self._peers()
+
+    def _ports(self) -> Iterable[Metric]:
         for name, says in _PORT_COUNTERS:
             family = CounterMetricFamily(f"tapbridge_{name}", says, labels=["port"])
-            for port, counted in counters.ports.items():
+            for port, counted in self._gateway.counters.ports.items():
                 family.add_metric([port], getattr(counted, name))
             yield family
-        fates = CounterMetricFamily("tapbridge_fates", "What became of frames that came in.", labels=["port", "fate"])
+
+    def _fates(self) -> Iterable[Metric]:
+        fates = CounterMetricFamily("tapbridge_fates", "Fates of frames that came in.", labels=["port", "fate"])
         held = GaugeMetricFamily("tapbridge_held", "Frames that came in and wait.", labels=["port"])
         for port, account in accounts(self._gateway).items():
             for fate, number in account.fates.items():
@@ -60,27 +72,45 @@ class GatewayCollector(Collector):
         yield fates
         yield held
         drops = CounterMetricFamily("tapbridge_drops", "Packets that went no further.", labels=["reason"])
-        for reason, number in counters.drops.items():
+        for reason, number in self._gateway.counters.drops.items():
             drops.add_metric([reason.value], number)
         yield drops
-        links = GaugeMetricFamily("tapbridge_links", "NAT links that live.")
-        links.add_metric([], len(self._gateway.aliases))
-        yield links
-        flows = GaugeMetricFamily("tapbridge_flows", "Flows in the flow table.")
-        flows.add_metric([], len(self._gateway.fast))
-        yield flows
+
+    def _tables(self) -> Iterable[Metric]:
+        gateway = self._gateway
+        yield GaugeMetricFamily("tapbridge_links", "NAT links that live.", value=len(gateway.aliases))
+        yield GaugeMetricFamily("tapbridge_flows", "Flows in the flow table.", value=len(gateway.fast))
         punts = CounterMetricFamily("tapbridge_punts", "Frames that the fast path left to the walk.", labels=["reason"])
-        for punt, number in self._gateway.fast.punts.items():
+        for punt, number in gateway.fast.punts.items():
             punts.add_metric([punt.name.lower()], number)
         yield punts
         neighbours = GaugeMetricFamily("tapbridge_arp_entries", "ARP slots in use.", labels=["port"])
-        for port, table in self._gateway.arp.items():
+        for port, table in gateway.arp.items():
             neighbours.add_metric([port], table.used)
         yield neighbours
 
+    def _peers(self) -> Iterable[Metric]:
+        """A peer that has never shaken hands has no handshake age."""
+        document = peers.described(self._gateway.config, peers.statuses(self._subject), self._clock())
+        age = GaugeMetricFamily(
+            "tapbridge_peer_handshake_age_seconds", "Since the latest handshake.", labels=["peer"], unit="seconds"
+        )
+        received = CounterMetricFamily("tapbridge_peer_rx_bytes", "Bytes that came from the peer.", labels=["peer"])
+        sent = CounterMetricFamily("tapbridge_peer_tx_bytes", "Bytes that went to the peer.", labels=["peer"])
+        states = StateSetMetricFamily("tapbridge_peer_state", "Exactly one state is 1.", labels=["peer"])
+        for peer in document["peers"]:
+            labels = [peer["name"]]
+            if peer["latest_handshake_s"] is not None:
+                age.add_metric(labels, peer["latest_handshake_s"])
+            received.add_metric(labels, peer["rx_bytes"])
+            sent.add_metric(labels, peer["tx_bytes"])
+            states.add_metric(labels, {state: state == peer["state"] for state in peers.STATES})
+        yield from (age, received, sent, states)
+
 
 class MetricsServer:
-    """Answers `GET /metrics` on `host:port`, one request a connection. `OSError` where it cannot listen."""
+    """Answers `GET /metrics` on `endpoint` (`host:port`), one request a connection. Raises `OSError` where it cannot
+    listen."""
 
     def __init__(self, loop: Loop, endpoint: str, collector: Collector) -> None:
         host, _, port = endpoint.rpartition(":")
@@ -91,15 +121,15 @@ class MetricsServer:
         self._socket = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=MOST_CLIENTS)
         self._socket.setblocking(False)
         self._clients: set[_Client] = set()
-        self._listener = Listener(loop, self._socket, "the metrics", self._welcome)
+        self._listener = Listener(loop, self._socket, "the metrics", self._accepted)
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """Host and port that it listens on."""
         host, port = self._socket.getsockname()[:2]
         return host, port
 
-    def _welcome(self, connection: socket.socket) -> None:
+    def _accepted(self, connection: socket.socket) -> None:
         if len(self._clients) >= MOST_CLIENTS:
             connection.close()
             return

@@ -1,4 +1,4 @@
-"""What was compiled where this was installed. Where something was not, its plain twin serves; `run` says so, once."""
+"""The modules that were compiled here. The plain twin of a module that was not compiled serves; `run` says so, once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MODULES = (
     "tunnel.burst",
     "wire.segments",
 )
-"""Every .pyx there is; setup.py finds them by pattern, and a test that none is forgotten here."""
+"""Every .pyx file. setup.py finds them by pattern; a test checks that none is forgotten here."""
 
 
 def missing() -> list[str]:
-    """What was not compiled, or cannot be loaded here: our own modules, and pytricia."""
+    """The names of modules that were not compiled, or cannot be loaded here: our own, and pytricia."""
     names = [] if BEST == "pytricia" else ["pytricia"]
     for name in MODULES:
         try:
@@ -31,7 +31,8 @@ def missing() -> list[str]:
 
 
 def complaint(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The sentence for who starts the gateway; None where all is there, or is not wanted (`TAPBRIDGE_FAST=0`)."""
+    """The sentence for the operator who starts the gateway; None where everything is compiled, or nothing compiled is
+    wanted (`TAPBRIDGE_FAST=0`)."""
     names = [] if environment.get("TAPBRIDGE_FAST") == "0" else missing()
     if not names:
         return None

@@ -1,11 +1,12 @@
-"""The operator's `up` and `down` programs: run beside the loop, with a time limit.
+"""The operator's `up` and `down` programs. They run beside the loop, with a time limit.
 
-The gateway gives up its rights once its ports stand, but `down` may need them to undo what `up` did. So a shell that
-waits for one line is started with `up`'s rights and becomes `down` when it gets that line; when the gateway is killed
-it reads the end of its input instead and just ends.
+The gateway gives up its rights before it forwards, but `down` may need them to undo what `up` did. So a shell is
+started early, with the rights of `up`; it waits for one line and then becomes `down`. When the gateway is killed, the
+shell reads the end of its input instead, and ends.
 
-Nor may the gateway end what runs with other rights than its own. So beside each program a shell waits in its process
-group for one word: `done` lets it go, and the end of its input, also by the gateway's own end, kills the group.
+The gateway may not kill a program that has more rights than itself. So beside each program a second shell waits in the
+same process group for one word: `done` ends the shell alone, and the end of its input kills the group. The input also
+ends when the gateway does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from bridge.config.load import Config
 from bridge.loop.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ _WAIT_THEN_RUN = f"read -r go || exit 0\n{_RUN}"
 class Hook:
     """One program, run in its own folder. `environment`: what it gets beside our own.
 
-    `OSError` where it cannot be started.
+    Raises `OSError` where it cannot be started.
     """
 
     def __init__(
@@ -113,3 +115,24 @@ class Hook:
             os.close(self._pidfd)
             self._limit.cancel()
             self._done = None
+
+
+def hook_environment(config: Config, gateway_before: str | None) -> dict[str, str]:
+    """The variables that both hooks get, each only where it is known.
+
+    INTERFACE and ADDRESS are tun0's, else tap0's. PEER_IP is the endpoint of the default node, or of its relay.
+    DEFAULT_GW is `gateway_before`, the kernel's next hop before our ports came up.
+    """
+    port = config.tun0 or config.tap0
+    environment = {}
+    if port is not None:
+        environment["INTERFACE"] = port.interface
+        environment["ADDRESS"] = str(port.address.ip)
+    peer = config.peer.get(config.default_node) if config.default_node else None
+    while peer is not None and peer.via is not None:
+        peer = config.peer[peer.via]
+    if peer is not None and peer.endpoint:
+        environment["PEER_IP"] = peer.endpoint.rpartition(":")[0].strip("[]")
+    if gateway_before is not None:
+        environment["DEFAULT_GW"] = gateway_before
+    return environment

@@ -1,6 +1,6 @@
-"""Which implementation of the fast path serves: the compiled one where it was built, else its plain twin.
+"""The choice between the compiled fast path and its plain twin: the compiled one where it was built.
 
-`TAPBRIDGE_FAST=0` in the environment forces the plain one. `bridgectl stats` says which is in use.
+`TAPBRIDGE_FAST=0` in the environment forces the plain one. `bridgectl stats` says which of the two is in use.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ except ImportError:
 def open_table(
     rng: random.Random, entries: int = ENTRIES, environment: Mapping[str, str] = os.environ
 ) -> PlainTable | CompiledTable:
-    """An empty flow table, the best there is here. `rng`: for the key of its hash. Of more `entries` than a table can
-    have, the flows that find no room are walked."""
+    """An empty flow table. `rng` gives the key of its hash. `entries`: the flows that it can hold, at most
+    `MOST_ENTRIES`; a flow that finds no room is walked."""
     entries = min(entries, MOST_ENTRIES)
     if CompiledTable is None or environment.get("TAPBRIDGE_FAST") == "0":
         return PlainTable(entries)
@@ -47,7 +47,7 @@ def store_maker(rng: random.Random, table: Table) -> MakeStore:
 
 
 def open_bursts(table: PlainTable | CompiledTable, lanes: Lanes | None = None) -> Bursts:
-    """What moves bursts of frames with this table. `lanes`: where packets for peers go."""
+    """The mover of bursts of frames with this table. `lanes` take packets for peers."""
     if isinstance(table, PlainTable):
         return PlainBursts(table)
     bursts = CompiledBursts(table, lanes)
@@ -57,7 +57,8 @@ def open_bursts(table: PlainTable | CompiledTable, lanes: Lanes | None = None) -
 
 
 def open_police(table: PlainTable | CompiledTable, senders: Senders, link_bytes: int, rng: random.Random) -> Police:
-    """What judges the frames of one port that are to be walked, for bursts with this table."""
+    """The judge of frames that come in by one port and have to be walked, for bursts with this table. `link_bytes`: the
+    length of the port's link header."""
     seed = rng.getrandbits(64)
     if isinstance(table, PlainTable):
         return PlainPolice(senders, link_bytes, seed)
@@ -65,7 +66,7 @@ def open_police(table: PlainTable | CompiledTable, senders: Senders, link_bytes:
 
 
 def may_share(table: PlainTable | CompiledTable) -> bool:
-    """Let several threads use the table, where that is of use: the plain one works under the interpreter's lock."""
+    """Let several threads use the table; False for the plain one, which works under the interpreter's lock anyway."""
     if isinstance(table, PlainTable):
         return False
     table.share()
@@ -73,6 +74,7 @@ def may_share(table: PlainTable | CompiledTable) -> bool:
 
 
 def open_lanes(cores: Cores) -> Lanes | None:
-    """What carries packets of the tunnel with this cipher; None where it is the plain one: the uplink does it then."""
+    """Lanes that carry packets of the tunnel with this cipher; None for the plain cipher, and the port `vpn` carries
+    them itself."""
     cipher = cores.compiled
     return None if cipher is None or Lanes is None else Lanes(cipher)

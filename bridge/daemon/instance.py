@@ -1,9 +1,9 @@
-"""One gateway per control socket: whoever holds the lock beside the socket is it.
+"""One gateway per control socket: the process that holds the lock beside the socket is the gateway.
 
-The lock is the kernel's (flock), so it ends with the process however that ended, and a socket file that a killed
-gateway left behind is simply taken over by the next holder. Nobody else may open the file: whoever can read it can hold
-its lock, and no gateway would start again. A child that was answering a question when its gateway was
-killed has the lock for the moment that its own end takes, and the devices too: that is waited for.
+The lock is the kernel's (flock). It ends with the process however that ended, and the next holder replaces a socket
+file that a killed gateway left behind. Nobody else may open the lock file: a user who can read it can hold its lock,
+and no gateway would start again. If a gateway is killed while its child answers a question, the child has lock and
+devices until it has ended, too; a start waits for that.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 DYING_S = 5.0
-"""What the children of a killed gateway may take to end; the kernel kills them with it."""
+"""The longest time that children of a killed gateway take to end; the kernel kills them with it."""
 _POLL_S = 0.01
 
 
 class AlreadyRunning(Exception):
-    """Another gateway serves the socket. `pid`: its process, None where it cannot be told."""
+    """Another gateway serves the socket. `pid`: its process, None where the lock file does not say."""
 
     def __init__(self, socket_path: Path, pid: int | None) -> None:
         super().__init__(f"another gateway{f' (process {pid})' if pid else ''} serves {socket_path}")
@@ -28,7 +28,10 @@ class AlreadyRunning(Exception):
 
 
 class InstanceLock:
-    """Held from construction to `release`; `AlreadyRunning` where somebody else holds it."""
+    """The lock of one control socket, held from construction to `release`.
+
+    The constructor raises `AlreadyRunning` where another process holds it, `OSError` where the file cannot be made.
+    """
 
     def __init__(self, socket_path: Path) -> None:
         self.path = socket_path.with_name(socket_path.name + ".lock")
@@ -62,7 +65,7 @@ class InstanceLock:
 
     def release(self) -> None:
         """Remove the file while the lock is still held, then let go; a second call does nothing. Where its folder is
-        not ours any more the file is the warden's to remove."""
+        not ours any more, the warden removes the file."""
         if self._fd >= 0:
             with suppress(PermissionError):
                 self.path.unlink(missing_ok=True)

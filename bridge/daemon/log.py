@@ -1,7 +1,8 @@
 """The gateway's log on standard error, which may be full, closed or read by nobody: no line of it holds up a frame.
 
-A line that cannot be written now is lost and counted, and the next one that can says how many were. Nothing is kept
-for later: a log that was full for a day would come out in a heap, and what went wrong with it as well.
+A line that cannot be written at once is lost and counted, and the next line that can be written says how many were
+lost. Nothing is kept for later: after a day the kept lines would come out all at once, and say little about the
+present.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ _STDERR = 2
 
 
 class LogHandler(logging.Handler):
-    """Writes to the descriptor `fd`, which stays whoever's it is and blocking: other programs may share it."""
+    """Writes to the descriptor `fd`. It does not close the descriptor and leaves it blocking, because other programs
+    may share it."""
 
     def __init__(self, fd: int = _STDERR) -> None:
         super().__init__()
@@ -26,10 +28,10 @@ class LogHandler(logging.Handler):
         self._poll.register(fd, select.POLLOUT)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See above."""
+        """Write one line, or lose and count it."""
         try:
             text = self.format(record) + "\n"
-        except Exception as error:  # noqa: BLE001 - a bug in a message: told, and no end of the gateway
+        except Exception as error:  # noqa: BLE001 - a bug in a message is told, and does not end the gateway
             text = f"ERROR: a bug in a message of {record.pathname}:{record.lineno}: {error!r}\n"
         if self._lost:
             text = f"WARNING: {self._lost} messages before this one could not be written\n{text}"
@@ -39,7 +41,7 @@ class LogHandler(logging.Handler):
             self._lost += 1
 
     def _write(self, data: bytes) -> bool:
-        """False where not all of it was taken at once."""
+        """True where the descriptor took all of it at once."""
         left = memoryview(data)
         try:
             while left:
@@ -52,8 +54,11 @@ class LogHandler(logging.Handler):
 
 
 def fill_standard_descriptors() -> None:
-    """Let /dev/null take the place of a standard descriptor that whoever started us has closed: the next thing opened
-    would have its number, and lines of the log would go to a socket or a device. To be called before anything is."""
+    """Open /dev/null in place of each standard descriptor that was closed when we were started.
+
+    Otherwise the next file opened would get its number, and lines of the log would go to a socket or a device. Call it
+    before anything is opened.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -64,7 +69,7 @@ def fill_standard_descriptors() -> None:
 
 
 def log_to_stderr() -> None:
-    """For the whole process, INFO and above. Call it once."""
+    """Log INFO and above to standard error, for the whole process. Call it once."""
     fill_standard_descriptors()
     sys.stderr.flush()
     handler = LogHandler()

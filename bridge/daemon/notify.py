@@ -1,4 +1,4 @@
-"""Telling the service manager how far we are (sd_notify(3)): datagrams to the socket that it names, if it does."""
+"""Messages to the service manager (sd_notify(3)): datagrams to the socket that it names in the environment."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Protocol
 log = logging.getLogger(__name__)
 
 _BEATS = 3
-"""How often within the time after which the manager takes us for dead."""
+"""Beats within the time after which the manager takes us for dead."""
 
 
 def notify(*states: str) -> None:
-    """Send `READY=1` and the like; without a service manager nothing happens, and nothing that goes wrong matters."""
+    """Send `READY=1` and the like. Without a service manager nothing happens; an error is ignored."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -33,14 +33,15 @@ def reloading() -> None:
 
 
 class Alarm(Protocol):
-    """What is needed of the loop."""
+    """The loop, as far as a watchdog needs it."""
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> object:
         """Call once, `seconds` from now."""
 
 
 def watchdog_s(environment: Mapping[str, str] = os.environ, pid: int | None = None) -> float | None:
-    """After how many seconds of silence the manager takes us for dead (sd_watchdog_enabled(3)); None: it does not."""
+    """Seconds of silence after which the manager takes us for dead (sd_watchdog_enabled(3)); None where it never
+    does."""
     if environment.get("WATCHDOG_PID", "") not in ("", str(os.getpid() if pid is None else pid)):
         return None
     text = environment.get("WATCHDOG_USEC", "")
@@ -49,9 +50,9 @@ def watchdog_s(environment: Mapping[str, str] = os.environ, pid: int | None = No
 
 
 class Watchdog:
-    """Says `WATCHDOG=1` in time, from the loop's own timers: a loop that does not turn, or waits for its lock, is
-    silent, and so is one whose threads are stuck. `stuck`: names who has been at one burst for `within_s`, "" for
-    nobody."""
+    """Says `WATCHDOG=1` in time, by a timer of the loop. A loop that does not turn, or waits for its lock, is silent,
+    and so is a gateway whose threads hang. `stuck`: the name of a thread that has been at one burst for `within_s`, ""
+    for none."""
 
     def __init__(self, loop: Alarm, within_s: float, stuck: Callable[[float], str] = lambda _within_s: "") -> None:
         self._loop = loop

@@ -1,12 +1,13 @@
 """The loop's thread stays on one CPU, as long as that CPU has time for it.
 
-What it forwards lies in that CPU's caches, and what it writes is received behind it on the same CPU: a thread that
+Frames lie in the caches of that CPU, and the kernel receives on the same CPU what the thread writes. A thread that
 moves leaves packets of one flow in the queues of two CPUs, which hand them over in either order, and TCP takes that for
 loss (docs/decisions/0026-one-cpu-for-the-loop.md has the figures).
 
-The kernel would move a thread that has to wait; one that is held it cannot. So the time that ours waits although it
-could run is looked at every second: where that is much it goes to the next CPU, every other time, lest two of us go
-there together; where none is better, it may roam. Other threads and children are not held: they call `roam` first.
+The kernel cannot move a thread that is held, even if it has to wait for its CPU. So every second `Affinity` reads how
+long the thread has waited although it could run. If it waited much, it goes to the next CPU, but only every other time,
+so that two gateways do not move together. If no CPU is better, it may roam. Other threads and children are not held:
+they call `roam` first.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bridge.loop.loop import Timer
 
 LOOK_S: Final = 1.0
 MOST_WAITING: Final = 0.45
-"""Of the time between two looks."""
+"""A share of the time between two looks."""
 ROAMING_S: Final = 30.0
 
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
@@ -34,17 +35,18 @@ def roam() -> None:
 
 
 def waited_ns() -> int:
-    """How long the calling thread has waited for a CPU since it began (sched-stats.rst: the second field)."""
+    """The time in ns that the calling thread has waited for a CPU since it began (sched-stats.rst: the second
+    field)."""
     return int(_SCHEDSTAT.read_text().split()[1])
 
 
 def first_choice(*, has_lan: bool) -> int:
-    """The last CPU for a gateway, the first for an exit node: where one machine is both, they do not meet."""
+    """The last CPU for a gateway, the first for an exit node, so that both can run on one machine."""
     return max(_ALLOWED) if has_lan else min(_ALLOWED)
 
 
 class Clock(Protocol):
-    """What is needed of the loop."""
+    """The loop, as far as `Affinity` needs it."""
 
     @property
     def clock(self) -> Callable[[], int]:
@@ -76,7 +78,8 @@ class Affinity:
         self._before = (0, 0)
 
     def hold(self) -> None:
-        """Stay on the first choice; on a machine with one CPU, or without these figures, nothing is done."""
+        """Stay on the first choice. Nothing is done on a machine with one CPU, or where the kernel does not tell the
+        waiting time."""
         try:
             self._before = self._loop.clock(), self._waited()
             if len(self._allowed) > 1:

@@ -1,12 +1,12 @@
-"""The loop that does input and output: ports, timers, signals and control sockets, by epoll.
+"""The loop that does input and output: ports, timers and other descriptors, by epoll.
 
-Of every ready port it takes one burst per wake-up, so that no port starves another; the clock is read once per burst.
-What the flow table knows never reaches the walk (`repeat_with`), and a burst of nothing else does not even end the
-waiting; of the rest, the effects of a frame are carried out before the next frame. While anybody watches frames pass,
-all of them are walked. A frame on which our own code fails is logged, counted and left behind: it never ends the loop.
+In a turn each ready port gives one burst, so that no port starves another; the clock is read once per burst. A burst
+that the flow table handles completely never wakes Python (`repeat_with`). Otherwise each frame's effects are carried
+out before the next frame is walked. While somebody watches frames pass, all of them are walked. A frame on which our
+own code fails is logged (`bridge.loop.bugs`), counted and left behind: it never ends the loop.
 
-Threads (`bridge.loop.workers`) may serve ports in its place. They hold `lock` while they walk frames, as the loop does
-while it does anything but wait.
+Threads (`bridge.loop.workers`) may serve ports in place of the loop. They hold `lock` while they walk frames, as the
+loop does while it does anything but wait.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ import itertools
 import logging
 import os
 import select
-import signal
-import socket
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
+from bridge.loop.bugs import BugLog
 from bridge.ports.base import Arrival, Port, PortGone
 from bridge.ports.bursts import Bursts, Queued
 from bridge.walk.effects import Effect, Event, Send
@@ -36,12 +34,10 @@ from wire.units import SECOND_NS, earliest
 log = logging.getLogger(__name__)
 
 BURST_FRAMES = 64
-FAULT_INTERVAL_NS = 60 * SECOND_NS
-"""A place in our code that fails is logged at most this often."""
 CLAIM_INTERVAL_NS = 10 * SECOND_NS
-FAULT_PAUSE_NS = SECOND_NS
-"""A timer that fails is tried again after this time, not at once."""
-_FAULT_FRAME_BYTES = 256
+"""A conflict of addresses is logged at most this often."""
+PAUSE_AFTER_BUG_NS = SECOND_NS
+"""A timer of the walk that fails is tried again after this time, not at once."""
 _LONGEST_WAIT_S = 3600.0  # epoll takes no more than 2^31 milliseconds, a link may live longer
 
 Watcher = Callable[[str, str, bytes | bytearray, GsoHeader | None], None]
@@ -49,7 +45,7 @@ Watcher = Callable[[str, str, bytes | bytearray, GsoHeader | None], None]
 
 
 class Walk(Protocol):
-    """What the loop needs of `bridge.walk.gateway.Gateway`."""
+    """The walk as the loop needs it: `bridge.walk.gateway.Gateway`."""
 
     def receive(self, port: str, frame: bytes, now: int, gso: GsoHeader | None = None) -> list[Effect]:
         """Walk one frame."""
@@ -68,7 +64,7 @@ class Walk(Protocol):
 
 
 class Numbers(Protocol):
-    """What the loop needs of `bridge.walk.fast_path.FastPath`: ports have numbers in the flow table."""
+    """The numbers of ports in the flow table, as the loop needs them: `bridge.walk.fast_path.FastPath`."""
 
     def number(self, port: str) -> int:
         """The number of a port's name."""
@@ -78,7 +74,7 @@ class Numbers(Protocol):
 
 
 class _Unnumbered:
-    """No flow table yet, and so nobody asks."""
+    """Stands in as long as there is no flow table, and is never asked."""
 
     def number(self, port: str) -> int:
         raise LookupError(port)
@@ -114,7 +110,7 @@ class Loop:
         self.clock = clock
         self.lock = threading.Lock()
         self._walk = walk
-        self._on_gone = on_gone
+        self.on_gone = on_gone
         self._writers: dict[str, Callable[[bytes | bytearray, GsoHeader | None], Drop | None]] = {}
         self._bursts: Bursts | None = None
         self._numbers: Numbers = _Unnumbered()
@@ -125,7 +121,7 @@ class Loop:
         self._timers: list[tuple[int, int, Timer]] = []
         self._order = itertools.count()
         self._watchers: dict[str, tuple[Watcher, ...]] = {}
-        self._faults: dict[tuple[str, int], tuple[int, int]] = {}
+        self._bugs = BugLog(clock)
         self._claims_quiet_until_ns = 0
         self._resume_ticks_ns = 0
         self._after: list[Callable[[], None]] = []
@@ -133,17 +129,17 @@ class Loop:
         self.add(self._wake, self._woken)
 
     def attach(self, port: Port) -> None:
-        """Serve a port from the next turn on. It belongs to whoever opened it."""
+        """Serve a port from the next turn on. Its opener closes it."""
         self._ports[port.fileno()] = port
         self._writers[port.name] = port.write
         self._epoll.register(port.fileno(), select.EPOLLIN)
 
     def repeat_with(self, bursts: Bursts, numbers: Numbers) -> None:
-        """From now on let the flow table repeat what it can."""
+        """Let the flow table repeat what it can from now on. `numbers`: the numbers of ports in the table."""
         self._bursts, self._numbers = bursts, numbers
 
     def attach_served(self, port: Port) -> None:
-        """Write frames for a port that somebody else reads (`serve`)."""
+        """Write frames for a port that a thread reads (`serve`)."""
         self._writers[port.name] = port.write
 
     def attach_writer(self, name: str, write: Callable[[bytes | bytearray, GsoHeader | None], Drop | None]) -> None:
@@ -151,11 +147,11 @@ class Loop:
         self._writers[name] = write
 
     def detach_writer(self, name: str) -> None:
-        """Frames for the port `name` have nowhere to go any more."""
+        """Refuse frames for the port `name` from now on (`Drop.PORT_ABSENT`)."""
         self._writers.pop(name, None)
 
     def after_bursts(self, callback: Callable[[], None]) -> None:
-        """Call after every burst of frames and at the end of every turn: what was written meanwhile may leave now."""
+        """Call after every burst of frames and at the end of every turn, so that collected packets can leave."""
         self._after.append(callback)
 
     # Running
@@ -170,7 +166,8 @@ class Loop:
         self._running = False
 
     def turn(self, longest_s: float | None = None) -> None:
-        """Wait for something, at most until the next deadline (or `longest_s`), and do what there is to do once."""
+        """Wait for an event, at most until the next deadline or for `longest_s`, and handle everything that is ready
+        once."""
         with self.lock:
             deadline = self._walk_deadline()  # once a turn: one that these frames bring closer is the next turn's
             timeout_s = self._timeout(deadline, longest_s)
@@ -188,13 +185,13 @@ class Loop:
                 if callback is not None:
                     self._call(partial(callback, events))
             self._fire(deadline)
-            self._settle()
+            self._call_after_bursts()
 
     def _wait(
         self, timeout_s: float | None
     ) -> tuple[tuple[int, list[Arrival], list[Queued]] | None, list[tuple[int, int]]]:
-        """As `Bursts.wait`. Where a burst fails on the way, its port is read once more beside the others: whoever does
-        that tells a device that is gone from a bug of ours."""
+        """Wait as `Bursts.wait` does. If a burst fails meanwhile, its port is read once more with the other ports, and
+        that reading tells a device that is gone from a bug of ours."""
         if self._bursts is not None and not self._watchers:
             try:
                 return self._bursts.wait(self._epoll, timeout_s, BURST_FRAMES)
@@ -202,7 +199,7 @@ class Loop:
                 pass  # its port is ready still
             except Exception as error:  # noqa: BLE001 - the next one may be better
                 with self.lock:
-                    self._fault(error, "in a burst while it waited", b"")
+                    self._bugs.add(error, "in a burst while it waited", b"")
         return None, self._epoll.poll(timeout_s)
 
     def close(self) -> None:
@@ -213,7 +210,7 @@ class Loop:
     # Descriptors and timers of others
 
     def add(self, fd: int, callback: Callable[[int], None], events: int = select.EPOLLIN) -> None:
-        """Call `callback(events)` whenever `fd` is ready; its work is to be bounded, the frames wait meanwhile."""
+        """Call `callback(events)` whenever `fd` is ready. Its work has to be bounded, because frames wait meanwhile."""
         self._callbacks[fd] = callback
         self._epoll.register(fd, events)
 
@@ -240,7 +237,7 @@ class Loop:
 
     @property
     def watching(self) -> int:
-        """How many watchers there are, on all ports."""
+        """The number of watchers, on all ports."""
         return sum(map(len, self._watchers.values()))
 
     def watch(self, port: str, watcher: Watcher) -> None:
@@ -258,7 +255,7 @@ class Loop:
     # The work
 
     def carry_out(self, effects: Iterable[Effect]) -> None:
-        """Put frames on their ports; what a port refuses is told to the walk, which counts it."""
+        """Write frames to their ports. A refusal of a port is told to the walk, which counts it."""
         for effect in effects:
             if not isinstance(effect, Send):
                 self._tell(effect)
@@ -276,8 +273,7 @@ class Loop:
                 self._walk.refused(port, refusal)
 
     def _tell(self, event: Event) -> None:
-        """Two stations claim one address: an operator must hear of it, at most once in `CLAIM_INTERVAL_NS`; `stats`
-        counts them all."""
+        """Log that two stations claim one address, at most once in `CLAIM_INTERVAL_NS`; `stats` counts all claims."""
         claimant, now = event.facts.get("claimant"), self.clock()
         if claimant is None or now < self._claims_quiet_until_ns:
             return
@@ -294,12 +290,12 @@ class Loop:
                 number = self._numbers.number(port.name)
                 self._finish(port.name, *self._bursts.take(number, BURST_FRAMES, self.clock()))
         except PortGone as gone:
-            self._lost(port, gone)
+            self._port_gone(port, gone)
         except Exception as error:  # noqa: BLE001 - the port's next burst may be better
-            self._fault(error, f"in a burst of {port.name}", b"")
+            self._bugs.add(error, f"in a burst of {port.name}", b"")
 
     def _finish(self, name: str, walked: list[Arrival], queued: list[Queued]) -> None:
-        """What a burst has left to do: frames for writers of ours, then those for the walk."""
+        """Handle what the flow table left of a burst: frames for our own writers, then frames for the walk."""
         for number, frame, gso in queued:
             self.put(number, frame, gso)
         self._walk_all(name, walked)
@@ -307,10 +303,11 @@ class Loop:
     def _walk_all(self, name: str, burst: list[Arrival]) -> None:
         if burst:
             self.walk(name, burst)
-        self._settle()
+        self._call_after_bursts()
 
     def serve(self, port: Port, bursts: Bursts) -> bool:
-        """One burst of a port, from a thread of its own with bursts of its own; False where its device is gone."""
+        """Serve one burst of a port in the calling thread, which has `bursts` of its own; False where the device is
+        gone."""
         try:
             if self._watchers:
                 with self.lock:
@@ -325,28 +322,28 @@ class Loop:
                         os.eventfd_write(self._wake, 1)  # it sleeps until the deadline of before
         except PortGone as gone:
             with self.lock:
-                self._lost(port, gone)
+                self._port_gone(port, gone)
             os.eventfd_write(self._wake, 1)
             return False
         except Exception as error:  # noqa: BLE001 - a thread that ends takes its ports along
             with self.lock:
-                self._fault(error, f"in a burst of {port.name}", b"")
+                self._bugs.add(error, f"in a burst of {port.name}", b"")
         return True
 
     def put(self, number: int, frame: bytes, gso: GsoHeader | None) -> None:
-        """Give a frame that was repeated to the writer of its out-port."""
+        """Write a frame that the flow table repeated to its out-port."""
         name = self._numbers.name(number)
         write = self._writers.get(name)
         try:
             refusal = Drop.PORT_ABSENT if write is None else write(frame, gso)
         except Exception as error:  # noqa: BLE001 - as in `walk`
-            self._fault(error, f"on a frame for {name}", frame)
+            self._bugs.add(error, f"on a frame for {name}", frame)
             refusal = Drop.WALK_FAULT
         if refusal is not None:
             self._walk.refused(name, refusal)
 
     def walk(self, name: str, burst: Iterable[Arrival]) -> None:
-        """Walk frames that came in by the port `name`, and carry out what comes of each."""
+        """Walk frames that came in by the port `name`, and carry out the effects of each."""
         receive, carry_out = self._walk.receive, self.carry_out
         now = self.clock()
         watchers = self._watchers.get(name, ())
@@ -357,27 +354,27 @@ class Loop:
                 effects = receive(name, frame, now, gso)
                 if effects:
                     carry_out(effects)
-            except Exception as error:  # noqa: BLE001 - no frame ends the gateway; `_fault` logs it whole
-                self._fault(error, f"on a frame of {name}", frame)
+            except Exception as error:  # noqa: BLE001 - no frame ends the gateway; the log gets it whole
+                self._bugs.add(error, f"on a frame of {name}", frame)
                 self._walk.failed(name)
 
     def _woken(self, _events: int) -> None:
         os.eventfd_read(self._wake)
 
-    def _settle(self) -> None:
+    def _call_after_bursts(self) -> None:
         for callback in self._after:
             self._call(callback)
 
     def _fire(self, deadline: int | None) -> None:
-        """Timers of the walk, the first of which is due at `deadline`, then those of the process."""
+        """Fire the timers of the walk, the first of which is due at `deadline`, then those of the process."""
         now = self.clock()
         if deadline is not None and deadline <= now:
             try:
                 self.carry_out(self._walk.tick(now))
             except Exception as error:  # noqa: BLE001 - nor does a timer
-                self._fault(error, "on a timer", b"")
+                self._bugs.add(error, "on a timer", b"")
                 self._walk.failed(None)
-                self._resume_ticks_ns = now + FAULT_PAUSE_NS
+                self._resume_ticks_ns = now + PAUSE_AFTER_BUG_NS
         while self._timers and self._timers[0][0] <= now:
             _, _, timer = heapq.heappop(self._timers)
             if timer.callback is not None:
@@ -387,14 +384,14 @@ class Loop:
         try:
             callback()
         except Exception as error:  # noqa: BLE001 - a bug in what serves people does not end the forwarding
-            self._fault(error, "beside the frames", b"")
+            self._bugs.add(error, "beside the frames", b"")
 
     def _walk_deadline(self) -> int | None:
         deadline = self._walk.next_deadline()
         return None if deadline is None else max(deadline, self._resume_ticks_ns)
 
     def _deadline(self) -> int | None:
-        """When the loop has something to do, whatever comes until then."""
+        """The time at which the loop has something to do even if nothing comes until then; None for never."""
         return self._or_timer(self._walk_deadline())
 
     def _or_timer(self, deadline: int | None) -> int | None:
@@ -407,58 +404,10 @@ class Loop:
         until_s = max(deadline - self.clock(), 0) / SECOND_NS  # epoll rounds up to milliseconds: never early
         return min(until_s, _LONGEST_WAIT_S if longest_s is None else longest_s)
 
-    def _lost(self, port: Port, gone: PortGone) -> None:
+    def _port_gone(self, port: Port, gone: PortGone) -> None:
         if self._ports.pop(port.fileno(), None) is not None:
             with suppress(OSError):
                 self._epoll.unregister(port.fileno())
-        if self._on_gone is None:
+        if self.on_gone is None:
             raise gone
-        self._on_gone(port, gone)
-
-    def _fault(self, error: Exception, occasion: str, frame: bytes) -> None:
-        """Log our own bug with all that is needed to repeat it, once per place and `FAULT_INTERVAL_NS`."""
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = (last.filename, last.lineno or 0)
-        now = self.clock()
-        told_ns, unsaid = self._faults.get(place, (now - FAULT_INTERVAL_NS, 0))
-        if now - told_ns < FAULT_INTERVAL_NS:
-            self._faults[place] = (told_ns, unsaid + 1)
-            return
-        self._faults[place] = (now, 0)
-        log.error(
-            "a bug in the gateway %s (%d more since the last time); the frame: %s%s",
-            occasion,
-            unsaid,
-            frame[:_FAULT_FRAME_BYTES].hex() or "none",
-            f"... ({len(frame)} bytes)" if len(frame) > _FAULT_FRAME_BYTES else "",
-            exc_info=error,
-        )
-
-
-class Signals:
-    """Signals as loop events: `handlers` by signal number, called by the loop, never in the middle of a frame."""
-
-    def __init__(self, loop: Loop, handlers: Mapping[signal.Signals, Callable[[], None]]) -> None:
-        self._loop = loop
-        self._handlers = handlers
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        self._before_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, lambda *_: None) for number in handlers}
-        loop.add(self._reader.fileno(), self._wake)
-
-    def _wake(self, _events: int) -> None:
-        for number in self._reader.recv(256):
-            handler = self._handlers.get(signal.Signals(number))
-            if handler is not None:
-                handler()
-
-    def close(self) -> None:
-        """Put everything back as it was."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._before_fd)
-        self._loop.remove(self._reader.fileno())
-        self._reader.close()
-        self._writer.close()
+        self.on_gone(port, gone)

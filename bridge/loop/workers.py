@@ -1,8 +1,8 @@
 """Threads that serve ports beside the loop, so that several cores forward.
 
-Each serves its ports alone, so the order within a flow stays; what the flow table repeats needs neither the
-interpreter's lock nor the loop's. What must be walked is walked by the thread itself, under the loop's lock, before it
-goes on with its port. A thread ends after the burst that it is at.
+Only one thread serves a port, so packets of a flow stay in order. Frames that the flow table repeats need neither the
+interpreter's lock nor the loop's. A thread walks the other frames itself, under the loop's lock, before it goes on with
+its port. A thread ends after its present burst.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STOP_S = 1.0
 
 
 class Workers:
-    """`count` threads for `ports`, dealt out in turn. `bursts`: makes what a thread moves frames with."""
+    """`count` threads for `ports`, dealt out in turn. `bursts` makes the mover of frames for one thread."""
 
     def __init__(self, loop: Loop, ports: Sequence[Port], count: int, bursts: Callable[[], Bursts]) -> None:
         self._loop = loop
@@ -37,7 +37,8 @@ class Workers:
         ]
 
     def start(self) -> None:
-        """Begin; after the process has given up its rights, for a thread keeps those of its maker."""
+        """Start the threads. The process has given up its rights before, because a thread keeps the rights of its
+        maker."""
         for thread in self._threads:
             thread.start()
 

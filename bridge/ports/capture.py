@@ -32,7 +32,7 @@ class CapturePort:
         self._waiting = self._records(taken) if taken is not None else []
         self._waiting.reverse()
         self._file: BinaryIO | None = given.open("wb")
-        self._writer = pcap.Writer(self._file, pcap.LINK_ETHERNET if self.link_bytes else pcap.LINK_RAW)
+        self._writer = pcap.PcapWriter(self._file, pcap.LINK_ETHERNET if self.link_bytes else pcap.LINK_RAW)
         self._event: int | None = os.eventfd(1 if self._waiting else 0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def _records(self, taken: Path) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""What a gateway that stands may still do, and have done for it: Landlock, the seccomp filter, the warden's part
+"""The confinement of a started gateway by Landlock and seccomp, and the duties that it leaves to the warden
 (docs/decisions/0032-what-the-kernel-still-does-for-us.md)."""
 
 from __future__ import annotations
@@ -8,19 +8,23 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from bridge.config.keys import files_named, folders_named, folders_written
 from bridge.config.model import Config
 from bridge.privsep import landlock, seccomp
-from bridge.privsep.order import Keeper
+from bridge.privsep.order import RootDuties
 
 log = logging.getLogger(__name__)
 
 
 def confine(config: Config, socket_path: Path, made: Iterable[Path]) -> None:
-    """Confine this process for good; it has one thread, and `no_new_privs` is set. Nothing of it is needed to forward,
-    so what the kernel refuses is told and no error. `made`: folders that are removed at the end."""
+    """Confine this process for good. It has one thread, and `no_new_privs` is set. `made`: folders that are removed at
+    the end.
+
+    Forwarding does not depend on it, so a refusal of the kernel is logged and no error.
+    """
     try:
         if not landlock.confine(
-            writing=[str(path) for path in kept_folders(config)],
+            writing=[str(path) for path in folders_written(config)],
             removing=[str(socket_path.parent)],
             folding=[str(folder.parent) for folder in made],
         ):
@@ -34,27 +38,12 @@ def confine(config: Config, socket_path: Path, made: Iterable[Path]) -> None:
         log.warning("the seccomp filter is refused: %s", error.strerror)
 
 
-def kept_folders(config: Config) -> list[Path]:
-    """Where a running gateway writes files of its own."""
-    return [] if config.tunnel is None else [config.tunnel.state_file.parent]
-
-
-def keeper_for(config: Config, socket_path: Path, made: Iterable[Path]) -> Keeper:
-    """What the warden may open and remove for a gateway with this configuration: all in the configuration's folder and
-    the route folder, and what is named elsewhere."""
-    named = list(named_files(config))
-    folders = [config.path.parent]
-    if config.tunnel is not None and config.tunnel.routes is not None:
-        folders.append(config.path.parent / config.tunnel.routes)
-    return Keeper(
-        os.path.abspath(socket_path), list(map(os.path.abspath, made)), list(map(os.path.abspath, folders)), named
+def root_duties_for(config: Config, socket_path: Path, made: Iterable[Path]) -> RootDuties:
+    """The files that the warden opens and removes for a gateway with this configuration: everything in the
+    configuration's folder and the route folder, and files that are named elsewhere."""
+    return RootDuties(
+        os.path.abspath(socket_path),
+        list(map(os.path.abspath, made)),
+        list(map(os.path.abspath, folders_named(config))),
+        list(dict.fromkeys(map(os.path.abspath, files_named(config)))),
     )
-
-
-def named_files(config: Config) -> Iterable[str]:
-    """The files that a configuration names, and itself, with absolute paths."""
-    paths = [config.path, *(config.path.parent / path for path in config.offload.prefixes)]
-    keys = [config.tunnel.private_key_file if config.tunnel is not None else None]
-    keys += [peer.preshared_key_file for peer in config.peer.values()]
-    paths += [*(path for path in keys if path is not None), *filter(None, (config.hooks.up, config.hooks.down))]
-    return dict.fromkeys(map(os.path.abspath, paths))

@@ -1,8 +1,8 @@
-"""The gateway's side of its companion: the process that makes the devices and stays as the warden where one is needed.
+"""The gateway's side of the helper: a process that makes the devices, and stays as the warden where one is needed.
 
-It is started before the first key is read, as a fresh interpreter, so it has nothing of ours, and loads its library
-while we read the configuration. What goes to it are an order (`bridge.privsep.order`) and the two messages of
-`bridge.privsep.warden`.
+The helper starts before the first key is read, as a fresh interpreter, so it holds nothing of ours. It loads its
+library while we read the configuration. It gets one order (`bridge.privsep.order`) and the two messages that the warden
+knows (`bridge.privsep.messages`).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Made(NamedTuple):
     gateway_before: str | None
 
 
-class Companion:
-    """Starts the process; `close` ends it."""
+class Helper:
+    """The helper process. The constructor starts it, `close` ends it."""
 
     def __init__(self) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -51,7 +51,7 @@ class Companion:
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": modules if not before else f"{modules}{os.pathsep}{before}"},
                 pass_fds=[theirs.fileno()],
-                process_group=0,  # Ctrl-C is for us; it ends with us
+                process_group=0,  # Ctrl-C is for us; the helper ends with us
             )
         self._pidfd = -1
         self._has_order = False
@@ -59,11 +59,12 @@ class Companion:
 
     @property
     def pid(self) -> int:
-        """The process, whether it still runs or not."""
+        """The process id, whether it still runs or not."""
         return self._process.pid
 
     def make(self, order: Order) -> Made:
-        """Have the devices made; `PortError` lists everything that stands in the way, and then there are none."""
+        """Have the devices made. Raises `PortError` with everything that stands in the way; then there are no
+        devices."""
         self._channel.settimeout(_ANSWER_S)
         self._has_order = True
         try:
@@ -86,7 +87,7 @@ class Companion:
         return Made({port.name: port for port in ports}, document["gateway_before"])
 
     def watch(self, loop: Loop, *, is_to_stay: bool) -> None:
-        """Tell the log when it ends although it `is_to_stay`; one that is not to stay is only waited for."""
+        """Wait for its end in the loop. If it `is_to_stay`, its end is an error, and logged."""
         self._loop = loop
         self._pidfd = os.pidfd_open(self._process.pid)
 
@@ -103,8 +104,9 @@ class Companion:
         loop.add(self._pidfd, ended)
 
     def open(self, path: Path) -> int:
-        """A descriptor of a file or folder of the configuration that only root may read; `OSError` where it is none of
-        them. Any thread and any forked child may ask: each brings a socket for its answer."""
+        """A descriptor of a file or folder of the configuration that only root may read. Raises `OSError` where the
+        path is none of those. Any thread and any forked child may ask: each brings a socket of its own for its
+        answer."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             with theirs:
@@ -113,18 +115,18 @@ class Companion:
             answer, descriptors, _, _ = socket.recv_fds(ours, 16, 1, socket.MSG_CMSG_CLOEXEC)
         if descriptors:
             return descriptors[0]
-        number = int(answer or b"5")  # EIO: it has ended over it
+        number = int(answer or b"5")  # EIO: the warden has ended meanwhile
         raise OSError(number, os.strerror(number), str(path))
 
     def unwatch(self) -> None:
-        """The loop is about to end; a second call does nothing."""
+        """End `watch`, because the loop is about to end; a second call does nothing."""
         if self._loop is not None:
             self._loop.remove(self._pidfd)
             os.close(self._pidfd)
             self._loop = None
 
     def close(self) -> None:
-        """Let it remove what is its duty to remove, end, and wait for that."""
+        """Let it remove the files that it has to remove, and wait for its end."""
         self.unwatch()
         if not self._has_order:
             self._process.kill()  # the start has failed already, and it may still be loading its library
@@ -132,12 +134,12 @@ class Companion:
             self._channel.settimeout(_END_S)
             self._channel.send(END)
         except OSError as error:
-            log.debug("the companion has ended: %s", error)
+            log.debug("the helper has ended: %s", error)
         self._channel.close()
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
             log.warning("the warden does not end by itself")
-            with suppress(PermissionError):  # it is root and we are not any more; our end kills it
+            with suppress(PermissionError):  # it is root and we are not any more; our own end kills it
                 self._process.kill()
                 self._process.wait()

@@ -1,11 +1,11 @@
-"""Landlock (landlock(7)): what this process and its children may still do to files, whoever they are.
+"""Landlock (landlock(7)): the rights over files that this process and its children keep, whatever user they are.
 
-Reading is left to the usual rights: whom the gateway became decides it. Everything that changes a file or a folder is
-forbidden but where it is asked for, and so is executing anything. Where the kernel has it, TCP connections go to port
-53 only (a name server asked again by TCP), no TCP port is bound, and no process outside is sent a signal.
+Reading is left to the usual rights of the user. Changing a file or a folder is forbidden except where `confine` is
+told, and so is executing anything. On newer kernels TCP connections go to port 53 only (a name server asked again by
+TCP), no TCP port is bound, and no process outside is sent a signal.
 
-Three system calls with the same numbers on every architecture that Linux has them on. An older kernel knows fewer
-rights; one without Landlock knows none, which is told and no error.
+The three system calls have the same numbers on every architecture. An older kernel knows fewer rights; one without
+Landlock knows none, and that is no error.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _WRITING = Right.WRITE_FILE | Right.MAKE_REG | Right.REMOVE_FILE | Right.TRUNCAT
 
 
 def version() -> int:
-    """Which version of Landlock the kernel has; 0 for none."""
+    """The version of Landlock that the kernel has; 0 for none."""
     found = _LIBC.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)
     return max(int(found), 0)
 
@@ -74,11 +74,11 @@ def ruleset(version: int) -> bytes:
 
 
 def confine(writing: Iterable[str] = (), removing: Iterable[str] = (), folding: Iterable[str] = ()) -> int:
-    """From now on, in this thread and what it starts: files are written in the folders `writing` and removed in the
-    folders `removing`, folders are removed in the folders `folding`, and nothing is changed anywhere else. Folders that
-    are missing are left out. The version, 0 where nothing was done.
+    """Allow from now on, to this thread and everything that it starts, only: writing files in the folders `writing`,
+    removing files in the folders `removing`, removing folders in the folders `folding`. Folders that are missing are
+    left out. Returns the version of Landlock, 0 where nothing was done.
 
-    `no_new_privs` has to be set. `OSError` where a kernel that has Landlock refuses.
+    `no_new_privs` has to be set. Raises `OSError` where a kernel that has Landlock refuses.
     """
     known = version()
     if not known:

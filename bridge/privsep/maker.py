@@ -1,12 +1,12 @@
-"""Makes the gateway's devices, in a process of its own, and becomes the warden where one is needed.
+"""The maker, the helper's first program: it makes the gateway's devices, and becomes the warden where one is needed.
 
-The library that sets devices up (pyroute2) takes more memory than the warden and is needed for a moment: this process
-has it, hands the descriptors over and ends, or executes `bridge.privsep.warden` in its own place. What the warden needs
-from other network namespaces, a pair of sockets each, is opened before: entering one takes a right that it does not
-keep.
+The library that sets devices up (pyroute2) takes more memory than the warden, and is needed for a moment only. So this
+program loads it, hands the descriptors over, and ends or executes `bridge.privsep.warden` in its own place. For each
+other network namespace it opens a pair of sockets before, because entering a namespace takes a right that the warden
+does not keep.
 
-`python -m bridge.privsep.maker DESCRIPTOR`: a socket on which one order comes, `Order` as JSON in a file, and one
-answer goes.
+`python -m bridge.privsep.maker DESCRIPTOR`: a socket; one order comes in (`Order` as JSON in a file), one answer goes
+out.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from bridge.ports.netif import default_gateway, open_ports
 from bridge.ports.plan import DevicePlan
 from bridge.ports.rtnetlink import Links
 from bridge.privsep.messages import ORDER, as_file, read_back
-from bridge.privsep.order import Order, needs_care
+from bridge.privsep.order import Order, needs_warden
 from bridge.privsep.privileges import die_with_parent, forbid_core_dumps
 
 
 def described(port: DevicePort) -> dict[str, Any]:
-    """What `DevicePort` is made with, but for its descriptor."""
+    """The arguments of `DevicePort`, but for the descriptor."""
     return {
         "name": port.name,
         "kind": port.kind,
@@ -42,7 +42,7 @@ def described(port: DevicePort) -> dict[str, Any]:
 
 
 def main(descriptor: int) -> int:
-    """Carry one order out."""
+    """Carry one order out; the exit code."""
     with socket.socket(fileno=descriptor) as channel:
         message, descriptors, _, _ = socket.recv_fds(channel, len(ORDER), 1, socket.MSG_CMSG_CLOEXEC)
         if message != ORDER:
@@ -51,7 +51,7 @@ def main(descriptor: int) -> int:
         try:
             gateway_before = default_gateway()
             ports = open_ports(order.plans)
-            cared = _links_for(order.plans)
+            watched = _links_for(order.plans)
         except PortError as error:
             channel.send(json.dumps({"error": str(error)}).encode())
             return 1
@@ -59,15 +59,15 @@ def main(descriptor: int) -> int:
         socket.send_fds(channel, [json.dumps(answer).encode()], [port.fileno() for port in ports.values()])
         for port in ports.values():
             port.close()
-        if cared or order.keeper is not None:
-            _become_warden(channel, order, cared)
+        if watched or order.root_duties is not None:
+            _become_warden(channel, order, watched)
     return 0
 
 
 def _links_for(plans: Sequence[DevicePlan]) -> dict[str | None, tuple[Links, list[dict[str, Any]]]]:
-    """By namespace: its links, and what `bridge.privsep.warden.Care` needs of each device there."""
+    """By namespace: its sockets, and the facts of each device there for `bridge.privsep.warden.WatchedDevice`."""
     found: dict[str | None, tuple[Links, list[dict[str, Any]]]] = {}
-    for plan in filter(needs_care, plans):
+    for plan in filter(needs_warden, plans):
         if plan.netns not in found:
             with entered(plan.netns):
                 found[plan.netns] = (Links(), [])
@@ -85,14 +85,14 @@ def _links_for(plans: Sequence[DevicePlan]) -> dict[str | None, tuple[Links, lis
 
 
 def _become_warden(
-    channel: socket.socket, order: Order, cared: dict[str | None, tuple[Links, list[dict[str, Any]]]]
+    channel: socket.socket, order: Order, watched: dict[str | None, tuple[Links, list[dict[str, Any]]]]
 ) -> None:
-    """Execute it, with the sockets as they are: what happens meanwhile waits in them."""
-    groups = [{"descriptors": links.descriptors(), "devices": devices} for links, devices in cared.values()]
+    """Execute the warden, with the sockets as they are: news that comes meanwhile waits in them."""
+    groups = [{"descriptors": links.descriptors(), "devices": devices} for links, devices in watched.values()]
     words = {
         "channel": channel.fileno(),
-        "cares": groups,
-        "keeper": None if order.keeper is None else asdict(order.keeper),
+        "devices": groups,
+        "root_duties": None if order.root_duties is None else asdict(order.root_duties),
         "is_confined": order.is_confined,
     }
     told = as_file(json.dumps(words).encode())

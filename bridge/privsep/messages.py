@@ -1,22 +1,25 @@
-"""The messages of the gateway to its companion and warden: there are no others. What is longer than a message, or than
-an argument of a program, goes as a file in memory."""
+"""The messages of the gateway to its helper; there are no others. Text that is longer than a message, or than an
+argument of a program, goes as a file in memory.
+
+They stand apart from `order.py`, because the warden needs them and must not pay for what an order imports.
+"""
 
 from __future__ import annotations
 
 import os
 
 ORDER = b"order"
-"""With a descriptor of a file: `bridge.privsep.order.Order`, to the companion, once."""
+"""To the maker, once, with a descriptor of a file that holds a `bridge.privsep.order.Order`."""
 
 OPEN = b"open "
-"""With a path, and a descriptor of a socket on which the answer goes: a descriptor, or the number of an error."""
+"""To the warden, with a path, and a descriptor of a socket for the answer: a descriptor, or the number of an error."""
 
 END = b"end"
-"""Remove what is yours to remove, and end."""
+"""To either: remove the files that you have to remove, and end."""
 
 
 def as_file(text: bytes) -> int:
-    """A descriptor of a file in memory that holds it, for `read_back` in another process."""
+    """A descriptor of a file in memory that holds `text`, for `read_back` in another process."""
     descriptor = os.memfd_create("tapbridge")
     with open(descriptor, "wb", closefd=False) as file:
         file.write(text)
@@ -24,7 +27,7 @@ def as_file(text: bytes) -> int:
 
 
 def read_back(descriptor: int) -> bytes:
-    """What such a file holds; it is closed."""
+    """The text of such a file; its descriptor is closed."""
     with open(descriptor, "rb") as file:
         file.seek(0)
         return file.read()

@@ -1,5 +1,5 @@
-"""What the gateway orders of its companion: the devices, and what is to be kept in order afterwards. The companion
-imports this too, so it imports little."""
+"""The order of the gateway to its helper: the devices to make, and the duties that remain afterwards. The maker imports
+this too, so it imports little."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from dataclasses import asdict, dataclass
 from bridge.ports.plan import DevicePlan
 
 
-def needs_care(plan: DevicePlan) -> bool:
-    """Whether others can undo what was set up, without removing the device."""
+def needs_warden(plan: DevicePlan) -> bool:
+    """True where others can undo the set-up of a device without removing the device: the warden restores it then."""
     return plan.bridge is not None or plan.is_default
 
 
 @dataclass(frozen=True)
-class Keeper:
-    """What only root can do for a gateway that became another user; see `bridge.privsep.warden`. `socket`: the control
-    socket; `made`: folders that were made for it; `folders`, `names`: what a reload reads."""
+class RootDuties:
+    """The duties of the warden that only root can do, for a gateway that became another user.
+
+    `socket`: the path of the control socket; `made`: folders that were made for it, to be removed with it. `folders`
+    and `names`: folders and single files that a reload reads. All paths are absolute.
+    """
 
     socket: str
     made: list[str]
@@ -27,14 +30,15 @@ class Keeper:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be made, and kept afterwards. `is_confined`: whether the warden confines itself."""
+    """`plans`: the devices to make. `root_duties`: None where the gateway stays root. `is_confined`: the warden
+    confines itself."""
 
     plans: list[DevicePlan]
-    keeper: Keeper | None
+    root_duties: RootDuties | None
     is_confined: bool
 
     def packed(self) -> bytes:
-        """As JSON."""
+        """The order as JSON."""
         order = asdict(self)
         for plan in order["plans"]:
             plan["own_mac"] = None if plan["own_mac"] is None else plan["own_mac"].hex()
@@ -46,10 +50,10 @@ class Order:
         order = json.loads(message)
         for plan in order["plans"]:
             plan["own_mac"] = None if plan["own_mac"] is None else bytes.fromhex(plan["own_mac"])
-        keeper = None if order["keeper"] is None else Keeper(**order["keeper"])
-        return cls([DevicePlan(**plan) for plan in order["plans"]], keeper, order["is_confined"])
+        root_duties = None if order["root_duties"] is None else RootDuties(**order["root_duties"])
+        return cls([DevicePlan(**plan) for plan in order["plans"]], root_duties, order["is_confined"])
 
     @property
     def leaves_warden(self) -> bool:
-        """Whether anything is to be kept, so that the process stays."""
-        return self.keeper is not None or any(map(needs_care, self.plans))
+        """True where duties remain, so that the helper stays as the warden."""
+        return self.root_duties is not None or any(map(needs_warden, self.plans))

@@ -1,7 +1,7 @@
-"""Giving up what a running gateway no longer needs: user, groups, capabilities (capabilities(7), prctl(2)).
+"""Giving up the rights that a running gateway no longer needs: user, groups, capabilities (capabilities(7), prctl(2)).
 
-What a process may still ask of the kernel afterwards is narrowed by `bridge.privsep.landlock` and
-`bridge.privsep.seccomp`. The warden uses this module too, so it imports little.
+`bridge.privsep.landlock` and `bridge.privsep.seccomp` narrow further what a process may ask of the kernel. The warden
+uses this module too, so it imports little.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ _CAP_DAC_OVERRIDE = 1
 CAP_DAC_READ_SEARCH, CAP_NET_ADMIN = 2, 12
 
 KEPT = 1 << _CAP_DAC_OVERRIDE
-"""What stays where the user stays: reading and removing files wherever that was possible at start (a reload, the
-control socket). Root still owns root's files; everything else that makes root is gone."""
+"""The capabilities of a gateway that stays root: it reads and removes files wherever that was possible at its start,
+for a reload and for the control socket. Every other right of root is gone."""
 
 
 class User:
-    """Whom a gateway becomes that was started as root."""
+    """The user that a gateway becomes when it was started as root."""
 
     def __init__(self, name: str, uid: int, gid: int, groups: list[int]) -> None:
         self.name, self.uid, self.gid, self.groups = name, uid, gid, groups
 
 
 def drop_capabilities(kept: int = KEPT, user: User | None = None) -> None:
-    """Become `user`, where there is one, and keep at most the capabilities of the bit mask `kept`, in this thread and
-    whatever it starts, for good.
+    """Become `user`, where there is one, and keep at most the capabilities of the bit mask `kept`: for good, in this
+    thread and in everything that it starts.
 
     Descriptors stay open and usable: a gateway forwards, answers and reloads without any right to make devices,
-    routes or raw sockets. `OSError` where the kernel refuses, which it does not for giving up.
+    routes or raw sockets. Raises `OSError` where the kernel refuses; it never refuses giving up.
     """
     with open("/proc/sys/kernel/cap_last_cap") as file:
         last = int(file.read())

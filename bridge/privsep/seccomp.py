@@ -31,11 +31,11 @@ REFUSED = (
     "ustat", "vhangup", "vm86", "vm86old",
 )
 # fmt: on
-"""Other programs, users, namespaces, file systems, modules, clocks, keys, other processes' memory, what a kernel's
-faults were found in lately and nobody here needs."""
+"""Other programs, users, namespaces, file systems, modules, clocks, keys and other processes' memory, and calls in
+which bugs of the kernel were found lately and that nobody here needs."""
 
 NO_NETWORK = ["accept", "accept4", "bind", "connect", "listen", "socket"]
-"""And what the warden, which has all its descriptors, can do without."""
+"""Refused to the warden besides: it has all its descriptors already."""
 
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
 _UNKNOWN = -1
@@ -62,7 +62,7 @@ class _Comparison(ctypes.Structure):
 def confine(more: Iterable[str] = ()) -> bool:
     """Refuse `REFUSED` and `more` from now on, in all threads and for good; False where there is no libseccomp.
 
-    `no_new_privs` has to be set. `OSError` where the kernel takes no filter.
+    `no_new_privs` has to be set. Raises `OSError` where the kernel takes no filter.
     """
     try:
         library = ctypes.CDLL(LIBRARY)

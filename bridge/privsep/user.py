@@ -1,4 +1,4 @@
-"""Whom the gateway becomes once its devices and sockets stand, and whether it can."""
+"""The choice of the user that the gateway becomes once its devices and sockets are open."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ _TO_CHANGE = 1 << 6 | 1 << 7  # CAP_SETGID, CAP_SETUID
 
 
 class Choice(NamedTuple):
-    """`user`: whom to become, None to stay. `says`: one sentence for the log, "" where there is nothing to say."""
+    """`user`: the user to become, None to stay the present one. `says`: why, a sentence for the log that begins behind
+    "the gateway"; "" where there is nothing to say."""
 
     user: User | None
     says: str
 
 
 def choose(wanted: str, process: Path = Path("/proc/self")) -> Choice:
-    """`wanted`: `process.user` of the configuration. `process`: where the kernel tells of this process."""
+    """Choose by `wanted`, the key `process.user` of the configuration. `process`: the folder where the kernel tells of
+    this process."""
     if os.geteuid() != 0:
         own = _own_name()
         return Choice(None, f"not started as root: stays {own}" if wanted not in ("", own) else "")
@@ -46,7 +48,7 @@ def choose(wanted: str, process: Path = Path("/proc/self")) -> Choice:
         return Choice(
             None,
             f"stays root, without its capabilities: it takes CAP_SETUID and CAP_SETGID to become {entry.pw_name}, and "
-            "whoever started it (a container, a unit) did not give them",
+            "the container or unit that started it did not give them",
         )
     user = User(entry.pw_name, entry.pw_uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid))
     unreadable = _unreadable_for(user)
@@ -63,13 +65,13 @@ def _own_name() -> str:
 
 
 def _may_change(status: Path) -> bool:
-    """Whether this process has the right to become another user."""
+    """True where this process has the right to become another user."""
     held = next(line for line in status.read_text().splitlines() if line.startswith("CapEff:"))
     return int(held.split()[1], 16) & _TO_CHANGE == _TO_CHANGE
 
 
 def _is_mapped(number: int, mapping: Path) -> bool:
-    """Whether a user or group of that number exists in our user namespace (user_namespaces(7))."""
+    """True where a user or group of that number exists in our user namespace (user_namespaces(7))."""
     for line in mapping.read_text().splitlines():
         first, _, count = map(int, line.split())
         if first <= number < first + count:
@@ -78,8 +80,8 @@ def _is_mapped(number: int, mapping: Path) -> bool:
 
 
 def _unreadable_for(user: User) -> str | None:
-    """The first folder of modules that the user may not read, None where there is none. What a program imports late it
-    would miss: one that is installed below /root is root's alone. Tried in a child that is that user."""
+    """The first folder of modules that the user may not read, None where there is none. Such a gateway could not import
+    anything later on: one that is installed below /root is root's alone. A forked child becomes that user and tries."""
     folders = [folder for folder in (*sys.path, str(Path(__file__).parents[1])) if os.path.isdir(folder)]
     reader, writer = os.pipe()
     pid = os.fork()

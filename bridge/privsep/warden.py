@@ -1,20 +1,20 @@
-"""The warden: a small process beside the gateway that keeps the rights which the gateway gives up.
+"""The warden, the helper's second program: a small process that keeps the rights which the gateway gives up.
 
-It has no frame, no socket of the tunnel and no key, and takes nothing in but the kernel's news about links and two
-messages of the gateway's. In return for CAP_NET_ADMIN it
+It has no frame, no socket of the tunnel and no key. It reads nothing but the kernel's news about network devices and
+two messages of the gateway. With CAP_NET_ADMIN it
 
 - puts a tap back into its bridge, and up, when that bridge was deleted and made again under its name; a tap that
-  somebody took out of the bridge or set down stays where it is;
-- gives tun0 its two half default routes again when it was set down and up, which takes them away.
+  somebody took out of the bridge or set down stays as it is;
+- gives tun0 its two half default routes again when it was set down and up, because the kernel removes them.
 
-Where the gateway became another user the warden stays root, without any other capability but reading, and
+If the gateway became another user, the warden stays root with no other capability but reading, and
 
-- opens files for a reload (`OPEN` with a path and a socket to answer on): those that the configuration names, and what
-  lies in its folder, for reading only;
-- removes control socket, lock and folders made for them at an orderly end (`END`), which only root can.
+- opens files for a reload (`OPEN` with a path and a socket to answer on), for reading only: the files that the
+  configuration names, and those in its folder;
+- removes control socket, lock and the folders made for them at an orderly end (`END`), because only root can.
 
-It ends with the gateway: its end of the pair of sockets is closed, and the kernel kills it. `bridge.privsep.maker`
-becomes it.
+It ends with the gateway, which closes its end of the pair of sockets; the kernel kills it, too. `bridge.privsep.maker`
+executes it in its own place. It imports little, because it lives as long as the gateway does.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ _TOO_WIDE = ("/", "/etc", "/home", "/root", "/run", "/tmp", "/usr/local/etc", "/
 _STDERR = 2
 
 
-class Care:
-    """One device and what it is to keep. `bridge_index`: of the bridge that it was put into, 0 while that is gone."""
+class WatchedDevice:
+    """One device, and its state that the warden restores. `bridge`: the name of its bridge, None for a device without
+    one; `bridge_index`: the kernel's number of the bridge that it was put into, 0 while there is none. `is_default`: it
+    has default routes."""
 
     def __init__(self, links: Links, interface: str, index: int, bridge: str | None, bridge_index: int) -> None:
         self._links = links
@@ -57,8 +59,8 @@ class Care:
         self.is_default = False
         self.was_down = False
 
-    def hear(self, news: LinkNews | None) -> None:
-        """Take one piece of news in; None: some was lost, so that anything may have happened."""
+    def note(self, news: LinkNews | None) -> None:
+        """Note one piece of news. None: some news was lost, so anything may have happened."""
         if news is None:
             self.bridge_index = -1 if self.bridge else 0
             self.was_down = True
@@ -67,8 +69,8 @@ class Care:
         elif news.kind == RTM_NEWLINK and news.link == self.index and not news.flags & IFF_UP:
             self.was_down = True
 
-    def mend(self) -> None:
-        """Put right what the news taken in says is wrong, once: what is set by hand afterwards stays."""
+    def restore(self) -> None:
+        """Restore what the news says was lost, once: a change made by hand afterwards stays."""
         if self.bridge is not None:
             found = self._links.index_of(self.bridge)
             was, self.bridge_index = self.bridge_index, found
@@ -97,7 +99,7 @@ class Care:
 
 
 class Files:
-    """What may be opened for the gateway. `folders`: with all that lies in them; `names`: files by themselves, by the
+    """The files that the warden opens for the gateway. `folders`: all that lies in them; `names`: single files, by the
     path that the configuration has for them. System folders are never opened as a whole."""
 
     def __init__(self, folders: list[str], names: list[str]) -> None:
@@ -105,7 +107,8 @@ class Files:
         self._names = dict.fromkeys(names)
 
     def open(self, path: str) -> int:
-        """A descriptor for reading a file or listing a folder; `OSError` where it is none of ours, or cannot be had."""
+        """A descriptor for reading a file or listing a folder. Raises `OSError` where the path is not among ours, or
+        cannot be opened."""
         real = os.path.realpath(path)
         if not self._covers(path, real):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
@@ -122,48 +125,55 @@ class Files:
         return found
 
     def _covers(self, path: str, real: str) -> bool:
-        """Names last, and by themselves first: there may be thousands, and each is a walk through folders."""
+        """Folders first, then names as they are written, then names resolved: there may be thousands of names, and each
+        resolving walks through folders."""
         if any(real == folder or real.startswith(folder + "/") for folder in self._folders):
             return True
         return path in self._names or real in map(os.path.realpath, self._names)
 
 
 class Warden:
-    """`channel`: to the gateway; `cares` by their links; `socket_path` and `made`: what is removed at the end."""
+    """`channel`: to the gateway. `devices`: by the socket that brings news about them. `socket_path` and `made`: the
+    socket and the folders that are removed at the end."""
 
     def __init__(
-        self, channel: socket.socket, cares: dict[Links, list[Care]], files: Files, socket_path: str, made: list[str]
+        self,
+        channel: socket.socket,
+        devices: dict[Links, list[WatchedDevice]],
+        files: Files,
+        socket_path: str,
+        made: list[str],
     ) -> None:
         self._channel = channel
-        self._cares = cares
+        self._devices = devices
         self._files = files
         self._socket_path = socket_path
         self._made = made
 
     def watch(self) -> None:
-        """Until the gateway ends, or says that it is about to."""
+        """Serve news and messages until the gateway ends, or says that it is about to."""
         poll = select.poll()
-        by_descriptor = {links.fileno(): links for links in self._cares}
+        by_descriptor = {links.fileno(): links for links in self._devices}
         for descriptor in (self._channel.fileno(), *by_descriptor):
             poll.register(descriptor, select.POLLIN)
         while True:
             for descriptor, _ in poll.poll():
                 if descriptor != self._channel.fileno():
-                    self._hear(by_descriptor[descriptor])
-                elif not self._obey():
+                    self._read_news(by_descriptor[descriptor])
+                elif not self._read_message():
                     return
 
-    def _hear(self, links: Links) -> None:
-        cares = self._cares[links]
+    def _read_news(self, links: Links) -> None:
+        devices = self._devices[links]
         for news in links.news():
-            for care in cares:
-                care.hear(news)
-        for care in cares:
+            for device in devices:
+                device.note(news)
+        for device in devices:
             with suppress(OSError):  # no answer in time: the next news asks again
-                care.mend()
+                device.restore()
 
-    def _obey(self) -> bool:
-        """One message; False where it was the last one."""
+    def _read_message(self) -> bool:
+        """Serve one message; False where it was the last one."""
         try:
             message, descriptors, _, _ = socket.recv_fds(
                 self._channel, LONGEST_MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
@@ -190,7 +200,7 @@ class Warden:
             self._open(path, reply)
 
     def _open(self, path: bytes, reply: socket.socket) -> None:
-        with suppress(OSError):  # who asked may have ended
+        with suppress(OSError):  # the process that asked may have ended
             reply.setblocking(False)
             try:
                 found = self._files.open(os.fsdecode(path))
@@ -204,7 +214,7 @@ class Warden:
                 os.close(found)
 
     def _remove(self) -> None:
-        """Socket and lock, unless another gateway has taken them meanwhile, then the folders, where they are empty."""
+        """Remove socket and lock, unless another gateway has them by now, then the folders that are empty."""
         lock_path = self._socket_path + ".lock"
         try:
             lock = os.open(lock_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -224,7 +234,8 @@ class Warden:
 
 
 def say(level: str, text: str) -> None:
-    """One line as the gateway's own log has it (`bridge.daemon.log`): lost where it would have to be waited for."""
+    """Write one line in the form of the gateway's log (`bridge.daemon.log`). It is lost where writing would have to
+    wait."""
     poll = select.poll()
     poll.register(_STDERR, select.POLLOUT)
     with suppress(OSError):
@@ -233,34 +244,29 @@ def say(level: str, text: str) -> None:
 
 
 def main(words: list[str]) -> int:
-    """`words`: the descriptor of a file with one JSON object, see `bridge.privsep.maker`."""
+    """Be the warden until the gateway ends. `words`: the descriptor of a file with one JSON object, as
+    `bridge.privsep.maker` writes it."""
     order = json.loads(read_back(int(words[0])))
     channel = socket.socket(fileno=order["channel"])
-    cares: dict[Links, list[Care]] = {}
-    for group in order["cares"]:
+    devices: dict[Links, list[WatchedDevice]] = {}
+    for group in order["devices"]:
         links = Links.from_descriptors(*group["descriptors"])
-        cares[links] = []
+        devices[links] = []
         for one in group["devices"]:
-            care = Care(links, one["interface"], one["index"], one["bridge"], one["bridge_index"])
-            care.is_default = one["is_default"]
-            cares[links].append(care)
-    keeper = order["keeper"]
-    kept = (1 << CAP_NET_ADMIN if cares else 0) | (1 << CAP_DAC_READ_SEARCH if keeper else 0)
+            device = WatchedDevice(links, one["interface"], one["index"], one["bridge"], one["bridge_index"])
+            device.is_default = one["is_default"]
+            devices[links].append(device)
+    duties = order["root_duties"]
+    kept = (1 << CAP_NET_ADMIN if devices else 0) | (1 << CAP_DAC_READ_SEARCH if duties else 0)
     drop_capabilities(kept)
-    folder = os.path.dirname(keeper["socket"]) if keeper else None
+    socket_path, made = (duties["socket"], duties["made"]) if duties else ("", [])
     if order["is_confined"]:
         landlock.confine(
-            removing=[folder] if folder else [], folding=map(os.path.dirname, keeper["made"] if keeper else [])
+            removing=[os.path.dirname(socket_path)] if socket_path else [], folding=map(os.path.dirname, made)
         )
         seccomp.confine(more=seccomp.NO_NETWORK)
-    warden = Warden(
-        channel,
-        cares,
-        Files(keeper["folders"], keeper["names"]) if keeper else Files([], []),
-        keeper["socket"] if keeper else "",
-        keeper["made"] if keeper else [],
-    )
-    warden.watch()
+    files = Files(duties["folders"], duties["names"]) if duties else Files([], [])
+    Warden(channel, devices, files, socket_path, made).watch()
     return 0
 
 

@@ -1,8 +1,8 @@
 """The forwarder over captures: no devices, no privileges, the capture's timestamps are the clock.
 
-The inputs are read twice. The first reading checks every record, so that a damaged file is refused before the first
-packet is taken, and finds out whether the file is in order of time. Files in order are streamed in the second reading;
-one that is not is held in memory and sorted, packets of one time keeping their order. The merged packets of all inputs
+Each input is read twice. The first reading checks every record, so that a damaged file is refused before the first
+packet is walked, and finds out whether the file is in order of time. The second reading streams a file in order;
+another file is held in memory and sorted, and packets of one time keep their order. The merged packets of all inputs
 then drive the gateway: timers that are due up to and including a packet's time fire first, each at its own time.
 
 Nothing here depends on the wall clock, on the environment or on the order of a hash: equal inputs and seeds give equal
@@ -50,7 +50,7 @@ class Input(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """What passed a port: packets and bytes, in and out, and its drops by reason."""
+    """Traffic of a port: packets and bytes, in and out, and its drops by reason."""
 
     port: str
     rx_packets: int
@@ -60,9 +60,9 @@ class Passed(NamedTuple):
     drops: dict[str, int]
 
 
-class Report(NamedTuple):
-    """What a replay did. `began_ns` and `ended_ns` are times of the virtual clock, which begins at 0 where there was no
-    packet."""
+class ReplaySummary(NamedTuple):
+    """The outcome of a replay. `began_ns` and `ended_ns` are times of the virtual clock, which begins at 0 where there
+    was no packet."""
 
     began_ns: int
     ended_ns: int
@@ -104,7 +104,7 @@ def run(
     announce: bool = False,
     seed: int = 0,
     tell: Callable[[str], object] | None = None,
-) -> Report:
+) -> ReplaySummary:
     """Replay the inputs; the outputs are written into `directory`, which is made where it is missing.
 
     `tell` gets one line of JSON for each event. Raises `Misuse` where an output would overwrite an input,
@@ -117,14 +117,14 @@ def run(
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         writers = {
-            port: pcap.Writer(stack.enter_context(path.open("wb")), _link_type(config, port))
+            port: pcap.PcapWriter(stack.enter_context(path.open("wb")), _link_type(config, port))
             for port, path in paths.items()
         }
         streams = [_stream(config, given, stack) for given in inputs]
         gateway = Gateway(config, routes, random.Random(seed), events=tell is not None)
-        walk = _Walk(gateway, writers, tell)
-        walk.through(heapq.merge(*streams, key=attrgetter("timestamp_ns")), linger_ns=linger_ns, announce=announce)
-    return Report(walk.began_ns, walk.now, walk.passed())
+        replay = _Replay(gateway, writers, tell)
+        replay.through(heapq.merge(*streams, key=attrgetter("timestamp_ns")), linger_ns=linger_ns, announce=announce)
+    return ReplaySummary(replay.began_ns, replay.now, replay.passed())
 
 
 class _Packet(NamedTuple):
@@ -133,10 +133,12 @@ class _Packet(NamedTuple):
     data: bytes
 
 
-class _Walk:
+class _Replay:
     """One replay on its way: the clock, the gateway, and where effects go."""
 
-    def __init__(self, gateway: Gateway, writers: dict[str, pcap.Writer], tell: Callable[[str], object] | None) -> None:
+    def __init__(
+        self, gateway: Gateway, writers: dict[str, pcap.PcapWriter], tell: Callable[[str], object] | None
+    ) -> None:
         self.gateway = gateway
         self.began_ns = self.now = 0
         self._writers = writers
@@ -145,7 +147,7 @@ class _Walk:
         self._ethernet = frozenset(port for port in writers if is_ethernet(gateway.config, port))
 
     def through(self, packets: Iterable[_Packet], *, linger_ns: int, announce: bool) -> None:
-        """Take the packets, then let the clock run on."""
+        """Walk the packets, then let the clock run on for `linger_ns`."""
         begun = False
         for packet in packets:
             if not begun:
@@ -163,7 +165,7 @@ class _Walk:
         self._until(self.now + linger_ns)
 
     def passed(self) -> list[Passed]:
-        """What passed each port; drops are counted by the gateway for a port, so a node's stand with `vpn`."""
+        """The traffic of each port. The gateway counts drops by port, so those of a node stand with `vpn`."""
         drops: dict[str, dict[str, int]] = {port: {} for port in self._passed}
         for (port, reason), number in sorted(self.gateway.counters.drops_by_port.items()):
             drops[port][reason.value] = number
@@ -272,7 +274,7 @@ def _stream(config: Config, given: Input, stack: ExitStack) -> Iterator[_Packet]
 
 
 def _held(pipe: BinaryIO, stack: ExitStack) -> BinaryIO:
-    """What a pipe says, in a file that can be read twice."""
+    """The content of a pipe, in a file that can be read twice."""
     file: BinaryIO = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the caller's stack closes it
     shutil.copyfileobj(pipe, file)
     file.seek(0)

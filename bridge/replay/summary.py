@@ -1,7 +1,7 @@
 """One line about a frame, for people: what `trace`, `capture` and `replay` print.
 
-Decoding is dpkt's, header by header: handing it a whole packet would let a hostile one nest quoted packets until
-Python's stack ends. Nothing here decides anything; a frame that makes no sense is described as far as it does.
+dpkt decodes one header at a time: given a whole packet, it would follow quoted packets, and a hostile packet could nest
+them until Python's stack ends. Nothing here decides anything; a malformed frame is described as far as it makes sense.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _packet(data: bytes, *, quoted: bool = False) -> str:
 
 
 def _transport(protocol: int, payload: bytes, source: str, destination: str, *, quoted: bool) -> str:
-    """From the addresses on; a quoted packet needs no more than its eight bytes."""
+    """The line from the addresses on. Of a quoted packet eight bytes are enough (RFC 792)."""
     if protocol in (ipv4.TCP, ipv4.UDP) and quoted and len(payload) >= 4:
         return f"{_end(source, payload[:2])} > {_end(destination, payload[2:4])} {_name(protocol)}"
     try:

@@ -1,1 +1,1 @@
-"""State that outlives the process: NAT links and handshake time stamps on disk."""
+"""State that outlives the process: links, leases and handshake time stamps on disk."""

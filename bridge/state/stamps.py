@@ -1,10 +1,11 @@
-"""The tunnel's TAI64N stamps on disk: what keeps recorded handshakes out, and ours welcome, after a restart.
+"""The tunnel's TAI64N time stamps on disk: after a restart, recorded handshakes are refused and our own are accepted.
 
-A JSON object by public key in base64, each with `received` and `sent` in hex; nothing in it is secret. It is replaced
-whole, so that a crash leaves the old or the new one. Where it cannot be written the gateway runs on, and says so once.
+The file is a JSON object by public key in base64; each value has `received` and `sent` in hex. It holds no secret. It
+is replaced whole, so that a crash leaves the old file or the new one. Where it cannot be written the gateway runs on
+and logs this once.
 
-A gateway that has become another user may not replace a file in a folder of root's. It has both files open then
-(`hold`) and writes first the new one, then the old one: one of them is whole at any time, and `read` takes that.
+A gateway that has become another user may not replace a file in a folder of root's. It opens both files before
+(`hold`), and writes the new one first and the old one then: one of the two is whole at any time, and `read` takes it.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ from tunnel.tai64n import STAMP_BYTES
 
 log = logging.getLogger(__name__)
 
-
 _LONGEST_BYTES = 16 << 20
-"""Of a hundred thousand peers. What somebody made longer would end each start by taking all memory."""
+"""Enough for a hundred thousand peers. A longer file is refused, or each start would take all memory."""
 
 
 class StampFile:
-    """`path` need not exist, nor its folder."""
+    """The stamps of one gateway. Neither `path` nor its folder need exist."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -39,27 +39,27 @@ class StampFile:
         self._is_told = False
 
     def read(self) -> dict[bytes, Stamps]:
-        """What an earlier run wrote; nothing where there is none, or none that can be read."""
+        """The stamps of an earlier run by public key; an empty dict where no file can be read."""
         try:
             return _read(self._path)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                return _read(self._new)  # it ended while it wrote the old one
+                return _read(self._new)  # a write of the old file was cut off
             with suppress(OSError):
                 if not self._path.stat().st_size:
-                    return {}  # made by `hold`, and nothing to write yet
+                    return {}  # `hold` made it, nothing was written yet
             log.warning("%s: the tunnel's stamps cannot be read, they begin anew (%s)", self._path, error)
             return {}
 
     def prepare(self) -> None:
-        """Make the folder, while that is not forbidden yet."""
-        with suppress(OSError):  # the first writing tells it
+        """Make the folder, before confinement forbids it."""
+        with suppress(OSError):  # `write` logs it
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
 
     def hold(self, uid: int, gid: int) -> None:
-        """Keep the file writable for a user that we are about to become, whoever owns its folder."""
+        """Keep the file writable for the user that this process is about to become, whoever owns its folder."""
         try:
             missing = [folder for folder in (self._path.parent, *self._path.parents[1:]) if not folder.is_dir()]
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -69,7 +69,8 @@ class StampFile:
             held = [os.open(path, flags, 0o600) for path in (self._new, self._path)]
             for descriptor in held:
                 known = os.fstat(descriptor)
-                if not stat.S_ISREG(known.st_mode) or known.st_nlink > 1:  # a captured gateway's way to root's files
+                # A captured gateway may have linked the name to a file of root's.
+                if not stat.S_ISREG(known.st_mode) or known.st_nlink > 1:
                     raise OSError(errno.EMLINK, "it has another name, or is no file")
                 os.fchown(descriptor, uid, gid)
         except OSError as error:
@@ -78,7 +79,7 @@ class StampFile:
             self._held = held[0], held[1]
 
     def write(self, stamps: Mapping[bytes, Stamps]) -> None:
-        """Replace the file."""
+        """Replace the file. A failure is logged once and raises nothing."""
         text = json.dumps(
             {
                 base64.b64encode(key).decode(): {"received": one.received.hex(), "sent": one.sent.hex()}

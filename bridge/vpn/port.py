@@ -22,7 +22,7 @@ from operator import itemgetter
 from typing import Protocol
 
 from bridge.config.into_routes import Announced
-from bridge.config.into_tunnel import HostPort, Peers, prefix_of
+from bridge.config.into_tunnel import NamedEndpoint, Peers, prefix_of
 from bridge.loop.loop import Loop, Timer
 from bridge.vpn.lanes import PeerLanes
 from bridge.vpn.resolver import Answer
@@ -105,7 +105,7 @@ class Uplink:
         self._lanes = lanes
         self._keep = keep
         self._resolve = resolve
-        self._names: dict[str, HostPort] = {}
+        self._names: dict[str, NamedEndpoint] = {}
         self._looking: set[str] = set()
         self._sought: set[str] = set()  # of these, those to call once they are found
         self._telling: set[str] = set()
@@ -365,7 +365,7 @@ class Uplink:
             self._looking.add(peer)
             self._resolve(named[0], partial(self._found, peer, named))
 
-    def _found(self, peer: str, named: HostPort, addresses: Sequence[bytes]) -> None:
+    def _found(self, peer: str, named: NamedEndpoint, addresses: Sequence[bytes]) -> None:
         """The first address, in the order of the resolver; after a handshake in vain the one behind that in use."""
         self._looking.discard(peer)
         if self._names.get(peer) != named:  # a reload came in between

@@ -30,8 +30,8 @@ from arp.effects import ArpEffect, Transmit
 from bridge.config.into_routes import Announced
 from bridge.config.into_walk import alias_settings, forwards_from, reserved_ports
 from bridge.config.load import Config
-from bridge.config.model import Tap1
-from bridge.state.links import Ledger
+from bridge.config.model import Tap1Table
+from bridge.state.links import LinkFile
 from bridge.walk.balance import missing
 from bridge.walk.decision import Decision
 from bridge.walk.effects import Effect, Send
@@ -83,7 +83,7 @@ class Gateway:
         self.nodes = self.decision.nodes
         self.fast = FastPath(table, self.interfaces, self.aliases, self.decision.openings, self.out)
         self.admission = Admission(self.interfaces, self.decision.peers, self.nodes)
-        self.ledger: Ledger | None = None
+        self.ledger: LinkFile | None = None
         self._apply(config)
 
     def _apply(self, config: Config) -> None:
@@ -188,7 +188,7 @@ class Gateway:
         self._tell_links()
         return effects
 
-    def _readdress(self, tap1: Tap1, now: int) -> None:
+    def _readdress(self, tap1: Tap1Table, now: int) -> None:
         """The ISP gave us another address. What was aliased to the old one ends, as a kernel that masquerades has it:
         nobody answers there any more. Neighbours are asked anew, the MAC address stays, and the new address is probed
         and announced as at the start (RFC 5227), beside traffic."""

@@ -9,7 +9,7 @@ from alias.types import Egress
 from arp.port import ArpPort
 from bridge.config.into_routes import subnet_edges
 from bridge.config.load import Config
-from bridge.config.model import Tap0, Tap1
+from bridge.config.model import Tap0Table, Tap1Table
 from bridge.walk.counters import PortCounters
 from wire.units import prefix_mask, seconds_ns
 
@@ -47,7 +47,7 @@ def is_ethernet(config: Config, port: str) -> bool:
     return port == "tap0" or (port == "tap1" and (config.tap1 is None or config.tap1.kind == "tap"))
 
 
-def take_address(interface: Interface, port: Tap0 | Tap1, rng: random.Random) -> None:
+def take_address(interface: Interface, port: Tap0Table | Tap1Table, rng: random.Random) -> None:
     """Give a port its address, subnet and next hop, and where it has a MAC address an ARP table that knows nothing but
     the static entries. A port that waits for its lease has none of them, and an ARP table that is deaf."""
     if port.address is None:
@@ -62,7 +62,7 @@ def take_address(interface: Interface, port: Tap0 | Tap1, rng: random.Random) ->
         interface.arp = ArpPort(
             address, length, interface.mac, port.arp, rng, reachable_ns=seconds_ns(port.arp_timeout)
         )
-    if isinstance(port, Tap1):
+    if isinstance(port, Tap1Table):
         interface.gateway = int(port.gateway) if port.gateway is not None else 0
 
 
@@ -73,9 +73,9 @@ def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:
         if port is None:
             continue
         interface = Interface(name, is_inside=name == "tap0", address=0, mtu_bytes=port.mtu)
-        if isinstance(port, Tap0) or port.kind == "tap":
+        if isinstance(port, Tap0Table) or port.kind == "tap":
             interface.mac = port.mac
-        if isinstance(port, Tap1):
+        if isinstance(port, Tap1Table):
             interface.egress = Egress.TAP1
         take_address(interface, port, rng)
         found[name] = interface

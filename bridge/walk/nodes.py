@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bridge.config.model import Alias, Config
+from bridge.config.model import AliasTable, Config
 from bridge.walk.reply_to import Ends, ends_of
 from route.table import node_of, vpn_target
 from wire import ipv4
@@ -126,7 +126,7 @@ def chain_of(config: Config, node: str) -> tuple[str, ...]:
     return tuple(chain)
 
 
-def idle_ns(alias: Alias, protocol: int) -> int:
+def idle_ns(alias: AliasTable, protocol: int) -> int:
     """How long a silent flow is remembered: as long as its link would live."""
     idle_s = {ipv4.TCP: alias.tcp_established_timeout, ipv4.ICMP: alias.icmp_timeout}.get(protocol, alias.udp_timeout)
     return seconds_ns(idle_s)

@@ -15,10 +15,13 @@ from click.testing import CliRunner, Result
 
 from bridge.config.into_routes import routes_from
 from bridge.config.load import load
-from bridge.control import explain
-from bridge.control.capture_stream import capture
-from bridge.control.client import ControlError, Document
-from bridge.control.server import Client, ControlServer, Handler
+from bridge.control.answers.question import Subject
+from bridge.control.answers.route import moves_to
+from bridge.control.children import InFork
+from bridge.control.connection import Connection, Handler
+from bridge.control.handlers import handlers_for
+from bridge.control.protocol import Document
+from bridge.control.server import ControlServer
 from bridge.loop.loop import Loop
 from bridge.ports.memory import MemoryPort
 from bridge.walk.gateway import Gateway
@@ -114,9 +117,11 @@ class Daemon:
         for port in self.ports.values():
             self.loop.attach(port)
         self.asked: list[tuple[str, Document]] = []
-        handlers: dict[str, Handler] = {name: partial(self._answer, name) for name in explain.COMMANDS}
-        handlers |= {name: partial(self._act, name) for name in explain.ACTIONS}
-        handlers["capture"] = partial(capture, self.loop, {name: port.kind for name, port in self.ports.items()})
+        devices = {name: port.kind for name, port in self.ports.items()}
+        handlers: dict[str, Handler] = {
+            command: partial(self._answer, command, handler)
+            for command, handler in handlers_for(Subject(self.gateway), self.loop, devices).items()
+        }
         handlers["reload"] = self._reload
         self.server = ControlServer(self.loop, folder / "control.sock", "", handlers)
         self._running = True
@@ -137,27 +142,19 @@ class Daemon:
         for port in self.ports.values():
             port.close()
 
-    def _answer(self, name: str, arguments: Document, client: Client) -> None:
-        self.asked.append((name, arguments))
-        try:
-            client.answer(explain.COMMANDS[name](self.gateway, arguments, self.loop.clock()))
-        except explain.Refused as refused:
-            raise ControlError(refused.code, str(refused)) from refused
+    def _answer(
+        self, command: str, handler: Handler, arguments: Document, client: Connection
+    ) -> Document | InFork | None:
+        """The handler's answer, worked out here where a daemon forks: a child of a process with threads may hang."""
+        self.asked.append((command, arguments))
+        answer = handler(arguments, client)
+        return answer.work() if isinstance(answer, InFork) else answer
 
-    def _act(self, name: str, arguments: Document, client: Client) -> None:
-        try:
-            said, effects = explain.ACTIONS[name](self.gateway, arguments, self.loop.clock())
-        except explain.Refused as refused:
-            raise ControlError(refused.code, str(refused)) from refused
-        self.loop.carry_out(effects)
-        client.answer(said)
-
-    def _reload(self, arguments: Document, client: Client) -> None:
-        if arguments["dry_run"]:
-            config = load(self.gateway.config.path, "replay")
-            client.answer(explain.moves_to(self.gateway, routes_from(config), self.loop.clock()))
-        else:
-            client.answer({"version": 1, "warnings": ["gateway.toml:9: of no effect"]})
+    def _reload(self, arguments: Document, _client: Connection) -> Document:
+        if not arguments["dry_run"]:
+            return {"version": 1, "warnings": ["gateway.toml:9: of no effect"]}
+        config = load(self.gateway.config.path, "replay")
+        return moves_to(self.gateway, routes_from(config), self.loop.clock())
 
 
 @pytest.fixture

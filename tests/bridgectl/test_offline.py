@@ -86,6 +86,17 @@ def test_questions_for_the_daemon_end_with_3_where_none_runs(run: Run, line: str
         assert (result.stdout, "the daemon is not running" in result.stderr) == ("", True)
 
 
+@pytest.mark.parametrize("port", ["NONSENSE", "eth0", "", "tap0:hk", "vpn:", "TAP0"])
+def test_a_port_that_no_gateway_has_is_usage_before_anybody_is_asked(run: Run, port: str) -> None:
+    said = run("capture", "--port", port, code=2).stderr
+    assert "is no port: tap0, tap1, tun0, vpn or vpn:NODE" in said
+
+
+@pytest.mark.parametrize("port", ["tap0", "tap1", "tun0", "vpn", "vpn:hk"])
+def test_a_port_that_a_gateway_may_have_is_asked_for(run: Run, port: str) -> None:
+    run("capture", "--port", port, code=3)
+
+
 @pytest.mark.parametrize("line", ["route", "route get 8.8.8.8", "route diff china.txt", "trace icmp 1.2.3.4 8.8.8.8"])
 def test_routes_and_traces_need_a_daemon_or_a_configuration(run: Run, line: str) -> None:
     run(*line.split(), code=3)
@@ -306,6 +317,21 @@ def test_check_shows_the_tunnel_of_an_exit_node_and_its_peers(run: Run, folder: 
     assert "announced to peers: 10.20.0.0/16" in run("check", "-c", "gateway.toml").stdout
 
 
+def test_check_ends_with_code_4_where_others_may_read_a_preshared_key(run: Run, folder: Path) -> None:
+    (folder / "route" / "sg").unlink()
+    for name, mode in (("private.key", 0o600), ("alice.psk", 0o644)):
+        with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(base64.b64encode(bytes(range(32))).decode())
+        (folder / name).chmod(mode)
+    text = EXIT.replace('fallback = "bob"\n', 'fallback = "bob"\npreshared_key_file = "alice.psk"\n')
+    (folder / "gateway.toml").write_text(text)
+    said = run("check", "-c", "gateway.toml", code=4).stderr
+    assert "gateway.toml:11: peer.alice.preshared_key_file: " in said
+    assert "has mode 0644, others may read the key: chmod 0600" in said
+    (folder / "alice.psk").chmod(0o600)
+    run("check", "-c", "gateway.toml")
+
+
 def test_an_exit_node_is_traced_from_its_peers(run: Run, folder: Path) -> None:
     (folder / "gateway.toml").write_text(EXIT)
     words = ("trace", "-j", "-c", "gateway.toml", "icmp")
@@ -388,7 +414,7 @@ def test_a_frame_of_a_capture_is_traced_by_its_number(run: Run, folder: Path) ->
         for target in ("8.8.8.8", "9.9.9.9")
     ]
     with (folder / "lan.pcap").open("wb") as file:
-        writer = pcap.Writer(file, pcap.LINK_ETHERNET)
+        writer = pcap.PcapWriter(file, pcap.LINK_ETHERNET)
         for frame in frames:
             writer.write(1, bytes(frame))
     said = document(run("trace", "-j", "-c", "gateway.toml", "--pcap", "lan.pcap", "--frame", "2"))
@@ -406,7 +432,7 @@ def test_a_raw_frame_of_a_capture_goes_into_a_tap_or_the_first_raw_port(run: Run
     for source, more in (("192.168.200.3", ["--port", "tap0"]), ("192.168.192.211", [])):
         with (folder / "raw.pcap").open("wb") as file:
             packet = IP(src=source, dst="8.8.8.8") / UDP(sport=5, dport=6)
-            pcap.Writer(file, pcap.LINK_RAW).write(1, bytes(packet))
+            pcap.PcapWriter(file, pcap.LINK_RAW).write(1, bytes(packet))
         assert document(run("trace", "-j", "-c", "gateway.toml", "--pcap", "raw.pcap", *more))["verdict"] == "send"
 
 
@@ -431,7 +457,7 @@ def test_check_prints_what_would_be_set_up(run: Run, folder: Path) -> None:
 
 def test_replay_reports_ports_and_drops_for_people_and_lines_for_programs(run: Run, folder: Path) -> None:
     with (folder / "lan.pcap").open("wb") as file:
-        pcap.Writer(file, pcap.LINK_ETHERNET).write(1_500_000_000, b"short")
+        pcap.PcapWriter(file, pcap.LINK_ETHERNET).write(1_500_000_000, b"short")
     words = ["replay", "-c", "gateway.toml", "--in", "tap0=lan.pcap", "--out", "deep/out", "--linger", "0.000000001"]
     assert run(*words).stdout.splitlines() == [
         "PORT    RX PACKETS  RX BYTES  TX PACKETS  TX BYTES",

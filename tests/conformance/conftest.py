@@ -78,7 +78,7 @@ def _replay(scenario: Scenario) -> None:
     for number, (port, records) in enumerate(runs):
         path = folder / f"in{number}.pcap"
         with path.open("wb") as file:
-            writer = pcap.Writer(file, pcap.LINK_ETHERNET if port in scenario.ethernet else pcap.LINK_RAW)
+            writer = pcap.PcapWriter(file, pcap.LINK_ETHERNET if port in scenario.ethernet else pcap.LINK_RAW)
             for at, frame in records:
                 writer.write(at, frame)
         inputs.append(replay.Input(PORTS.get(port, port), path))

@@ -6,7 +6,8 @@ from typing import Any
 
 from scapy.packet import Packet as ScapyPacket
 
-from bridge.control import explain
+from bridge.control.answers import alias
+from bridge.control.answers.question import Subject
 from tests.conformance.harness import IP, TCP, A, E, Scenario
 from tests.conformance.packets import only, tcp, way
 from wire.drop import Drop
@@ -54,7 +55,7 @@ class Connection:
     @property
     def state(self) -> str:
         """As `bridgectl alias` shows it."""
-        links = explain.COMMANDS["alias.show"](self.s.gateway, {}, self.s.now)["links"]
+        links = alias.show(Subject(self.s.gateway), {}, self.s.now)["links"]
         return "".join(link["state"] for link in links if link["inside"] == "{}:{}".format(*self.inside))
 
     def _from_outside(self, flags: str, data: bytes, seq: int, ack: int, fields: dict[str, Any]) -> ScapyPacket:

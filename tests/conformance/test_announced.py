@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.control import explain
+from bridge.control.answers import route
+from bridge.control.answers.question import Subject
 from route.lists import Prefix, parse_prefix
 from tests.conformance.conftest import MakeScenario
 from tests.conformance.exit_node import (
@@ -47,11 +48,11 @@ def test_what_a_peer_announces_lives_behind_it(exit_node: Scenario) -> None:
     out = only(s.inject(AT_BOB, udp((BEHIND_BOB, 5000), (E, 53))))
     assert ends(out) == ("O", ADDRESS_O, E)
     assert ends(only(s.inject("O", udp((E, 53), (ADDRESS_O, out.ip.sport))))) == (AT_BOB, E, BEHIND_BOB)
-    told = explain.route_get(s.gateway, {"ip": BEHIND_BOB}, s.now)
+    told = route.get(Subject(s.gateway), {"ip": BEHIND_BOB}, s.now)
     assert (told["prefix"], told["target"], told["source"]) == ("192.168.77.0/24", AT_BOB, "announced by bob")
     s.gateway.announce({})
     assert s.inject(AT_BOB, udp((BEHIND_BOB, 5000), (WORLD, 53))) == []
-    assert explain.route_get(s.gateway, {"ip": BEHIND_BOB}, s.now)["source"] == "built-in"
+    assert route.get(Subject(s.gateway), {"ip": BEHIND_BOB}, s.now)["source"] == "built-in"
 
 
 def test_an_announcement_takes_nothing_from_allowed_ips(exit_node: Scenario) -> None:
@@ -71,7 +72,7 @@ def test_a_reload_keeps_what_was_announced_by_peers_that_stay(exit_node: Scenari
     s.reload(replace=((CONFIGURATION[CONFIGURATION.index("[peer.carol]") : CONFIGURATION.index("[offload]")], ""),))
     assert only(s.inject("U", udp((WORLD, 53), (BEHIND_BOB, 5000)))).port == AT_BOB
     assert s.gateway.announced.keys() == {"bob"}
-    assert explain.route_get(s.gateway, {"ip": "192.168.78.1"}, s.now)["target"] == "unreachable"
+    assert route.get(Subject(s.gateway), {"ip": "192.168.78.1"}, s.now)["target"] == "unreachable"
 
 
 def link_of(s: Scenario, port: str, host: str) -> int:

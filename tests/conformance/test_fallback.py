@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.control import explain
+from bridge.control.answers import route
+from bridge.control.answers.question import Subject
 from tests.conformance.conftest import MakeScenario
 from tests.conformance.harness import ADDRESS_V, HOST, ICMP, IP, A, Scenario
 from tests.conformance.packets import echo, error, only, raw_ip, tcp, udp
@@ -174,7 +175,7 @@ def test_visitors_by_a_fallback_are_answered_by_it(make: MakeScenario) -> None:
 
 def test_people_are_told_which_node_is_used_and_why(nodes: Scenario) -> None:
     def get() -> dict[str, object]:
-        return explain.route_get(nodes.gateway, {"ip": WORLD}, nodes.now)
+        return route.get(Subject(nodes.gateway), {"ip": WORLD}, nodes.now)
 
     assert "node" not in get()
     lose(nodes, "hk")

@@ -182,7 +182,7 @@ def test_c5_logs_and_events_name_no_destination(
     told: list[str] = []
     config = load(s.path, "replay")
     with (tmp_path / "lan.pcap").open("wb") as file:
-        writer = pcap.Writer(file, pcap.LINK_ETHERNET)
+        writer = pcap.PcapWriter(file, pcap.LINK_ETHERNET)
         for at, port, frame in s.taken:
             if port == "L":
                 writer.write(at, frame)

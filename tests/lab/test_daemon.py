@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.control.client import ControlError, NotRunning, stream
+from bridge.control.client import ControlError, NobodyListens, stream
 from lab.flows import LAN_TO_OFFLOAD
 from lab.process import LabProcess
 from lab.topology import CONFIGURATION, OFFLOAD_LIST, OFFLOADED, TAP0, TAP1, TUN0, TUNNELLED, VPN_ALIAS, Lab
@@ -71,7 +71,7 @@ def test_a_stop_signal_ends_it_well_and_leaves_nothing(fresh_lab: Lab, number: s
     gateway.signal(number)
     assert gateway.wait() == 0
     assert_nothing_is_left(fresh_lab)
-    with pytest.raises(NotRunning):
+    with pytest.raises(NobodyListens):
         fresh_lab.ask("stats")
 
 

@@ -119,7 +119,7 @@ def test_a_file_of_something_else_stops_no_start(bare_lab: Lab, stack: ExitStack
     (bare_lab.folder / "rubbish").write_bytes(bytes(range(256)) * 20)
     start(bare_lab, PATHS[0], stack, '[alias]\nstate_file = "rubbish"\n')
     assert bare_lab.gateway is not None
-    assert "rubbish: it is no ledger of links; links begin anew" in bare_lab.gateway.errors()
+    assert "rubbish: it is no link file; links begin anew" in bare_lab.gateway.errors()
     Held(bare_lab, PATHS[0], "lan3", stack).carries(1)
 
 

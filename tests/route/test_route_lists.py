@@ -29,7 +29,7 @@ def test_comments_blanks_and_line_endings_do_not_matter() -> None:
 
 def test_an_empty_list_is_a_list() -> None:
     assert parse_prefixes("", "a").entries == []
-    assert parse_prefixes("\n# nothing\n", "a").faults == []
+    assert parse_prefixes("\n# nothing\n", "a").errors == []
 
 
 def test_duplicates_are_kept_and_not_complained_about() -> None:
@@ -65,14 +65,14 @@ def test_duplicates_are_kept_and_not_complained_about() -> None:
 def test_a_bad_line_is_told_with_its_file_and_line_and_the_good_ones_are_kept(text: str, told: str) -> None:
     prefixes = parse_prefixes(f"1.0.0.0/24\n{text}\n2.0.0.0/24\n", "lists/china.txt")
     assert [entry[2] for entry in prefixes.entries] == [1, 3]
-    [fault] = prefixes.faults
+    [fault] = prefixes.errors
     assert fault.startswith("lists/china.txt:2: ")
     assert told in fault
     assert len(fault) < 200
 
 
 def test_every_bad_line_is_told() -> None:
-    assert [fault.split(":")[1] for fault in parse_prefixes("a\n1.1.1.1\nb\n\nc\n", "x").faults] == ["1", "3", "5"]
+    assert [fault.split(":")[1] for fault in parse_prefixes("a\n1.1.1.1\nb\n\nc\n", "x").errors] == ["1", "3", "5"]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 32))
@@ -103,11 +103,11 @@ def test_a_prefix_holds_itself_and_what_lies_inside() -> None:
 def test_real_lists_are_read_without_a_fault(shared: Path) -> None:
     for name, count in [("china.txt", 4604), ("chinanet.txt", 4164), ("unicom.txt", 3894), ("cernet.txt", 94)]:
         prefixes = parse_prefixes((shared / "data/prefixes" / name).read_text(), name)
-        assert (len(prefixes.entries), prefixes.faults) == (count, []), name
+        assert (len(prefixes.entries), prefixes.errors) == (count, []), name
 
 
 def test_a_real_ipv6_list_is_refused_line_by_line(shared: Path) -> None:
     prefixes = parse_prefixes((shared / "data/prefixes/china6.txt").read_text(), "china6.txt")
     assert prefixes.entries == []
-    assert len(prefixes.faults) == 1641
-    assert all("is IPv6" in fault for fault in prefixes.faults)
+    assert len(prefixes.errors) == 1641
+    assert all("is IPv6" in fault for fault in prefixes.errors)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scapy.utils import RawPcapNgReader, RawPcapReader
 
 from wire import pcap
-from wire.pcap import LINK_ETHERNET, LINK_RAW, CaptureError, Record, Writer
+from wire.pcap import LINK_ETHERNET, LINK_RAW, CaptureError, PcapWriter, Record
 
 MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
 LAST_SECOND_NS = (1 << 32) * 10**9 - 1
@@ -111,7 +111,7 @@ def test_a_pipe_that_gives_little_at_a_time_is_read_like_a_file() -> None:
 @given(st.lists(st.tuples(st.integers(0, LAST_SECOND_NS), st.binary(max_size=200))), st.sampled_from([1, 101]))
 def test_what_the_writer_wrote_the_reader_reads(packets: list[tuple[int, bytes]], link_type: int) -> None:
     file = io.BytesIO()
-    writer = Writer(file, link_type)
+    writer = PcapWriter(file, link_type)
     for timestamp_ns, data in packets:
         writer.write(timestamp_ns, data)
     assert records_of(file.getvalue()) == [Record(at, link_type, data) for at, data in packets]
@@ -120,7 +120,7 @@ def test_what_the_writer_wrote_the_reader_reads(packets: list[tuple[int, bytes]]
 def test_other_readers_understand_the_writer(tmp_path: Path) -> None:
     path = tmp_path / "out.pcap"
     with path.open("wb") as file:
-        writer = Writer(file, LINK_RAW)
+        writer = PcapWriter(file, LINK_RAW)
         writer.write(1_700_000_000_123_456_789, bytearray(b"\x45" + bytes(39)))
     with RawPcapReader(str(path)) as reader:
         data, meta = next(reader)
@@ -130,7 +130,7 @@ def test_other_readers_understand_the_writer(tmp_path: Path) -> None:
 
 def test_times_beyond_the_format_are_written_modulo_its_seconds() -> None:
     file = io.BytesIO()
-    Writer(file, LINK_RAW).write((1 << 32) * 10**9 + 5, b"x")
+    PcapWriter(file, LINK_RAW).write((1 << 32) * 10**9 + 5, b"x")
     assert records_of(file.getvalue())[0].timestamp_ns == 5
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scapy.utils import RawPcapNgReader
 
 from wire import pcap
-from wire.nextgen import INBOUND, OUTBOUND, Writer
 from wire.pcap import CaptureError, Record
+from wire.pcapng import INBOUND, OUTBOUND, PcapngWriter
 
 SECTION, INTERFACE, OBSOLETE, SIMPLE, NAMES, STATISTICS, ENHANCED = 0x0A0D0D0A, 1, 2, 3, 4, 5, 6
 
@@ -186,7 +186,7 @@ def test_a_good_file_cut_anywhere_or_changed_raises_nothing_but_capture_errors(
 def test_other_readers_understand_the_writer(tmp_path: Path) -> None:
     path = tmp_path / "out.pcapng"
     with path.open("wb") as file:
-        writer = Writer(file, [("tap0", 1), ("tun0", 101)], "a test")
+        writer = PcapngWriter(file, [("tap0", 1), ("tun0", 101)], "a test")
         writer.write(0, 1_700_000_000_123_456_789, INBOUND, bytes(60))
         writer.write(1, 1_700_000_000_123_456_790, OUTBOUND, b"\x45" + bytes(19))
     with RawPcapNgReader(str(path)) as reader:

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from bridge.control.client import ControlError, NotRunning
+from bridge.control.client import ControlError, NobodyListens
 from bridge.ports.base import PortError
 from bridge.ports.namespace import entered
 from lab.demo import prefix_list
@@ -30,7 +30,7 @@ PREFIXES = 4604
 FAILURES = (
     CommandFailed,
     ControlError,
-    NotRunning,
+    NobodyListens,
     PortError,
     OSError,
     ValueError,

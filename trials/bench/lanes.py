@@ -28,7 +28,7 @@ _TURNS = 400
 _NAMES = ("one", "other")
 
 
-class End:
+class LaneEnd:
     """One of two tunnels with a socket on loopback."""
 
     def __init__(self, at: int, stack: ExitStack) -> None:
@@ -42,7 +42,7 @@ class End:
         assert lanes is not None
         self.lanes = PeerLanes(lanes, self.socket, lambda _: _PORT)
 
-    def meet(self, other: End) -> None:
+    def meet(self, other: LaneEnd) -> None:
         """Know the other end."""
         now = time.monotonic_ns()
         there = Endpoint(bytes([127, 0, 0, 1]), other.socket.port)
@@ -62,10 +62,10 @@ class End:
 
 
 @contextmanager
-def ends() -> Iterator[tuple[End, End]]:
+def ends() -> Iterator[tuple[LaneEnd, LaneEnd]]:
     """Two that have a session, and have heard of each other."""
     with ExitStack() as stack:
-        one, other = (End(at, stack) for at in range(2))
+        one, other = (LaneEnd(at, stack) for at in range(2))
         one.meet(other)
         other.meet(one)
         one.socket.send_burst(one.tunnel.call(one.peer, time.monotonic_ns()).datagrams)

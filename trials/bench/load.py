@@ -69,7 +69,7 @@ class _Head(ctypes.Structure):  # struct msghdr
     )
 
 
-class _Message(ctypes.Structure):  # struct mmsghdr
+class _MessageHead(ctypes.Structure):  # struct mmsghdr
     _fields_ = (("head", _Head), ("length", ctypes.c_uint32))
 
 
@@ -80,7 +80,7 @@ class Batch:
         self.count = len(payloads)
         self._memory = ctypes.create_string_buffer(b"".join(payloads), sum(map(len, payloads)))
         self._parts = (_Part * self.count)()
-        self._messages = (_Message * self.count)()
+        self._messages = (_MessageHead * self.count)()
         at = ctypes.addressof(self._memory)
         part = ctypes.addressof(self._parts)
         for number, payload in enumerate(payloads):
@@ -92,7 +92,7 @@ class Batch:
     def send(self, descriptor: int, first: int, count: int) -> int:
         """Send that many from `first` on; how many left (0: the socket refused)."""
         count = min(count, self.count - first)
-        where = ctypes.byref(self._messages, first * ctypes.sizeof(_Message))
+        where = ctypes.byref(self._messages, first * ctypes.sizeof(_MessageHead))
         return max(int(_LIBC.sendmmsg(descriptor, where, count, 0)), 0)
 
     def receive(self, descriptor: int) -> int:

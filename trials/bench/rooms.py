@@ -23,7 +23,7 @@ from arp.port import ArpPort
 from arp.responder import STRANGERS_PER_SECOND
 from bridge.config.into_routes import routes_from
 from bridge.config.load import load
-from bridge.state.links import open_ledger
+from bridge.state.links import open_link_file
 from bridge.walk.gateway import Gateway
 from trials.bench import flowtable, sealing
 from trials.bench.figure import Figure, summary
@@ -191,7 +191,7 @@ def _new_flows(folder: Path, rounds: int) -> Iterator[Figure]:
         """In bursts of 64 on the real clock, each with its turn of the timers, as the loop has them."""
         fresh = gateway_in(folder, 100)
         parts = fresh.aliases, fresh.interfaces, fresh.decision.openings
-        fresh.ledger = open_ledger(folder / "links", *parts, time.perf_counter_ns())
+        fresh.ledger = open_link_file(folder / "links", *parts, time.perf_counter_ns())
         assert fresh.ledger is not None
         frames = [ETHERNET + udp(port) for port in range(1024, 21_024)]
         started = time.perf_counter()

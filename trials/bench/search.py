@@ -23,7 +23,7 @@ class Trial(NamedTuple):
         return max(1 - self.received / self.sent, 0.0) if self.sent else 1.0
 
 
-class Found(NamedTuple):
+class HighestRate(NamedTuple):
     """The best step that lost less than `MOST_LOSS`; None where every one lost more. `is_sender_bound`: the sender
     cannot do more, so the gateway perhaps can."""
 
@@ -32,7 +32,7 @@ class Found(NamedTuple):
     trials: int
 
 
-def highest_rate(step: Callable[[float], Trial], most_steps: int = 10) -> Found:
+def highest_rate(step: Callable[[float], Trial], most_steps: int = 10) -> HighestRate:
     """Search with `step`, which tries a rate in packets a second (0: as fast as the sender goes).
 
     First at full speed; then between what passed and what did not, by their geometric mean, because a gateway that is
@@ -42,7 +42,7 @@ def highest_rate(step: Callable[[float], Trial], most_steps: int = 10) -> Found:
     trial = step(0)
     trials = 1
     if trial.loss < MOST_LOSS:
-        return Found(trial, True, trials)
+        return HighestRate(trial, True, trials)
     best: Trial | None = None
     high, rate, is_second_try = trial.sent, max(trial.received, trial.sent / 64), False
     while trials < most_steps:
@@ -52,7 +52,7 @@ def highest_rate(step: Callable[[float], Trial], most_steps: int = 10) -> Found:
             if best is None or trial.sent > best.sent:
                 best = trial
             if trial.sent < rate * _SHARE:
-                return Found(best, True, trials)
+                return HighestRate(best, True, trials)
             is_second_try = False
         elif trial.loss < 5 * MOST_LOSS and not is_second_try:
             is_second_try = True
@@ -65,4 +65,4 @@ def highest_rate(step: Callable[[float], Trial], most_steps: int = 10) -> Found:
             break
         else:
             rate = (best.sent * high) ** 0.5
-    return Found(best, False, trials)
+    return HighestRate(best, False, trials)

@@ -46,7 +46,7 @@ def egress_of(parameters: Mapping[str, object]) -> frozenset[str] | None:
 
 
 @dataclass(slots=True)
-class Shown:
+class ShownRows:
     """One test: its rows, where it shows them, how it went."""
 
     rows: set[str]
@@ -65,7 +65,7 @@ class Collector:
     """A pytest plugin that writes down which rows each test shows, where, and how it went."""
 
     def __init__(self) -> None:
-        self.tests: dict[str, Shown] = {}
+        self.tests: dict[str, ShownRows] = {}
 
     def pytest_collection_modifyitems(self, items: list[object]) -> None:
         """Read the rows off every test and leave out those that show none."""
@@ -75,7 +75,7 @@ class Collector:
             rows = rows_of(item.name, getattr(function, "__doc__", None))  # type: ignore[attr-defined] # pytest.Item
             if rows:
                 parameters = getattr(getattr(item, "callspec", None), "params", {})
-                self.tests[item.nodeid] = Shown(rows, egress_of(parameters))  # type: ignore[attr-defined] # pytest.Item
+                self.tests[item.nodeid] = ShownRows(rows, egress_of(parameters))  # type: ignore[attr-defined] # pytest.Item
                 kept.append(item)
         items[:] = kept
 
@@ -117,9 +117,9 @@ class Finding:
         return " ".join(_PORTS[port] for port in sorted(self.shown)) if self.row.egresses else "-"
 
 
-def table(tests: Mapping[str, Shown]) -> list[Finding]:
+def table(tests: Mapping[str, ShownRows]) -> list[Finding]:
     """One finding a row, in the checklist's order."""
-    by_row: dict[str, dict[str, Shown]] = defaultdict(dict)
+    by_row: dict[str, dict[str, ShownRows]] = defaultdict(dict)
     for name, test in tests.items():
         for row_id in test.rows:
             by_row[row_id][name] = test

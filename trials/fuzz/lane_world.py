@@ -36,7 +36,7 @@ MTU_BYTES = 1420
 LANE_DROPS = (Drop.TUNNEL_AUTHENTICATION, Drop.TUNNEL_REPLAY, Drop.PORT_MALFORMED, Drop.PORT_FULL)
 FIELDS = ("retransmit", "keepalive", "unanswered", "persistent", "erase", "announce", "withdraw", "path")
 
-Frame = tuple[bytes, GsoHeader | None]
+DeviceFrame = tuple[bytes, GsoHeader | None]
 
 
 def tunnel(name: str, peer: str, allowed: Sequence[Network], endpoint: Endpoint | None, now: int) -> Tunnel:
@@ -194,7 +194,7 @@ class LaneWorld:
         assert states[0] == states[1]
 
 
-def cut(frames: Sequence[Frame]) -> list[bytes]:
+def cut(frames: Sequence[DeviceFrame]) -> list[bytes]:
     """Frames as the packets that they were."""
     return [
         bytes(piece) for frame, gso in frames for piece in ([frame] if gso is None else segment(bytearray(frame), gso))
@@ -209,9 +209,9 @@ def flows(packets: Sequence[bytes]) -> dict[bytes, list[bytes]]:
     return found
 
 
-def left(device: socket.socket) -> list[Frame]:
+def left(device: socket.socket) -> list[DeviceFrame]:
     """The bytes that were written to a device."""
-    frames: list[Frame] = []
+    frames: list[DeviceFrame] = []
     while True:
         try:
             whole = device.recv(1 << 17)

@@ -49,10 +49,10 @@ SHORTEST_GUIDED_S = 20.0
 SPARE_S = 600.0
 """How much longer than it was told a guided process may take before it is ended: to load, to replay its corpus."""
 
-Turn = Callable[[float, int], int]
+TargetTurn = Callable[[float, int], int]
 
 
-def in_turns(turns: Mapping[str, Turn], seconds: float, seed: int) -> dict[str, int]:
+def in_turns(turns: Mapping[str, TargetTurn], seconds: float, seed: int) -> dict[str, int]:
     """Run the targets one after the other until the time is over, each once at least; inputs by target."""
     end = time.monotonic() + seconds
     inputs = dict.fromkeys(turns, 0)

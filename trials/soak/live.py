@@ -252,7 +252,7 @@ class LiveSoak:
 
     def judge(self) -> None:
         """Memory once links have settled, or as far as they have: what the line through the least of each minute grows
-        by: between these a reload or a burst has its moment. The anonymous part: pages of the links' ledger, a mapped
+        by: between these a reload or a burst has its moment. The anonymous part: pages of the link file, a mapped
         file, come one by one up to its size."""
         for name in self.samples:
             settled = self._settled(name)

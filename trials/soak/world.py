@@ -22,7 +22,7 @@ from bridge.ports.bursts import PlainBursts
 from bridge.walk.effects import Effect, Send
 from bridge.walk.gateway import Gateway
 from icmp import errors
-from trials.fuzz.targets.flow import Ends, packet
+from trials.fuzz.targets.flow import FlowPair, packet
 from wire import ipv4
 from wire.drop import Drop
 from wire.ethernet import ARP_TYPE, BROADCAST, IPV4_TYPE, NO_MAC
@@ -75,7 +75,7 @@ _BURST = 64
 SILENT, REFUSES, UNREACHABLE = 66, 77, 88
 
 
-class _Wire:
+class _SoakPort:
     """A device of the gateway: frames wait to be read, what is written goes to the world."""
 
     def __init__(self, name: str, kind: Kind, written: Callable[[str, bytes], None]) -> None:
@@ -120,7 +120,7 @@ class SoakWorld:
         self._bursts = PlainBursts(fast.table)  # in Python around either table: frames come one by one here
         fast.bursts.append(self._bursts)
         self._wires = {
-            name: _Wire(name, "tap" if name in OUR_MACS else "tun", self._left)
+            name: _SoakPort(name, "tap" if name in OUR_MACS else "tun", self._left)
             for name in ("tap0", "tap1", "tun0", "vpn", "vpn:jp")
         }
         for name, wire in self._wires.items():
@@ -296,7 +296,7 @@ def arp(opcode: int, mac: bytes, address: int, target_mac: bytes, target: int) -
     return (head + body).ljust(60, b"\0")
 
 
-def ends_back(data: bytes) -> Ends:
+def ends_back(data: bytes) -> FlowPair:
     """The ends of an answer to a packet with ports."""
     source, destination, source_port, destination_port = struct.unpack_from("!IIHH", data, 12)
     return destination, destination_port, source, source_port

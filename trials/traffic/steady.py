@@ -90,7 +90,7 @@ def pour(host: str, seconds: float) -> dict[str, object]:
     return {"ok": False, "bytes_a_second": 0.0}
 
 
-class _Flow:
+class _SteadyFlow:
     """One socket to the far end, and what came back on it."""
 
     def __init__(self, host: str) -> None:
@@ -127,8 +127,8 @@ class _Flow:
 
 def watch(host: str, rate: float, seconds: float) -> dict[str, object]:
     """See above. `fresh_us`: there and back, of the first datagram of each new flow that was answered."""
-    flow = _Flow(host)
-    fresh: list[_Flow] = []
+    flow = _SteadyFlow(host)
+    fresh: list[_SteadyFlow] = []
     poll = select.poll()
     poll.register(flow.socket, select.POLLIN)
     by_descriptor = {flow.socket.fileno(): flow}
@@ -138,7 +138,7 @@ def watch(host: str, rate: float, seconds: float) -> dict[str, object]:
             for _ in range(int(passed_s * rate) - flow.sent):
                 flow.send()
             if passed_s >= FRESH_S * len(fresh):
-                new = _Flow(host)
+                new = _SteadyFlow(host)
                 new.send()
                 fresh.append(new)
                 by_descriptor[new.socket.fileno()] = new

@@ -1,2 +1,1 @@
-"""Files of wg-quick(8): `reading` parses one, `importing` makes our configuration of it, `exporting` writes one for a
-peer."""
+"""Files of wg-quick(8): `reading` parses one, `importing` makes a configuration from it, `exporting` writes one."""

@@ -1,7 +1,7 @@
-"""A configuration of ours as a file of wg-quick(8): this machine's own, or the one that a peer of ours needs.
+"""Makes files of wg-quick(8) from a configuration: this machine's own, or the file that a peer needs.
 
-The text holds the private key, or a pre-shared one: it goes into a file that nobody else can read. What WireGuard has
-no word for is told in `notices`, a line each, and nothing else is left out.
+The text holds the private key or a pre-shared key, so the caller writes it into a file that nobody else can read. Every
+setting that WireGuard cannot express is reported in `notices`, a line each.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from bridge.config.document import dotted
 from bridge.config.into_tunnel import read_key
-from bridge.config.model import Config, Peer
+from bridge.config.model import Config, PeerTable, TomlTable
+from bridge.config.toml_file import dotted
+from bridge.config.words import InWgQuick, NotInATunnel, word_of
 from route.lists import Prefix
 from route.table import PRIVATE
 from tunnel.noise import LocalKeys
@@ -22,14 +23,7 @@ from tunnel.primitives import wipe
 
 _EVERYTHING = Prefix(0, 0)
 _HALVES = frozenset({Prefix(0, 1), Prefix(1 << 31, 1)})
-_MTU_BYTES = 1420  # what wg-quick takes on a path of 1500 bytes
-_KEPT = {
-    "tun0": {"address", "default_route"},
-    "vpn": {"address", "mtu", "node"},
-    "tunnel": {"private_key_file", "listen_port", "state_file"},
-    "peer": {"public_key", "preshared_key_file", "endpoint", "persistent_keepalive", "allowed_ips"},
-}
-_OURS_ALONE = frozenset({"control", "icmp"})  # tables that say nothing about a tunnel
+_MTU_BYTES = 1420  # wg-quick's own default on a path of 1500 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +35,10 @@ class Exported:
 
 
 def exported(config: Config, only: str | None = None) -> Exported:
-    """The file that makes this machine the same WireGuard peer; `only`: with this one of its peers."""
+    """The file that makes this machine the same WireGuard peer. `only`: the one peer to keep; None: all.
+
+    Raises `ConfigError` where a key file cannot be read.
+    """
     assert config.tunnel is not None
     assert config.tunnel.private_key_file is not None, "`check` demands a key file"
     lines = [f"# Made from {_printable(config.path)} by `bridgectl export`.", "[Interface]"]
@@ -72,10 +69,11 @@ def exported(config: Config, only: str | None = None) -> Exported:
 
 
 def for_peer(config: Config, name: str, endpoint: str | None) -> Exported:
-    """The file for the other end called `name`; `endpoint`: where it finds us, `HOST:PORT`.
+    """The file for the peer called `name`. `endpoint`: our own as the peer sees it, `HOST:PORT`; None: unknown.
 
-    Its private key is not ours to know: a comment stands in its place. What lies behind us are our own addresses inside
-    of the tunnel, a LAN that is not aliased, and everything where we are an exit node.
+    We do not know the peer's private key: a comment takes its place. AllowedIPs are our own addresses inside of the
+    tunnel, a LAN that is not aliased, and everything where we are an exit node. Raises `ConfigError` where a key file
+    cannot be read.
     """
     assert config.tunnel is not None
     assert config.tunnel.private_key_file is not None, "`check` demands a key file"
@@ -109,7 +107,7 @@ def for_peer(config: Config, name: str, endpoint: str | None) -> Exported:
 
 
 def _printable(path: Path) -> str:
-    """A name in a comment: whatever it holds, it stays on its line."""
+    """A path for a comment: a line break in it becomes a question mark."""
     return "".join(c if c.isprintable() else "?" for c in str(path))
 
 
@@ -129,12 +127,13 @@ def _key_text(path: Path) -> str:
         wipe(key)
 
 
-def _takes_everything(peer: Peer) -> bool:
+def _takes_everything(peer: PeerTable) -> bool:
     return _EVERYTHING in peer.allowed_ips or _HALVES.issubset(peer.allowed_ips)
 
 
 def _without_private(config: Config, name: str, prefixes: list[Prefix]) -> list[Prefix]:
-    """WireGuard needs no private range beside a shorter prefix of the same peer, unless another peer's lies between."""
+    """The prefixes without private ranges that a shorter prefix of the same peer holds: WireGuard needs none of them,
+    unless another peer's prefix lies between."""
     kept = []
     for prefix in prefixes:
         if prefix not in PRIVATE:
@@ -164,19 +163,25 @@ def _behind_us(config: Config) -> Iterator[str]:
 
 
 def _without_counterpart(config: Config, names: list[str]) -> Iterator[str]:
-    """Everything written in the configuration that a file of wg-quick cannot say."""
-    for table in Config.model_fields:
-        if table not in config.model_fields_set or table in _OURS_ALONE or table == "peer":
+    """A notice for each setting of the configuration that a file of wg-quick cannot say."""
+    for table, known in Config.model_fields.items():
+        if table not in config.model_fields_set or table == "peer" or word_of(known, NotInATunnel):
             continue
-        if table not in _KEPT:
+        if word_of(known, InWgQuick) is None:
             yield f"{config.source(table)}: [{table}] has no counterpart in a file of wg-quick"
             continue
-        for key in sorted(getattr(config, table).model_fields_set - _KEPT[table]):
+        for key in _lost(getattr(config, table)):
             yield f"{config.source(table, key)}: {table}.{key} has no counterpart in a file of wg-quick"
     for name in names:
-        for key in sorted(config.peer[name].model_fields_set - _KEPT["peer"]):
+        for key in _lost(config.peer[name]):
             where = dotted(("peer", name, key))
             yield f"{config.source('peer', name, key)}: {where} has no counterpart in a file of wg-quick"
     for node, prefixes in config.prefix_files.nodes.items():
         if node in names and prefixes.entries:
             yield f"{prefixes.name}:1: routes of {node} have no counterpart: WireGuard routes by AllowedIPs alone"
+
+
+def _lost(table: TomlTable) -> list[str]:
+    """The keys of a table that are written and that a file of wg-quick cannot say, in order of the alphabet."""
+    fields = type(table).model_fields
+    return sorted(key for key in table.model_fields_set if word_of(fields[key], InWgQuick) is None)

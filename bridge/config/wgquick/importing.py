@@ -1,4 +1,4 @@
-"""A file of wg-quick as a configuration of ours: which shape it takes, and what of it has no counterpart.
+"""Makes a configuration from a file of wg-quick, and reports the settings that have no counterpart.
 
 | the file | the configuration |
 |---|---|
@@ -6,7 +6,7 @@
 | the same with `lan` given | a LAN gateway: `[tap0]`, the Address as alias of the LAN's hosts, `[vpn]` |
 | any other | an exit node, or one of a mesh: `[tun0]`, peers by their allowed_ips, no default node |
 
-Keys do not stand in the configuration but in files beside it, which the caller makes. Nothing here touches a disk.
+Keys are put into files beside the configuration. The caller writes all files; no function here touches a disk.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
-from bridge.config.document import dotted
 from bridge.config.errors import ConfigError
+from bridge.config.toml_file import dotted
 from bridge.config.values import parse_endpoint
 from bridge.config.wgquick.reading import WgPeer, WgQuick
 from route.table import PRIVATE
@@ -37,8 +37,8 @@ _FILE = re.compile(f"{_MARK}([^{_MARK}]*){_MARK}")
 
 @dataclass(slots=True)
 class Imported:
-    """`lines`: the configuration, each with the line of the source that it came from. `files`: what stands beside it,
-    by name: content and mode. `notices`: `FILE:LINE: ... is not taken over: ...`."""
+    """A configuration that was made. `lines`: each with the line of the source that it came from. `files`: content and
+    mode of the files beside it, by name. `notices`: `FILE:LINE: ... is not taken over: ...`."""
 
     name: str
     lines: list[tuple[str, int]]
@@ -49,10 +49,10 @@ class Imported:
         """The configuration as TOML, with its files in a folder (relative: to the configuration)."""
         return "".join(f"{_FILE.sub(lambda found: _quoted(str(folder / found[1])), line)}\n" for line, _ in self.lines)
 
-    def traced(self, faults: Iterable[str], path: Path) -> list[str]:
-        """Faults of the configuration at `path` as faults of the file that it was made from."""
+    def traced(self, errors: Iterable[str], path: Path) -> list[str]:
+        """Faults of the configuration at `path` as errors of the file that it was made from."""
         begin = re.compile(rf"{re.escape(str(path))}:(\d+):")
-        return [begin.sub(lambda found: f"{self.name}:{self.lines[int(found[1]) - 1][1]}:", fault) for fault in faults]
+        return [begin.sub(lambda found: f"{self.name}:{self.lines[int(found[1]) - 1][1]}:", error) for error in errors]
 
 
 class _Writer:
@@ -82,9 +82,9 @@ class _Writer:
 
 
 def imported(source: WgQuick, name: str, lan: IPv4Interface | None = None) -> Imported:
-    """The configuration for a file called `name`; `lan` is our address on a LAN that we shall be the gateway of.
+    """The configuration for a file called `name`. `lan`: our address on a LAN whose gateway we shall be; None: a host.
 
-    `ConfigError` where keys or addresses cannot be used.
+    Raises `ConfigError` where keys or addresses cannot be used.
     """
     writer = _Writer(source, name)
     _demand(source, name)
@@ -119,28 +119,28 @@ def imported(source: WgQuick, name: str, lan: IPv4Interface | None = None) -> Im
 
 
 def _demand(source: WgQuick, name: str) -> None:
-    """What a configuration of ours cannot do without."""
-    faults: list[tuple[int, str]] = []
+    """Raise `ConfigError` where an address is missing or a public key cannot be a peer's."""
+    errors: list[tuple[int, str]] = []
     if not any(isinstance(address, IPv4Interface) for _, address in source.addresses):
         line = source.lines.get("Address", source.lines[""])
-        faults.append((line, 'there is no IPv4 address, add the one inside of the tunnel as Address = "10.0.0.2/24"'))
+        errors.append((line, 'there is no IPv4 address, add the one inside of the tunnel as Address = "10.0.0.2/24"'))
     local = LocalKeys(source.private_key)
     for peer in source.peers:
         line = peer.lines["PublicKey"]
         if peer.public_key == local.public:
-            faults.append((line, "PublicKey is the one of [Interface]'s own PrivateKey, give the peer's"))
+            errors.append((line, "PublicKey is the one of [Interface]'s own PrivateKey, give the peer's"))
             continue
         try:
             RemoteKeys(local, peer.public_key).wipe()
         except ValueError as error:
-            faults.append((line, f"PublicKey: {error}, no peer can have it"))
+            errors.append((line, f"PublicKey: {error}, no peer can have it"))
     local.wipe()
-    if faults:
-        raise ConfigError(f"{name}:{line}: {what}" for line, what in sorted(faults))
+    if errors:
+        raise ConfigError(f"{name}:{line}: {what}" for line, what in sorted(errors))
 
 
 def _named(peers: tuple[WgPeer, ...]) -> dict[str, WgPeer]:
-    """By the names of their comments; those without one, or with another's, are numbered."""
+    """The peers by the names in their comments. A peer without a name, or with a taken one, gets a number."""
     wanted = {peer.name for peer in peers}
     named: dict[str, WgPeer] = {}
     number = 0
@@ -156,7 +156,7 @@ def _named(peers: tuple[WgPeer, ...]) -> dict[str, WgPeer]:
 
 
 def _allowed(writer: _Writer, peers: dict[str, WgPeer]) -> dict[str, list[IPv4Network]]:
-    """IPv4 prefixes by peer. Of two peers with the same prefix the later one has it, as with WireGuard."""
+    """IPv4 prefixes by peer. The later of two peers with the same prefix gets it, as with WireGuard."""
     owner = {prefix: name for name, peer in peers.items() for prefix in peer.allowed_ips}
     allowed: dict[str, list[IPv4Network]] = {}
     for name, peer in peers.items():
@@ -171,9 +171,7 @@ def _allowed(writer: _Writer, peers: dict[str, WgPeer]) -> dict[str, list[IPv4Ne
             else:
                 allowed[name].append(prefix)
         if ipv6:
-            why = (
-                "the tunnel carries no IPv6 of ours. What this machine sends by IPv6 goes its own way, past the tunnel"
-            )
+            why = "the tunnel carries no IPv6, so IPv6 packets of this machine leave past the tunnel"
             writer.leave(line, ", ".join(ipv6), f"{why}: disable IPv6 (net.ipv6.conf.all.disable_ipv6) if it must not")
     return allowed
 
@@ -221,7 +219,9 @@ def _lan(writer: _Writer, lan: IPv4Interface) -> None:
     writer.put(f'address = "{lan}"')
     writer.put('# bridge = "br0"                      # the Linux bridge of the LAN\'s NIC: name yours')
     writer.tell(1, f'tap0 has {lan}; add its bridge = "..." to the configuration, the LAN\'s NIC must be in it')
-    writer.tell(1, "this machine's own traffic keeps its way: add [tun0] with an address of its own if it shall not")
+    writer.tell(
+        1, "this machine's own traffic does not use the tunnel: add [tun0] with an address of its own if it should"
+    )
 
 
 def _vpn(writer: _Writer, node: str | None, alias: IPv4Interface | None, line: int) -> None:
@@ -238,7 +238,7 @@ def _vpn(writer: _Writer, node: str | None, alias: IPv4Interface | None, line: i
 def _routes(
     writer: _Writer, mine: IPv4Interface, peers: dict[str, WgPeer], allowed: dict[str, list[IPv4Network]]
 ) -> None:
-    """What wg-quick does by itself: this machine's routes to the peers' networks."""
+    """Write a hook with this machine's routes to the peers' networks, which wg-quick makes by itself."""
     wanted = sorted({prefix for prefixes in allowed.values() for prefix in prefixes if prefix != EVERYTHING})
     wanted = [prefix for prefix in wanted if not prefix.subnet_of(mine.network)]
     if not wanted:
@@ -297,7 +297,7 @@ def _peer(writer: _Writer, name: str, peer: WgPeer, prefixes: list[IPv4Network],
 
 
 def _implied_private(allowed: dict[str, list[IPv4Network]]) -> dict[str, list[IPv4Network]]:
-    """By peer, the private ranges that WireGuard sends to it for a shorter prefix, and our table would not."""
+    """By peer, the private ranges that WireGuard sends to it by a shorter prefix. Our table needs them by name."""
     implied: dict[str, list[IPv4Network]] = {}
     for one in _PRIVATE:
         around = [(prefix, name) for name, prefixes in allowed.items() for prefix in prefixes if one.subnet_of(prefix)]
@@ -311,7 +311,7 @@ def _others(writer: _Writer) -> None:
     hook = "put what it does into a program and name it in [hooks]"
     for line, key, value in writer.source.others:
         if key == "DNS" and value:
-            why = "resolvers are this machine's matter, as in [hooks] up: resolvectl dns tun0 ADDRESS"
+            why = "let a hook set this machine's resolvers, as [hooks] up: resolvectl dns tun0 ADDRESS"
             writer.leave(line, key, why)
         elif key == "FwMark" and value.lower() not in ("off", "0", "0x0"):
             why = "sealed packets carry no mark, with tun0.default_route they leave by the device of the default route"
@@ -325,5 +325,5 @@ def _others(writer: _Writer) -> None:
 
 
 def _quoted(text: str) -> str:
-    """A TOML string: JSON's are the same, but for one character."""
+    """A TOML string. JSON's are the same but for DEL, which TOML escapes."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,7 +1,7 @@
-"""The files of wg-quick(8) and wg(8): what one says, without a judgement on what we make of it.
+"""Reads files of wg-quick(8) and wg(8) into values.
 
-`read` gives a `WgQuick` or raises `ConfigError` with all faults, `FILE:LINE: ...` each. It is as strict as `wg` is, and
-stricter where `wg` lets the last of several settings win in silence. No message repeats a value that may be a key.
+`read` returns a `WgQuick` or raises `ConfigError` with all errors, `FILE:LINE: ...` each. It is as strict as `wg`, and
+stricter where `wg` silently lets the last of several settings win. No message repeats a value that may be a key.
 """
 
 from __future__ import annotations
@@ -30,30 +30,32 @@ _SEVERAL = frozenset({"Address", "DNS", "AllowedIPs", *_HOOKS})  # may stand on 
 _LONGEST_NAME = 32  # in a comment: longer words may be keys
 _NAME_LABEL = re.compile(r"(?:name|peer|client|friendly_name)\s*[:=]\s*", re.IGNORECASE)
 
-Interface = IPv4Interface | IPv6Interface
-Network = IPv4Network | IPv6Network
+HostAddress = IPv4Interface | IPv6Interface
+AnyPrefix = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
 class WgPeer:
-    """A `[Peer]`. `name`: of a comment, else "". `lines`: of its settings by key, and of itself by ""."""
+    """A `[Peer]`. `name`: the name in its comment, else "". `lines`: line numbers of its settings by key; "" is the
+    header's."""
 
     name: str
     public_key: bytes
     preshared_key: bytes | None = field(repr=False)
     endpoint: str | None
     persistent_keepalive_s: int
-    allowed_ips: tuple[Network, ...]
+    allowed_ips: tuple[AnyPrefix, ...]
     lines: dict[str, int] = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class WgQuick:
-    """A whole file. `others`: settings of `[Interface]` that neither keys nor addresses are: (line, key, value).
-    `table`: "auto", "off" or another routing table. `listen_port`: None or 0 is any."""
+    """A whole file. `addresses`: (line, address). `table`: "auto", "off" or another routing table. `listen_port`: None
+    or 0 is any. `others`: DNS, FwMark, SaveConfig and hooks as (line, key, value). `lines`: line numbers of the
+    settings of `[Interface]` by key; "" is the header's."""
 
     private_key: bytes = field(repr=False)
-    addresses: tuple[tuple[int, Interface], ...]
+    addresses: tuple[tuple[int, HostAddress], ...]
     listen_port: int | None
     mtu: int | None
     table: str
@@ -71,7 +73,7 @@ class _Section:
 
 
 def read(data: bytes, name: str) -> WgQuick:
-    """The file's facts; `name` is what messages call it."""
+    """Read a file. `name`: its name in messages. Raises `ConfigError` with all its errors."""
     reader = _Reader(name)
     return reader.read(data)
 
@@ -79,7 +81,7 @@ def read(data: bytes, name: str) -> WgQuick:
 class _Reader:
     def __init__(self, name: str) -> None:
         self._name = name
-        self._faults: list[tuple[int, str]] = []
+        self._errors: list[tuple[int, str]] = []
 
     def read(self, data: bytes) -> WgQuick:
         try:
@@ -90,26 +92,26 @@ class _Reader:
         sections = list(self._sections(text))
         interfaces = [section for section in sections if section.name == "Interface"]
         for extra in interfaces[1:]:
-            self._fault(extra.line, f"[Interface] stands on line {interfaces[0].line} already, join the two")
+            self._error(extra.line, f"[Interface] stands on line {interfaces[0].line} already, join the two")
         peers = [self._peer(section) for section in sections if section.name == "Peer"]
         self._keys_apart(peers)
         found = None
         if interfaces:
             found = self._interface(interfaces[0], tuple(peer for peer in peers if peer is not None))
         else:
-            self._fault(1, "there is no [Interface], a file of wg-quick begins with it")
-        if found is None or self._faults:
-            raise ConfigError(f"{self._name}:{line}: {what}" for line, what in sorted(self._faults))
+            self._error(1, "there is no [Interface], a file of wg-quick begins with it")
+        if found is None or self._errors:
+            raise ConfigError(f"{self._name}:{line}: {what}" for line, what in sorted(self._errors))
         return found
 
-    def _fault(self, line: int, what: str) -> None:
-        self._faults.append((line, what))
+    def _error(self, line: int, what: str) -> None:
+        self._errors.append((line, what))
 
     # Lines to sections
 
     def _sections(self, text: str) -> Iterator[_Section]:
         section: _Section | None = None
-        is_known = True  # what stands in a section that nobody knows is told with the section, not line by line
+        is_known = True  # an unknown section is reported once, not line by line
         above: list[str] = []  # comments that end right above a header
         for number, raw in enumerate(text.split("\n"), start=1):
             said, hash_, comment = raw.partition("#")
@@ -126,7 +128,7 @@ class _Reader:
                     yield section
                 section = None
                 if known is None:
-                    self._fault(number, f"{_shown(said)} is no section, known are [Interface] and [Peer]")
+                    self._error(number, f"{_shown(said)} is no section, known are [Interface] and [Peer]")
                 else:
                     section = _Section(known, number, [*([comment] if hash_ else []), *above])
                 above = []
@@ -135,7 +137,7 @@ class _Reader:
             if section is not None:
                 self._setting(section, number, said)
             elif is_known:
-                self._fault(number, "this stands before [Interface], put it below")
+                self._error(number, "this stands before [Interface], put it below")
                 is_known = False
         if section is not None:
             yield section
@@ -145,22 +147,22 @@ class _Reader:
         known = _KNOWN[section.name].get(key.strip().lower())
         if known is None:
             what = f"{_shown(key.strip())} is no setting of [{section.name}]"
-            self._fault(number, f"{what}, known are {', '.join(_KNOWN[section.name].values())}")
+            self._error(number, f"{what}, known are {', '.join(_KNOWN[section.name].values())}")
         elif not equals:
-            self._fault(number, f"{known} has no value, write {known} = VALUE")
+            self._error(number, f"{known} has no value, write {known} = VALUE")
         else:
             section.settings.append((number, known, value.strip()))
 
-    # Sections to facts
+    # Sections to values
 
     def _one(self, section: _Section, key: str) -> tuple[int, str] | None:
         found = [(number, value) for number, known, value in section.settings if known == key]
         for number, _ in found[1:]:
-            self._fault(number, f"{key} stands on line {found[0][0]} already, leave one")
+            self._error(number, f"{key} stands on line {found[0][0]} already, leave one")
         if not found:
             return None
         if not found[0][1]:
-            self._fault(found[0][0], f"{key} has no value, write {key} = VALUE")
+            self._error(found[0][0], f"{key} has no value, write {key} = VALUE")
             return None
         return found[0]
 
@@ -176,7 +178,7 @@ class _Reader:
             return None
         decoded = decoded_key(found[1])
         if decoded is None:
-            self._fault(found[0], f"{key} is no key, it is {KEY_BYTES} bytes in base64 as `wg genkey` writes them")
+            self._error(found[0], f"{key} is no key, it is {KEY_BYTES} bytes in base64 as `wg genkey` writes them")
         return decoded
 
     def _number(self, section: _Section, key: str, least: int, most: int) -> int | None:
@@ -185,30 +187,30 @@ class _Reader:
             return None
         number = _decimal(found[1])
         if number is None or not least <= number <= most:
-            self._fault(found[0], f"{key} = {_shown(found[1])} is no number from {least} to {most}")
+            self._error(found[0], f"{key} = {_shown(found[1])} is no number from {least} to {most}")
             return None
         return number
 
     def _interface(self, section: _Section, peers: tuple[WgPeer, ...]) -> WgQuick | None:
         private = self._key(section, "PrivateKey")
         if private is None and not any(key == "PrivateKey" for _, key, _ in section.settings):
-            self._fault(section.line, '"PrivateKey" is missing, add it (a file that a hook names is not read)')
-        addresses: list[tuple[int, Interface]] = []
+            self._error(section.line, '"PrivateKey" is missing, add it (a file that a hook names is not read)')
+        addresses: list[tuple[int, HostAddress]] = []
         for number, item in self._all(section, "Address"):
             address = _address(item)
             if address is None:
-                self._fault(number, f'Address: {_shown(item)} is no address, give one as "10.0.0.2/24"')
+                self._error(number, f'Address: {_shown(item)} is no address, give one as "10.0.0.2/24"')
             else:
                 addresses.append((number, address))
         table = self._one(section, "Table")
         if table is not None and not re.fullmatch(r"[A-Za-z0-9_.-]{1,32}", table[1]):
-            self._fault(table[0], f"Table = {_shown(table[1])} is no routing table, give auto, off or one's name")
+            self._error(table[0], f"Table = {_shown(table[1])} is no routing table, give auto, off or one's name")
         mark = self._one(section, "FwMark")
         if mark is not None and not _is_mark(mark[1]):
-            self._fault(mark[0], f"FwMark = {_shown(mark[1])} is no mark, give a number or off")
+            self._error(mark[0], f"FwMark = {_shown(mark[1])} is no mark, give a number or off")
         keep = self._one(section, "SaveConfig")
         if keep is not None and keep[1].lower() not in ("true", "false"):
-            self._fault(keep[0], f"SaveConfig = {_shown(keep[1])} is neither true nor false")
+            self._error(keep[0], f"SaveConfig = {_shown(keep[1])} is neither true nor false")
         port = self._number(section, "ListenPort", 0, 65535)
         mtu = self._number(section, "MTU", 68, 65535)
         if private is None:
@@ -228,24 +230,24 @@ class _Reader:
     def _peer(self, section: _Section) -> WgPeer | None:
         public = self._key(section, "PublicKey")
         if public is None and not any(key == "PublicKey" for _, key, _ in section.settings):
-            self._fault(section.line, '"PublicKey" is missing, each [Peer] has one')
+            self._error(section.line, '"PublicKey" is missing, each [Peer] has one')
         psk = self._key(section, "PresharedKey")
-        allowed: list[Network] = []
+        allowed: list[AnyPrefix] = []
         for number, item in self._all(section, "AllowedIPs"):
             address = _address(item)
             if address is None:
-                self._fault(number, f'AllowedIPs: {_shown(item)} is no prefix, give one as "10.0.0.0/24"')
+                self._error(number, f'AllowedIPs: {_shown(item)} is no prefix, give one as "10.0.0.0/24"')
             else:
                 allowed.append(address.network)  # host bits are cleared, as `wg` does
         endpoint = self._one(section, "Endpoint")
         if endpoint is not None and parse_endpoint(endpoint[1]) is None:
             right = 'give them as "203.0.113.10:51820"'
-            self._fault(endpoint[0], f"Endpoint = {_shown(endpoint[1])} is no host and port, {right}")
+            self._error(endpoint[0], f"Endpoint = {_shown(endpoint[1])} is no host and port, {right}")
         pause = self._one(section, "PersistentKeepalive")
         keepalive_s = 0 if pause is None or pause[1].lower() == "off" else _decimal(pause[1])
         if pause is not None and (keepalive_s is None or keepalive_s > 65535):
             right = "give seconds from 0 to 65535, or off"
-            self._fault(pause[0], f"PersistentKeepalive = {_shown(pause[1])} is no time, {right}")
+            self._error(pause[0], f"PersistentKeepalive = {_shown(pause[1])} is no time, {right}")
         if public is None:
             return None
         return WgPeer(
@@ -266,11 +268,11 @@ class _Reader:
             line = peer.lines["PublicKey"]
             first = taken.setdefault(peer.public_key, line)
             if first != line:
-                self._fault(line, f"PublicKey is that of the peer on line {first} too, join the two")
+                self._error(line, f"PublicKey is that of the peer on line {first} too, join the two")
 
 
 def decoded_key(text: str) -> bytes | None:
-    """The 32 bytes of a key in base64; None where it is none."""
+    """The 32 bytes of a key in base64; None for any other text."""
     try:
         key = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -285,7 +287,7 @@ def _lines_of(section: _Section) -> dict[str, int]:
     return lines
 
 
-def _address(text: str) -> Interface | None:
+def _address(text: str) -> HostAddress | None:
     """An address with or without its prefix length; None for anything else, a netmask too."""
     address, slash, length = text.partition("/")
     if slash and _decimal(length) is None:
@@ -307,7 +309,7 @@ def _is_mark(text: str) -> bool:
 
 
 def _name_in(comment: str) -> str:
-    """The name of a peer that a comment is, "" where it is none."""
+    """The name of a peer in a comment, "" where the comment is no name."""
     name = _NAME_LABEL.sub("", comment, count=1).strip()
     if len(name) > _LONGEST_NAME or not is_node_name(name) or name.lower() in _KNOWN["Peer"]:
         return ""
@@ -319,5 +321,5 @@ def _name_in(comment: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """A word of the file in a message: not one that is long enough for a key."""
+    """A word of the file for a message, "this" where it is long enough for a key."""
     return f'"{text}"' if len(text) <= _LONGEST_NAME else "this"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bridge.config import load
-from bridge.config.into_devices import changed_for_good
 from bridge.config.into_routes import routes_from
+from bridge.config.keys import changed_for_good
 from bridge.config.load import Config, ConfigError, read
 
 GATEWAY = Path("gateway.toml")
@@ -91,12 +91,12 @@ KEYS = LEASED + "[tap1.dhcp]\n"
         ),
     ],
 )
-def test_a_fault_is_told_with_its_line_and_alone(text: str, line: int, told: str) -> None:
+def test_an_error_is_told_with_its_line_and_alone(text: str, line: int, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config(text)
-    (fault,) = caught.value.faults
-    assert fault.startswith(f"gateway.toml:{line}: ")
-    assert told in fault
+    (message,) = caught.value.errors
+    assert message.startswith(f"gateway.toml:{line}: ")
+    assert told in message
 
 
 @pytest.mark.parametrize("code", [50, 51, 52, 53, 54, 57, 58, 59])

@@ -59,10 +59,10 @@ def at(table: RouteTable, address: str) -> Route:
     return route
 
 
-def faults_of(text: str, purpose: Purpose = "replay") -> list[str]:
+def errors_of(text: str, purpose: Purpose = "replay") -> list[str]:
     with pytest.raises(ConfigError) as error:
         loaded(text, purpose)
-    return error.value.faults
+    return error.value.errors
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_a_missing_route_folder_matters_only_where_it_was_asked_for() -> None:
     assert loaded(GATEWAY + "[tunnel]\n").prefix_files.nodes == {}
     config = loaded(GATEWAY + '[tunnel]\nroutes = "gone"\n')
     assert any(warning.startswith("gateway.toml:17: tunnel.routes: gone: no such file") for warning in config.warnings)
-    faults = faults_of(GATEWAY + '[tunnel]\nroutes = "gone"\n', "check")
-    assert any(fault.startswith("gateway.toml:17: tunnel.routes: gone: no such file") for fault in faults)
+    errors = errors_of(GATEWAY + '[tunnel]\nroutes = "gone"\n', "check")
+    assert any(message.startswith("gateway.toml:17: tunnel.routes: gone: no such file") for message in errors)
 
 
 def test_a_route_folder_counts_only_where_there_can_be_nodes() -> None:
@@ -136,8 +136,8 @@ def test_a_route_folder_counts_only_where_there_can_be_nodes() -> None:
 
 def test_a_file_for_an_unknown_node_is_refused_where_peers_are_known() -> None:
     write("route/de", "8.8.8.0/24\n")
-    faults = faults_of(GATEWAY + "[tunnel]\n[peer.hk]\n", "check")
-    assert 'route/de:1: there is no peer "de", add [peer.de] or call the file as one that is there' in faults
+    errors = errors_of(GATEWAY + "[tunnel]\n[peer.hk]\n", "check")
+    assert 'route/de:1: there is no peer "de", add [peer.de] or name the file after one that is there' in errors
     assert at(routes(GATEWAY + "[tunnel]\n[peer.hk]\n"), "8.8.8.8").target == "vpn:de"
     write("gateway.toml", GATEWAY.replace('node = "hk"', 'node = "hk"\ninterface = "vpn0"'))
     assert load(Path("gateway.toml"), "check")
@@ -145,25 +145,29 @@ def test_a_file_for_an_unknown_node_is_refused_where_peers_are_known() -> None:
 
 def test_a_file_that_cannot_be_a_nodes_is_refused() -> None:
     write("route/h k", "8.8.8.0/24\n")
-    assert faults_of(GATEWAY) == ["route/h k:1: this is no name of a node, call the file as a [peer.NAME]"]
+    assert errors_of(GATEWAY) == ["route/h k:1: this is no name of a node, name the file after a [peer.NAME]"]
 
 
 def test_bad_lines_are_told_with_their_own_file_and_line() -> None:
     write("china.txt", "1.0.1.0/24\n1.0.1.1/24\n\nx\n")
     write("route/hk", "::/0\n")
-    assert [fault.partition(": ")[0] for fault in faults_of(GATEWAY)] == ["china.txt:2", "china.txt:4", "route/hk:1"]
+    assert [message.partition(": ")[0] for message in errors_of(GATEWAY)] == [
+        "china.txt:2",
+        "china.txt:4",
+        "route/hk:1",
+    ]
 
 
 def test_a_list_that_is_no_text_is_told_with_its_line_and_a_byte_order_mark_is_not() -> None:
     Path("china.txt").write_bytes(b"1.0.1.0/24\n\xff\xfe\n")
-    assert faults_of(GATEWAY) == ["china.txt:2: this is no UTF-8 text, give one prefix a line"]
+    assert errors_of(GATEWAY) == ["china.txt:2: this is no UTF-8 text, give one prefix a line"]
     Path("china.txt").write_bytes(b"\xef\xbb\xbf1.0.1.0/24\r\n")
     assert at(routes(), "1.0.1.1").source == "china.txt:1"
 
 
 def test_missing_and_unreadable_lists_are_told_at_the_line_that_names_them() -> None:
     text = GATEWAY.replace('["china.txt"]', '[\n  "china.txt",\n  "gone.txt",\n  "."\n]')
-    assert [fault.split(": ")[:3] for fault in faults_of(text)] == [
+    assert [message.split(": ")[:3] for message in errors_of(text)] == [
         ["gateway.toml:14", "offload.prefixes[1]", "gone.txt"],
         ["gateway.toml:15", "offload.prefixes[2]", "."],
     ]
@@ -242,7 +246,7 @@ def test_other_lists_may_stand_in_for_the_configured_ones() -> None:
     write("bad.txt", "x\n")
     with pytest.raises(ConfigError) as error:
         routes_from(config, offload=[Path("bad.txt"), Path("gone.txt")])
-    assert [fault.partition(": ")[0] for fault in error.value.faults] == ["bad.txt:1", "gone.txt:1"]
+    assert [message.partition(": ")[0] for message in error.value.errors] == ["bad.txt:1", "gone.txt:1"]
 
 
 def test_a_real_offload_list_is_read(shared: Path) -> None:

@@ -261,13 +261,13 @@ def test_a_relative_path_is_kept_where_people_read_it(tmp_path: Path) -> None:
 def test_a_missing_file_and_a_folder_are_configuration_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as missing:
         load(tmp_path / "no.toml", "replay")
-    [fault] = missing.value.faults
-    assert fault.startswith(f"{tmp_path}/no.toml:1: no such file or directory, ")
+    [message] = missing.value.errors
+    assert message.startswith(f"{tmp_path}/no.toml:1: no such file or directory, ")
     with pytest.raises(ConfigError, match="is a directory"):
         load(tmp_path, "replay")
 
 
-def test_a_byte_order_mark_in_front_is_no_fault(tmp_path: Path) -> None:
+def test_a_byte_order_mark_in_front_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
     path.write_bytes(b'\xef\xbb\xbf[tap0]\naddress = "192.168.200.2/24"\n')
     assert load(path, "run").tap0 is not None
@@ -278,7 +278,7 @@ def test_bytes_that_are_no_text_are_told_with_their_line(tmp_path: Path) -> None
     path.write_bytes(b"[tap0]\n# \xff\n")
     with pytest.raises(ConfigError) as error:
         load(path, "replay")
-    assert error.value.faults == [f"{path}:2: this is no UTF-8 text, a TOML file is"]
+    assert error.value.errors == [f"{path}:2: this is no UTF-8 text, a TOML file is"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.config.into_devices import changed_for_good, plans_from
+from bridge.config.into_devices import plans_from
+from bridge.config.keys import changed_for_good
 from bridge.config.load import Config, load
 from bridge.ports.netif import DevicePlan
 

@@ -31,10 +31,10 @@ def key(number: int) -> str:
 HEAD = f"[Interface]\nPrivateKey = {SECRET}\nAddress = 10.7.0.2/24\n"
 
 
-def faults(text: str | bytes) -> list[str]:
+def errors(text: str | bytes) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         read(text.encode() if isinstance(text, str) else text, "wg0.conf")
-    return caught.value.faults
+    return caught.value.errors
 
 
 def made(text: str, lan: str | None = None) -> Imported:
@@ -89,15 +89,15 @@ def test_a_comment_that_can_be_a_name_names_its_peer(text: str, name: str) -> No
     assert peer.name == name
 
 
-def test_all_faults_are_told_at_once_with_their_lines() -> None:
-    told = faults(
+def test_all_errors_are_told_at_once_with_their_lines() -> None:
+    told = errors(
         f"Address = 1.2.3.4\n[Interface]\nPrivateKey = {SECRET[:-4]}\nPrivateKey = {SECRET}\nAddress = 300.1.1.1/24\n"
         "ListenPort = 70000\nMTU = big\nTable = a b\nSaveConfig = maybe\nFwMark = -1\nEndpoint = a:1\nMTU\n"
         "[Peer]\nAllowedIPs = 10.0.0.0/33\nEndpoint = 1.2.3.4\nPersistentKeepalive = 65536\n"
         "[Interface]\n[What]\nx = 1\n"
         f"[Peer]\nPublicKey = {key(1)}\n[Peer]\nPublicKey = {key(1)}\nEndpoint =\n"
     )
-    assert [int(fault.split(":")[1]) for fault in told] == [
+    assert [int(message.split(":")[1]) for message in told] == [
         1,
         3,
         4,
@@ -118,12 +118,12 @@ def test_all_faults_are_told_at_once_with_their_lines() -> None:
         23,
         24,
     ]
-    assert all(fault.startswith("wg0.conf:") for fault in told)
+    assert all(message.startswith("wg0.conf:") for message in told)
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"[Peer]\n", b"[Interface]\n\xff\n", b"[Interface]\n", b"\0"])
 def test_what_is_no_file_of_wg_quick_is_refused(data: bytes) -> None:
-    assert faults(data)
+    assert errors(data)
 
 
 @given(st.lists(st.sampled_from([
@@ -133,16 +133,16 @@ def test_what_is_no_file_of_wg_quick_is_refused(data: bytes) -> None:
     "DNS = 1.1.1.1", "PostUp = x # y", "ListenPort = 0", "\u0663", SECRET, f"Endpoint = {SECRET}", f"MTU = {PSK}",
     f"AllowedIPs = {SECRET}", f"[{SECRET}]", f"{SECRET} = x", f"Table = {PSK}", f"SaveConfig = {SECRET}",
 ]) | st.text(max_size=30), max_size=12), st.sampled_from(["\n", "\r\n"]))  # fmt: skip
-def test_any_lines_are_facts_or_faults_and_no_key_is_told(lines: list[str], end: str) -> None:
+def test_any_lines_are_facts_or_errors_and_no_key_is_told(lines: list[str], end: str) -> None:
     text = end.join(lines)
     try:
         found = read(text.encode("utf-8", "surrogatepass"), "wg0.conf")
         told = [repr(found), *imported(found, "wg0.conf").notices, imported(found, "wg0.conf").text()]
     except ConfigError as error:
-        told = error.faults
+        told = error.errors
         assert told
-        for fault in told:
-            line = int(re.fullmatch(r"wg0\.conf:(\d+): .+", fault)[1])  # type: ignore[index]
+        for message in told:
+            line = int(re.fullmatch(r"wg0\.conf:(\d+): .+", message)[1])  # type: ignore[index]
             assert 1 <= line <= text.count("\n") + 1
     for secret in (SECRET, PSK):
         assert secret[:20] not in "".join(told)
@@ -317,7 +317,7 @@ def test_what_has_no_counterpart_is_told_with_its_line() -> None:
 def test_what_could_never_run_is_refused(text: str, line: int) -> None:
     with pytest.raises(ConfigError) as caught:
         made(text)
-    assert [fault.split(":")[1] for fault in caught.value.faults] == [str(line)]
+    assert [message.split(":")[1] for message in caught.value.errors] == [str(line)]
 
 
 def test_names_that_two_peers_claim_are_numbered() -> None:

@@ -15,16 +15,11 @@ from typing import Any
 
 import pytest
 
-from bridge.control.client import ControlError, Document, NotRunning, request, stream
-from bridge.control.server import (
-    IDLE_S,
-    LONGEST_REQUEST_BYTES,
-    MOST_CHILDREN,
-    MOST_CLIENTS,
-    MOST_UNSENT_BYTES,
-    Client,
-    ControlServer,
-)
+from bridge.control.children import MOST_CHILDREN, InFork
+from bridge.control.client import ControlError, NobodyListens, request, stream
+from bridge.control.connection import LONGEST_REQUEST_BYTES, MOST_UNSENT_BYTES, Connection, Handler
+from bridge.control.protocol import Document, QuestionRefused
+from bridge.control.server import IDLE_S, MOST_CLIENTS, ControlServer
 from bridge.loop.loop import Loop
 from tests.bridge.loop.test_loop import Cable
 from wire.units import SECOND_NS
@@ -39,36 +34,36 @@ class Server:
         self.path = folder / "control.sock"
         self.now_ns = SECOND_NS
         self.loop = Loop(Cable(), clock=lambda: self.now_ns)
-        self.streaming: list[Client] = []
-        self.waiting: list[Client] = []
+        self.streaming: list[Connection] = []
+        self.waiting: list[Connection] = []
         self.changed = False
         self.unread: dict[socket.socket, bytes] = {}
-        handlers = {
-            "echo": lambda arguments, client: client.answer(arguments),
+        handlers: dict[str, Handler] = {
+            "echo": lambda arguments, _: arguments,
             "refuse": self._refuse,
             "fail": self._fail,
-            "fork": lambda arguments, client: client.answer_from_fork(lambda: self._change(arguments)),
-            "fork.refuse": lambda _, client: client.answer_from_fork(self._refuse_in_child),
-            "fork.die": lambda _, client: client.answer_from_fork(lambda: os._exit(7)),
+            "fork": lambda arguments, _: InFork(lambda: self._change(arguments)),
+            "fork.refuse": lambda _, __: InFork(self._refuse_in_child),
+            "fork.die": lambda _, __: InFork(lambda: os._exit(7)),
             "later": lambda _, client: self.waiting.append(client),
             "stream": self._stream,
         }
         self.control = ControlServer(self.loop, self.path, "", handlers)
 
-    def _refuse(self, _arguments: Document, _client: Client) -> None:
-        raise ControlError(2, "no such port")
+    def _refuse(self, _arguments: Document, _client: Connection) -> None:
+        raise QuestionRefused(2, "no such port")
 
     def _refuse_in_child(self) -> Document:
-        raise ControlError(2, "no such port in the child")
+        raise QuestionRefused(2, "no such port in the child")
 
-    def _fail(self, _arguments: Document, _client: Client) -> None:
+    def _fail(self, _arguments: Document, _client: Connection) -> None:
         raise AssertionError("a bug")
 
     def _change(self, arguments: Document) -> Document:
         self.changed = True
         return {"changed": self.changed, "padding": "x" * arguments.get("padding", 0)}
 
-    def _stream(self, arguments: Document, client: Client) -> None:
+    def _stream(self, arguments: Document, client: Connection) -> None:
         client.begin_stream(arguments)
         client.on_close = lambda: self.streaming.remove(client)
         self.streaming.append(client)
@@ -184,6 +179,24 @@ def test_an_answer_may_come_later(server: Server) -> None:
         assert server.turn_until_line(connection)["result"] == {"late": True}
 
 
+def test_requests_behind_one_that_is_answered_later_are_answered_after_it(server: Server) -> None:
+    with server.connect() as connection:
+        connection.send(b'{"command": "later"}\n{"command": "echo", "arguments": {"n": 1}}\n')
+        while not server.waiting:
+            server.loop.turn(0.01)
+        server.waiting[0].answer({"late": True})
+        assert server.turn_until_line(connection)["result"] == {"late": True}
+        assert server.turn_until_line(connection)["result"] == {"n": 1}
+
+
+def test_requests_of_a_half_closed_connection_are_all_answered(server: Server) -> None:
+    with server.connect() as connection:
+        connection.send(b"".join(b'{"command": "echo", "arguments": {"n": %d}}\n' % number for number in range(3)))
+        connection.shutdown(socket.SHUT_WR)
+        answers = [server.turn_until_line(connection) for _ in range(4)]
+    assert [answer and answer["result"]["n"] for answer in answers] == [0, 1, 2, None]
+
+
 def test_an_answer_that_comes_after_the_client_left_goes_nowhere(server: Server) -> None:
     with server.connect() as connection:
         connection.send(b'{"command": "later"}\n')
@@ -199,7 +212,7 @@ def test_a_child_answers_on_a_snapshot_and_changes_nothing(server: Server) -> No
         assert answer["result"]["changed"]
         assert len(answer["result"]["padding"]) == 1 << 20
         assert not server.changed
-        while server.control.children:
+        while server.control.children.running:
             server.loop.turn(0.01)
         assert server.ask(connection, {"command": "echo"})["ok"]
 
@@ -211,13 +224,13 @@ def test_questions_beyond_the_number_of_children_wait_for_their_turn(server: Ser
     most = 0
     for connection in connections:
         assert server.turn_until_line(connection)["ok"]
-        most = max(most, server.control.children)
+        most = max(most, server.control.children.running)
         connection.close()
     assert 0 < most <= MOST_CHILDREN
 
 
 def test_no_child_begins_while_another_thread_is_at_work(server: Server) -> None:
-    server.control.hold()
+    server.control.children.hold()
     with server.connect() as connection, server.connect() as leaving:
         for one in (leaving, connection):
             one.send(b'{"command": "fork"}\n')
@@ -225,9 +238,9 @@ def test_no_child_begins_while_another_thread_is_at_work(server: Server) -> None
             server.loop.turn(0.01)
         for _ in range(3):
             server.loop.turn(0.01)
-        assert server.control.children == 0
+        assert server.control.children.running == 0
         leaving.close()
-        server.control.release()
+        server.control.children.release()
         assert server.turn_until_line(connection)["ok"]
 
 
@@ -369,12 +382,12 @@ def test_a_stale_socket_is_taken_over_and_anything_else_is_left_alone(tmp_path: 
 
 
 def test_nobody_behind_the_socket_is_told_from_a_refusal(tmp_path: Path) -> None:
-    with pytest.raises(NotRunning):
+    with pytest.raises(NobodyListens):
         request(tmp_path / "control.sock", "stats")
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(tmp_path / "control.sock"))
     stale.close()
-    with pytest.raises(NotRunning):
+    with pytest.raises(NobodyListens):
         request(tmp_path / "control.sock", "stats")
 
 

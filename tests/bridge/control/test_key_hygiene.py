@@ -46,7 +46,7 @@ def test_no_message_repeats_a_key_that_stands_in_the_wrong_place(tmp_path: Path,
         try:
             told = load(path, "check").warnings
         except ConfigError as error:
-            told = [*error.faults, str(error)]
+            told = [*error.errors, str(error)]
             refused += 1
         shown = "".join(told).replace("/", "")
         for begin in range(0, 40, 8):

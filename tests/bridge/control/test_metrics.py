@@ -5,15 +5,22 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from bridge.control.metrics import CLIENT_S, LONGEST_REQUEST_BYTES, MetricsServer
+from bridge.config.into_tunnel import Peers
+from bridge.control.answers.peers import STATES, described
+from bridge.control.answers.question import Subject
+from bridge.control.metrics import CLIENT_S, LONGEST_REQUEST_BYTES, GatewayCollector, MetricsServer
 from bridge.loop.loop import Loop
 from tests.bridge.loop.test_loop import Cable, Clock
+from tests.bridge.vpn.test_vpn_port import HK, World, udp
 from wire.units import SECOND_NS
 
 DEADLINE_S = 10.0
@@ -26,6 +33,12 @@ class Drops(Collector):
         family = CounterMetricFamily("tapbridge_drops", "Packets that went no further.", labels=["reason"])
         family.add_metric(["ip.ttl"], 3)
         yield family
+
+
+def registry_of(collector: Collector) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return registry
 
 
 class Served:
@@ -77,6 +90,32 @@ def test_the_text_is_openmetrics(served: Served) -> None:
 )
 def test_anything_else_is_refused(served: Served, request_line: bytes, status: bytes) -> None:
     assert served.fetch(request_line + b"\r\n\r\n").split(b" ")[1] == status
+
+
+def test_each_peer_has_its_handshake_age_bytes_and_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # no `route` folder lies beside the configuration
+    world = World(Peers((HK,), {}), set())
+    world.send(udp())
+    world.meet()
+    world.now += 2 * SECOND_NS
+    registry = registry_of(GatewayCollector(Subject(world.gateway, world.uplink), lambda: world.now))
+    text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]  # the library leaves it unannotated
+    hk, sg = described(world.gateway.config, world.uplink.status(), world.now)["peers"]
+    world.close()
+    lines = text.decode().splitlines()
+    assert [line for line in lines if line.startswith("tapbridge_peer_handshake")] == [
+        'tapbridge_peer_handshake_age_seconds{peer="hk"} 2.0'
+    ], "sg has never shaken hands"
+    for peer in (hk, sg):
+        for key in ("rx_bytes", "tx_bytes"):
+            assert f'tapbridge_peer_{key}_total{{peer="{peer["name"]}"}} {float(peer[key])}' in lines
+    assert hk["rx_bytes"] > 0
+    assert hk["tx_bytes"] > 0
+    assert {line for line in lines if line.startswith("tapbridge_peer_state") and line.endswith(" 1.0")} == {
+        'tapbridge_peer_state{peer="hk",tapbridge_peer_state="up"} 1.0',
+        'tapbridge_peer_state{peer="sg",tapbridge_peer_state="not served"} 1.0',
+    }
+    assert len([line for line in lines if line.startswith("tapbridge_peer_state")]) == 2 * len(STATES)
 
 
 def test_an_endless_request_is_hung_up_on(served: Served) -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bridge.loop.loop import BURST_FRAMES, CLAIM_INTERVAL_NS, FAULT_INTERVAL_NS, FAULT_PAUSE_NS, Loop, Signals
+from bridge.loop.bugs import BUG_INTERVAL_NS
+from bridge.loop.loop import BURST_FRAMES, CLAIM_INTERVAL_NS, PAUSE_AFTER_BUG_NS, Loop
+from bridge.loop.signals import Signals
 from bridge.ports.base import Arrival, Port, PortGone
 from bridge.ports.bursts import PlainBursts, Queued
 from bridge.ports.memory import MemoryPort
@@ -149,7 +151,7 @@ def test_a_frame_that_our_own_code_fails_on_is_logged_once_a_minute_and_counted_
     assert bench.walk.failures == ["left"] * 2
     assert [b"bug".hex() in record.getMessage() for record in caplog.records] == [True]
     assert caplog.records[0].exc_info is not None
-    bench.clock.now += FAULT_INTERVAL_NS
+    bench.clock.now += BUG_INTERVAL_NS
     bench.left.deliver(b"bug")
     bench.turn()
     assert "1 more since" in caplog.records[1].getMessage()
@@ -207,7 +209,7 @@ def test_a_timer_that_our_own_code_fails_on_is_tried_again_later_and_frames_pass
         bench.turn()
     assert len(bench.walk.ticks) == 1
     assert bench.right.sent == [(b"1", None)]
-    bench.clock.now += FAULT_PAUSE_NS
+    bench.clock.now += PAUSE_AFTER_BUG_NS
     bench.turn()
     assert len(bench.walk.ticks) == 2
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
@@ -318,7 +320,8 @@ def test_timers_fire_in_order_of_their_time_and_can_be_cancelled(bench: Bench) -
 
 def test_a_signal_is_handled_in_the_loop_and_the_old_handlers_come_back(bench: Bench) -> None:
     before = signal.getsignal(signal.SIGHUP)
-    signals = Signals(bench.loop, {signal.SIGHUP: bench.loop.stop})
+    signals = Signals([signal.SIGHUP])
+    signals.deliver(bench.loop, {signal.SIGHUP: bench.loop.stop})
     os.kill(os.getpid(), signal.SIGHUP)
     bench.loop.run()  # ends because the handler stops it
     signals.close()

@@ -21,7 +21,7 @@ from wire.gso import GSO_TCPV4, GsoHeader
 
 def written(path: Path, link_type: int, *packets: object) -> Path:
     with path.open("wb") as file:
-        writer = pcap.Writer(file, link_type)
+        writer = pcap.PcapWriter(file, link_type)
         for packet in packets:
             writer.write(0, bytes(packet))  # type: ignore[call-overload] # scapy's packets are bytes to bytes()
     return path

@@ -16,13 +16,15 @@ from bridge.config import files
 from bridge.config.load import read
 from bridge.ports.base import PortError
 from bridge.ports.plan import DevicePlan
-from bridge.privsep.confinement import keeper_for
-from bridge.privsep.helper import Companion
+from bridge.privsep.confinement import root_duties_for
+from bridge.privsep.helper import Helper
 from bridge.privsep.messages import OPEN
-from bridge.privsep.order import Keeper, Order
+from bridge.privsep.order import Order, RootDuties
 from bridge.privsep.warden import Files
 
-KEEPER = Keeper("/run/tapbridge/control.sock", ["/run/tapbridge"], ["/etc/tapbridge"], ["/etc/tapbridge/gateway.toml"])
+DUTIES = RootDuties(
+    "/run/tapbridge/control.sock", ["/run/tapbridge"], ["/etc/tapbridge"], ["/etc/tapbridge/gateway.toml"]
+)
 
 
 def test_an_order_arrives_as_it_was_given() -> None:
@@ -30,47 +32,47 @@ def test_an_order_arrives_as_it_was_given() -> None:
         DevicePlan("tap0", "tap", "tap0", 1500, "lan", bridge="br0", own_mac=bytes(range(6))),
         DevicePlan("tun0", "tun", "tun0", 1420, address="192.168.192.211/24", is_default=True),
     ]
-    for order in (Order(plans, KEEPER, is_confined=True), Order(plans, None, is_confined=False)):
+    for order in (Order(plans, DUTIES, is_confined=True), Order(plans, None, is_confined=False)):
         assert Order.unpacked(order.packed()) == order
         assert order.leaves_warden
 
 
 def test_nothing_stays_where_nothing_is_to_be_kept() -> None:
     assert not Order([DevicePlan("vpn", "tun", "vpn0", 1420)], None, is_confined=True).leaves_warden
-    assert Order([], KEEPER, is_confined=True).leaves_warden
+    assert Order([], DUTIES, is_confined=True).leaves_warden
 
 
 def test_one_that_is_killed_is_a_start_that_failed() -> None:
-    companion = Companion()
-    os.kill(companion.pid, signal.SIGKILL)
+    helper = Helper()
+    os.kill(helper.pid, signal.SIGKILL)
     with pytest.raises(PortError, match="the process that makes the devices"):
-        companion.make(Order([], None, is_confined=False))
-    companion.close()
+        helper.make(Order([], None, is_confined=False))
+    helper.close()
 
 
 def test_one_that_gets_no_order_ends() -> None:
-    companion = Companion()
-    companion.close()
-    assert not Path(f"/proc/{companion.pid}").exists()
+    helper = Helper()
+    helper.close()
+    assert not Path(f"/proc/{helper.pid}").exists()
 
 
 def test_obstacles_come_back_as_they_were_found() -> None:
-    companion = Companion()
+    helper = Helper()
     plans = [DevicePlan("tap0", "tap", "tap0", 1500, "no-such-namespace")]
     with pytest.raises(PortError, match="tap0: there is no network namespace 'no-such-namespace'"):
-        companion.make(Order(plans, None, is_confined=False))
-    companion.close()
+        helper.make(Order(plans, None, is_confined=False))
+    helper.close()
 
 
-def test_a_keeper_opens_what_a_configuration_names_and_what_lies_in_its_folder(tmp_path: Path) -> None:
+def test_the_warden_opens_files_that_a_configuration_names_and_files_of_its_folder(tmp_path: Path) -> None:
     own, elsewhere = tmp_path / "own", tmp_path / "elsewhere"
     for folder in (own, elsewhere, own / "route"):
         folder.mkdir()
     (elsewhere / "list.txt").write_text("192.0.2.0/24\n")
     (elsewhere / "other.txt").write_text("")
     text = f'[tap0]\naddress = "192.168.200.2/24"\n[offload]\nprefixes = ["{elsewhere}/list.txt"]\n'
-    keeper = keeper_for(read(text, own / "gateway.toml", "replay"), own / "control.sock", [])
-    kept = Files(keeper.folders, keeper.names)
+    duties = root_duties_for(read(text, own / "gateway.toml", "replay"), own / "control.sock", [])
+    kept = Files(duties.folders, duties.names)
     (own / "new.txt").write_text("new")
     (own / "way-out").symlink_to(elsewhere / "other.txt")
     os.mkfifo(own / "pipe")
@@ -122,31 +124,31 @@ def test_whoever_was_told_is_asked_for_what_is_not_ours_to_read(
 
 def test_an_order_may_name_more_files_than_a_message_or_an_argument_holds(tmp_path: Path) -> None:
     names = [f"{tmp_path}/the-preshared-key-of-peer-{number:05}.key" for number in range(5000)]
-    keeper = Keeper(str(tmp_path / "control.sock"), [], [], names)
+    duties = RootDuties(str(tmp_path / "control.sock"), [], [], names)
     Path(names[-1]).write_text("a key")
-    companion = Companion()
+    helper = Helper()
     try:
-        assert companion.make(Order([], keeper, is_confined=False)).ports == {}
-        os.close(companion.open(Path(names[-1])))
+        assert helper.make(Order([], duties, is_confined=False)).ports == {}
+        os.close(helper.open(Path(names[-1])))
         with pytest.raises(PermissionError):
-            companion.open(tmp_path / "another")
+            helper.open(tmp_path / "another")
     finally:
-        companion.close()
+        helper.close()
 
 
 def test_the_warden_outlives_a_question_that_brings_no_socket(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("192.0.2.0/24\n")
-    companion = Companion()
+    helper = Helper()
     try:
-        companion.make(Order([], Keeper(str(tmp_path / "control.sock"), [], [str(tmp_path)], []), is_confined=False))
+        helper.make(Order([], RootDuties(str(tmp_path / "control.sock"), [], [str(tmp_path)], []), is_confined=False))
         reader, writer = os.pipe()
-        socket.send_fds(companion._channel, [OPEN + os.fsencode(tmp_path / "list.txt")], [writer])
+        socket.send_fds(helper._channel, [OPEN + os.fsencode(tmp_path / "list.txt")], [writer])
         os.close(writer)
         assert os.read(reader, 1) == b"", "the warden has closed it"
         os.close(reader)
-        os.close(companion.open(tmp_path / "list.txt"))
+        os.close(helper.open(tmp_path / "list.txt"))
     finally:
-        companion.close()
+        helper.close()
 
 
 def test_a_folder_exchanged_for_a_link_while_it_is_opened_leads_nowhere(

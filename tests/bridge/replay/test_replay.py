@@ -19,7 +19,7 @@ from scapy.packet import Packet, Raw
 from bridge.config.into_routes import routes_from
 from bridge.config.load import Config, load
 from bridge.replay import run as replay
-from bridge.replay.run import Input, Misuse, Report
+from bridge.replay.run import Input, Misuse, ReplaySummary
 from bridge.walk.effects import Send
 from tests.conftest import ROOT
 from wire import pcap
@@ -80,13 +80,13 @@ class Bench:
         path = self.folder / f"in{len(self.inputs)}.pcap"
         raw = LINK_ETHERNET if port.startswith("tap") else LINK_RAW
         with path.open("wb") as file:
-            writer = pcap.Writer(file, raw if link_type is None else link_type)
+            writer = pcap.PcapWriter(file, raw if link_type is None else link_type)
             for after_s, packet in packets:
                 writer.write(START_NS + seconds_ns(after_s), bytes(packet))
         self.inputs.append(Input(port, path))
         return path
 
-    def run(self, **options: Any) -> Report:
+    def run(self, **options: Any) -> ReplaySummary:
         config = self.config
         self.lines = []
         report = replay.run(config, routes_from(config), self.inputs, self.out, tell=self.lines.append, **options)
@@ -192,7 +192,7 @@ def test_flow_host_to_offload(bench: Bench, ask: Packet, answer: Packet) -> None
 
 def test_all_outputs_are_written_even_if_nothing_leaves(bench: Bench) -> None:
     report = bench.run()
-    assert report == Report(0, 0, [replay.Passed(port, 0, 0, 0, 0, {}) for port in replay.OUTPUTS])
+    assert report == ReplaySummary(0, 0, [replay.Passed(port, 0, 0, 0, 0, {}) for port in replay.OUTPUTS])
     link_types = {"tap0": 1, "tap1": 1, "tun0": 101, "vpn": 101}
     for name, link_type in link_types.items():
         assert (bench.out / f"{name}.pcap").read_bytes() == struct.pack(
@@ -306,7 +306,7 @@ def test_times_of_zero_and_far_in_the_future_are_clocks_like_any_other(bench: Be
     for at in (0, 4_599_999_999 * SECOND_NS):
         path = bench.folder / "lan.pcap"
         with path.open("wb") as file:
-            pcap.Writer(file, LINK_ETHERNET).write(at, bytes(from_lan(IP(src=HOST_A, dst="8.8.8.8") / QUERY)))
+            pcap.PcapWriter(file, LINK_ETHERNET).write(at, bytes(from_lan(IP(src=HOST_A, dst="8.8.8.8") / QUERY)))
         bench.inputs = [Input("tap0", path)]
         bench.run(linger_ns=seconds_ns(301))
         assert len(bench.sent("vpn")) == 1

@@ -1,4 +1,4 @@
-"""The ledger: what a gateway that was killed at any moment has left, and what the next one makes of it."""
+"""The link file: a gateway that was killed at any moment leaves one, and the next gateway restores its links."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from alias.types import COARSE_BITS, Egress, Link
 from bridge.config.into_routes import routes_from
 from bridge.config.load import load
-from bridge.state.links import AT_ONCE, LAG_NS, Ledger, beside, open_ledger
+from bridge.state.links import AT_ONCE, LAG_NS, LinkFile, link_file_of, open_link_file
 from bridge.walk.gateway import Gateway
 from tests.conformance.harness import (
     ADDRESS_O,
@@ -49,16 +49,16 @@ RECORD_BYTES = 25
 STEP_NS = 1 << COARSE_BITS
 
 
-def keep(gateway: Gateway, path: Path, now: int) -> Ledger:
-    """Give a gateway a ledger, as the daemon does."""
-    kept = open_ledger(path, gateway.aliases, gateway.interfaces, gateway.decision.openings, now)
+def keep(gateway: Gateway, path: Path, now: int) -> LinkFile:
+    """Give a gateway a link file, as the daemon does."""
+    kept = open_link_file(path, gateway.aliases, gateway.interfaces, gateway.decision.openings, now)
     assert kept is not None
     gateway.ledger = kept
     return kept
 
 
 class World(Scenario):
-    """A gateway with a ledger."""
+    """A gateway with a link file."""
 
     def __init__(
         self, folder: Path, file: Path | None = None, toml: str = "", now: int | None = None, **more: object
@@ -273,7 +273,7 @@ def _cut(data: bytearray) -> None:
     [
         (_other_version, "another version wrote it"),
         (_other_boot, "the machine was started anew since"),
-        (_other_magic, "it is no ledger of links"),
+        (_other_magic, "it is no link file"),
         (_cut, "it is cut off"),
     ],
 )
@@ -302,7 +302,7 @@ def test_what_is_no_file_stops_nothing(tmp_path: Path, kind: str, caplog: pytest
     else:
         path.symlink_to(tmp_path / "nowhere")
     world = Scenario(tmp_path)
-    kept = open_ledger(path, world.gateway.aliases, world.gateway.interfaces, world.gateway.decision.openings, 0)
+    kept = open_link_file(path, world.gateway.aliases, world.gateway.interfaces, world.gateway.decision.openings, 0)
     assert (kept is None) == (kind == "folder"), "the others are replaced"
     if kept is None:
         assert "links will not outlive a restart" in caplog.text
@@ -313,7 +313,7 @@ def test_what_is_no_file_stops_nothing(tmp_path: Path, kind: str, caplog: pytest
 def test_a_folder_that_is_not_there_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     gateway = Scenario(tmp_path).gateway
     path = tmp_path / "nowhere" / "links"
-    assert open_ledger(path, gateway.aliases, gateway.interfaces, gateway.decision.openings, 0) is None
+    assert open_link_file(path, gateway.aliases, gateway.interfaces, gateway.decision.openings, 0) is None
     assert "No such file or directory; links will not outlive a restart" in caplog.text
 
 
@@ -449,7 +449,7 @@ def test_a_start_that_has_no_room_leaves_nothing_for_the_one_after_it(
 
     gateway = world.gateway
     monkeypatch.setattr("bridge.state.links.os.posix_fallocate", full)
-    assert open_ledger(world.file, gateway.aliases, gateway.interfaces, gateway.decision.openings, world.now) is None
+    assert open_link_file(world.file, gateway.aliases, gateway.interfaces, gateway.decision.openings, world.now) is None
     assert not list(world.file.parent.glob("links*"))
 
 
@@ -475,9 +475,9 @@ def test_records_that_a_captured_gateway_makes_up_stop_no_start_and_stay_bounded
     inside = address_int(A)
     for step, *fields in records:
         body = struct.pack("<IIIHHHBBB", step, inside, *fields)
-        ground = world.ledger._ground(Egress(fields[-2] & 1), inside)
-        assert ground is not None
-        image += body + struct.pack("<I", crc32(body, ground))
+        context = world.ledger._context(Egress(fields[-2] & 1), inside)
+        assert context is not None
+        image += body + struct.pack("<I", crc32(body, context))
     made_up = world.file.with_name("made-up")
     made_up.write_bytes(image)
     after = World(world.path.parent, made_up, now=world.now)
@@ -495,5 +495,5 @@ def test_records_that_a_captured_gateway_makes_up_stop_no_start_and_stay_bounded
     ("name", "expected"),
     [("control.sock", "control.links"), ("site.a", "site.a.links"), ("site.b", "site.b.links"), ("gw", "gw.links")],
 )
-def test_each_control_socket_has_a_ledger_of_its_own(name: str, expected: str) -> None:
-    assert beside(Path("/run/tapbridge") / name) == Path("/run/tapbridge") / expected
+def test_each_control_socket_has_a_link_file_of_its_own(name: str, expected: str) -> None:
+    assert link_file_of(Path("/run/tapbridge") / name) == Path("/run/tapbridge") / expected

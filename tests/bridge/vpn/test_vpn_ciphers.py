@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bridge.control import explain
+from bridge.control.answers.stats import sealing
 from bridge.privsep.privileges import drop_capabilities
 from bridge.vpn import ciphers as cores
 from bridge.vpn.ciphers import STOP_S, Cores, open_cores
@@ -41,13 +41,13 @@ def test_compiled_and_a_thread_for_each_core_is_what_is_taken_where_nothing_is_s
     compiled_cipher()
     with opened() as found:
         assert (found.kind, found.threads) == ("compiled", len(os.sched_getaffinity(0)))
-        assert explain.sealing(found) == {"cipher": "compiled", "threads": found.threads}
+        assert sealing(found) == {"cipher": "compiled", "threads": found.threads}
 
 
 @pytest.mark.parametrize("threads", [None, 1, 4])
 def test_the_environment_forces_the_plain_cipher_on_one_thread(threads: int | None) -> None:
     with opened(threads, TAPBRIDGE_FAST="0") as found:
-        assert explain.sealing(found) == {"cipher": "plain", "threads": 1}
+        assert sealing(found) == {"cipher": "plain", "threads": 1}
         assert found.seal_burst(KEY, 3, 50, LONG, 1420) == SEALED
         assert helpers() == 0
 
@@ -67,7 +67,7 @@ def test_where_nothing_was_compiled_the_plain_one_serves(monkeypatch: pytest.Mon
 
 
 def test_without_a_tunnel_nothing_seals() -> None:
-    assert explain.sealing(None) == {"cipher": None, "threads": 0}
+    assert sealing(None) == {"cipher": None, "threads": 0}
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

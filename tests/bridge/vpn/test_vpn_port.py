@@ -19,7 +19,9 @@ from scapy.packet import Raw
 from bridge.config.into_routes import routes_from
 from bridge.config.into_tunnel import Peers, read_key
 from bridge.config.load import read
-from bridge.control import explain
+from bridge.control.answers import route
+from bridge.control.answers.peers import described
+from bridge.control.answers.question import Subject
 from bridge.loop.loop import Loop
 from bridge.ports.memory import MemoryPort
 from bridge.state.stamps import StampFile
@@ -411,7 +413,7 @@ def test_answers_go_to_the_very_endpoint_that_the_latest_authentic_datagram_came
 
 def test_an_endpoint_of_ipv6_is_shown_in_brackets(make: Callable[..., World]) -> None:
     world = make(replace(HK, endpoint=Endpoint(bytes([0x20, 1, 0xD, 0xB8, *bytes(11), 1]), 51820)))
-    [hk, _] = explain.peers(world.gateway.config, world.uplink.status(), world.now)["peers"]
+    [hk, _] = described(world.gateway.config, world.uplink.status(), world.now)["peers"]
     assert hk["endpoint"] == "[2001:db8::1]:51820"
 
 
@@ -428,7 +430,7 @@ def test_peers_are_told_as_the_interface_says(make: Callable[..., World]) -> Non
     world.send(udp())
     world.meet()
     world.now += 2 * SECOND_NS
-    document = explain.peers(world.gateway.config, world.uplink.status(), world.now)
+    document = described(world.gateway.config, world.uplink.status(), world.now)
     assert document["version"] == 1
     hk, sg = document["peers"]
     wanted = {"name", "public_key", "endpoint", "via", "allowed_ips", "latest_handshake_s", "rx_bytes", "tx_bytes"}
@@ -465,9 +467,9 @@ def test_what_a_peer_announces_is_routed_to_it_until_it_withdraws_it(
     assert at_lab(world) == "unreachable"
     far_announces(world, LAB, Network(0x0A150000, 16))
     assert at_lab(world) == "10.20.0.9"
-    told = explain.route_get(world.gateway, {"ip": "10.20.0.9"}, world.now)
+    told = route.get(Subject(world.gateway), {"ip": "10.20.0.9"}, world.now)
     assert (told["prefix"], told["target"], told["source"]) == ("10.20.0.0/16", "vpn:hk", "announced by hk")
-    hk = explain.peers(world.gateway.config, world.uplink.status(), world.now)["peers"][0]
+    hk = described(world.gateway.config, world.uplink.status(), world.now)["peers"][0]
     assert (hk["announced"], hk["refused"]) == (
         ["10.20.0.0/16"],
         [{"prefix": "10.21.0.0/16", "reason": "not in accept"}],
@@ -491,7 +493,7 @@ def test_a_reload_takes_back_what_it_does_not_accept_and_tells_what_we_announce(
     assert world.gateway.announced == {}
     world.at_far()
     assert at_lab(world) == "unreachable"
-    hk = explain.peers(world.gateway.config, world.uplink.status(), world.now)["peers"][0]
+    hk = described(world.gateway.config, world.uplink.status(), world.now)["peers"][0]
     assert hk["told"] == [{"prefix": "192.168.192.0/24", "answer": "configured"}]
     world.uplink.reconfigure(Peers((TAKING,), {}), set())
     assert at_lab(world) == "10.20.0.9"
@@ -575,7 +577,7 @@ def test_a_reload_that_takes_the_relay_away_leaves_the_node_without_an_endpoint(
 def test_a_peer_behind_a_relay_is_told_with_via_and_without_an_endpoint(make: Callable[..., World]) -> None:
     world = behind_a_relay(make)
     config = read(CONFIGURATION + 'via = "hk"\n', Path("gateway.toml"), "replay")
-    sg = explain.peers(config, world.uplink.status(), world.now)["peers"][1]
+    sg = described(config, world.uplink.status(), world.now)["peers"][1]
     assert (sg["name"], sg["via"], sg["endpoint"], sg["state"]) == ("sg", "hk", None, "idle")
 
 

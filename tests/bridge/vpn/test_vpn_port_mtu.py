@@ -11,7 +11,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Raw
 
 from bridge.config.into_tunnel import Peers
-from bridge.control import explain
+from bridge.control.answers.peers import described
 from bridge.vpn.port import TELL_MTU_AFTER_S
 from tests.bridge.vpn.test_vpn_port import FAR, HK, HOST, REMOTE, SG, World, make, udp
 from tunnel.effects import Datagram, Endpoint, PathState, TooBig
@@ -149,7 +149,7 @@ def test_each_node_has_its_own_path_and_a_reload_keeps_it(make: Callable[..., Wo
 
 
 def test_the_mtu_is_told_and_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    [hk, sg] = explain.peers(world.gateway.config, world.uplink.status(), world.now)["peers"]
+    [hk, sg] = described(world.gateway.config, world.uplink.status(), world.now)["peers"]
     assert (hk["mtu"], hk["mtu_state"], sg["mtu"]) == (NARROW, PathState.LOWERED, None)
     with caplog.at_level(logging.INFO):
         tell(world, TooBig(FAR, 1270, b"", b""), TooBig(FAR, 1260, b"", b""))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bridge.control import explain
+from bridge.control.answers import stats
+from bridge.control.answers.question import Subject
 from bridge.loop.loop import Loop
 from bridge.ports.bursts import PlainBursts
 from bridge.ports.memory import MemoryPort
@@ -181,7 +182,7 @@ def test_frames_that_are_repeated_are_in_the_account(gateway: Gateway) -> None:
     balance.check(gateway)
     account = balance.accounts(gateway)
     assert (account["tap0"].sent, account["tap0"].repeated_in, account["tap1"].repeated_out) == (6, 5, 5)
-    told = explain.stats(gateway, {}, 0)
+    told = stats.show(Subject(gateway), {}, 0)
     assert balance.difference(balance.accounts_of(told)) == ""
     assert told["fates"]["tap0"] == {
         "sent": 6,

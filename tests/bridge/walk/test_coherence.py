@@ -33,7 +33,7 @@ from trials.fuzz.targets.flow import (
     STATIC_ARP,
     X_TAP1,
     X_VPN,
-    Ends,
+    FlowPair,
     Twins,
     as_partial,
     gateway_step,
@@ -67,11 +67,11 @@ class World(Twins):
     def way_in(self, source: int) -> str:
         return "tun0" if source == HOST else "tap0"
 
-    def inside(self, protocol: int, ends: Ends, data: bytes = b"data", **more: int) -> bool:
+    def inside(self, protocol: int, ends: FlowPair, data: bytes = b"data", **more: int) -> bool:
         """A packet from the LAN or the host; True where it was repeated."""
         return self.put(self.way_in(ends[0]), protocol, ends, data, **more)
 
-    def put(self, port: str, protocol: int, ends: Ends, data: bytes = b"data", **more: int) -> bool:
+    def put(self, port: str, protocol: int, ends: FlowPair, data: bytes = b"data", **more: int) -> bool:
         raw = packet(protocol, ends, data, **{"flags": DONT_FRAGMENT, **more})
         return self.inject(port, (MACS[port] + IPV4_TYPE if port in MACS else b"") + raw)[1]
 

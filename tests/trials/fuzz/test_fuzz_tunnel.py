@@ -98,7 +98,7 @@ def test_an_answer_to_who_proved_nothing_is_found(monkeypatch: pytest.MonkeyPatc
 def test_targets_take_turns_and_a_failure_says_how_to_repeat_it(capsys: pytest.CaptureFixture[str]) -> None:
     turns: list[tuple[str, int]] = []
 
-    def target(name: str, broken_at: int) -> fuzz.Turn:
+    def target(name: str, broken_at: int) -> fuzz.TargetTurn:
         def run(seconds: float, seed: int) -> int:
             turns.append((name, seed))
             if seed == broken_at:

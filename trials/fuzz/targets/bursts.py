@@ -22,7 +22,7 @@ from bridge.ports.device import DevicePort
 from flow.table import NO_SLOT
 from trials.fuzz.choices import is_spent
 from trials.fuzz.hostile import Failure, Target, mutated
-from trials.fuzz.targets.flow import _OUR_MACS, Ends, _ends, _frame, _port_facts
+from trials.fuzz.targets.flow import _OUR_MACS, FlowPair, _ends, _frame, _port_facts
 from wire import ipv4
 from wire.gso import pack
 
@@ -88,7 +88,7 @@ def episode(rng: random.Random, most: int) -> int:
             word[slot * 4] = rng.getrandbits(48) | 2 << 48
     bare = rng.choice((frozenset[int](), frozenset({TUN0}), frozenset({TAP1}), frozenset({TAP0, TAP1, TUN0})))
     number = 0
-    known: list[tuple[int, int, Ends]] = []
+    known: list[tuple[int, int, FlowPair]] = []
     with ExitStack() as stack:
         tables = CompiledTable(16, 7), CompiledTable(16, 7)
         sides = [
@@ -118,7 +118,7 @@ def episode(rng: random.Random, most: int) -> int:
     return number
 
 
-def _whole(in_port: int, protocol: int, ends: Ends, bare: frozenset[int], rng: random.Random) -> bytes:
+def _whole(in_port: int, protocol: int, ends: FlowPair, bare: frozenset[int], rng: random.Random) -> bytes:
     """The bytes of a read of the device: never none, which would mean the device's end."""
     frame, claims = _frame(in_port, protocol, ends, rng)
     if in_port in bare:

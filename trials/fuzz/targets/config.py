@@ -158,9 +158,9 @@ def _loaded(path: Path, purpose: Purpose, lines: dict[str, int]) -> Config | Non
     try:
         return load(path, purpose)
     except ConfigError as error:
-        if not error.faults:
+        if not error.errors:
             raise Failure("refused without a fault") from error
-        for fault in error.faults:
+        for fault in error.errors:
             found = _FAULT.fullmatch(fault)
             if found is None or "\n" in fault:
                 raise Failure(f"a fault that names no file and line: {fault!r}") from error

@@ -1,10 +1,11 @@
 """Hostile requests to the control socket and to the metrics page of a running gateway.
 
 The server, its loop and the handlers are the daemon's own, over a Unix socket; the gateway behind them has live links
-and ARP entries, and nothing but its devices is missing. An input is a stream of bytes, cut where it holds a NUL into
-what arrives at once. What must hold: each whole line that is not behind a stream gets one line of JSON in answer, or
-the server hangs up; an answer never says that the gateway failed; commands that only read change nothing; what one
-client leaves is forgotten when it goes; the page of metrics answers HTTP, once.
+and ARP entries. Its devices are missing, and so are the commands `stop` and `reload`, which end the loop and begin a
+thread that reads files (`trials.fuzz.targets.config` is about those). An input is a stream of bytes, cut where it holds
+a NUL into what arrives at once. What must hold: each whole line that is not behind a stream gets one line of JSON in
+answer, or the server hangs up; an answer never says that the gateway failed; commands that only read change nothing;
+what one client leaves is forgotten when it goes; the page of metrics answers HTTP, once.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from bridge.config.into_routes import routes_from
-from bridge.control import explain
+from bridge.control.answers.every import CHANGES, QUESTIONS
+from bridge.control.answers.question import Subject
+from bridge.control.connection import LONGEST_REQUEST_BYTES, MOST_UNSENT_BYTES
+from bridge.control.handlers import handlers_for
 from bridge.control.metrics import GatewayCollector, MetricsServer
-from bridge.control.server import LONGEST_REQUEST_BYTES, MOST_UNSENT_BYTES, ControlServer
-from bridge.daemon.daemon import Daemon
+from bridge.control.server import ControlServer
 from bridge.loop.loop import Loop
 from bridge.ports.memory import MemoryPort
 from bridge.walk.gateway import Gateway
@@ -37,8 +40,6 @@ from wire.ethernet import IPV4_TYPE
 from wire.units import SECOND_NS, address_int
 
 READING = frozenset({"arp.show", "arp.entry", "alias.show", "flows", "route.show", "route.get", "route.table", "stats"})
-NOT_ASKED = frozenset({"stop", "reload"})
-"""They end the loop, and begin a thread that reads files: `trials.fuzz.targets.config` is about those."""
 DEADLINE_S = 20.0
 _CONTROL, _METRICS = 0, 1
 
@@ -52,14 +53,11 @@ class ControlStage:
         self.gateway = Gateway(config, routes_from(config), random.Random(1), table=PlainTable(64))
         self.loop = Loop(self.gateway, clock=lambda: self.now_ns)
         self.path = folder / "control.sock"
-        daemon = Daemon.__new__(Daemon)  # its handlers alone: a whole one opens devices and gives up rights
-        daemon.gateway, daemon.loop, daemon.uplink, daemon._cores = self.gateway, self.loop, None, None
+        subject = Subject(self.gateway)
         self._ports = [MemoryPort("tap0", "tap"), MemoryPort("tun0", "tun")]
-        daemon.ports = {port.name: port for port in self._ports}  # type: ignore[misc]  # they have all that is asked
-        handlers = {name: found for name, found in daemon._handlers().items() if name not in NOT_ASKED}
-        self.commands = frozenset(handlers)
+        handlers = handlers_for(subject, self.loop, {port.name: port.kind for port in self._ports})
         self.control = ControlServer(self.loop, self.path, "", handlers)
-        self.metrics = MetricsServer(self.loop, "127.0.0.1:0", GatewayCollector(self.gateway, lambda: 1.0))
+        self.metrics = MetricsServer(self.loop, "127.0.0.1:0", GatewayCollector(subject, self.loop.clock))
         self.populate()
 
     def populate(self) -> None:
@@ -252,7 +250,7 @@ _VALUES = (
     '"zz"',
 )
 WORDS = [
-    *(f'"{name}"'.encode() for name in (*explain.COMMANDS, *explain.ACTIONS, "capture", "peers")),
+    *(f'"{name}"'.encode() for name in (*QUESTIONS, *CHANGES, "capture")),
     *map(str.encode, _VALUES),
     b"\0",
     b"\n",

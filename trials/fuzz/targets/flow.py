@@ -35,7 +35,7 @@ from wire.gso import GsoHeader
 from wire.units import SECOND_NS, address_int
 
 MS_NS = 1_000_000
-Ends = tuple[int, int, int, int]
+FlowPair = tuple[int, int, int, int]
 
 
 def implementations() -> list[type[Any]]:
@@ -51,7 +51,14 @@ def implementations() -> list[type[Any]]:
 
 
 def packet(
-    protocol: int, ends: Ends, data: bytes = b"", *, tcp_flags: int = 0x10, ack: int = 0, sequence: int = 0, **ip: int
+    protocol: int,
+    ends: FlowPair,
+    data: bytes = b"",
+    *,
+    tcp_flags: int = 0x10,
+    ack: int = 0,
+    sequence: int = 0,
+    **ip: int,
 ) -> bytes:
     """A right IPv4 packet. `ends`: source, source port, destination, destination port (of ICMP: identifier, type)."""
     source, source_port, destination, destination_port = ends
@@ -85,7 +92,7 @@ _HOSTS = [*ADDRESSES[:4], 0, 0xFFFFFFFF, 0xFFFF0000, 0x0000FFFF]
 _NUMBERS = (0, 1, 53, 5000, 65535)
 
 
-def _ends(protocol: int, rng: random.Random) -> Ends:
+def _ends(protocol: int, rng: random.Random) -> FlowPair:
     last = rng.choice((0, 8, 13, 14, 3)) if protocol == ipv4.ICMP else rng.choice(_NUMBERS)
     return rng.choice(_HOSTS), rng.choice(_NUMBERS), rng.choice(_HOSTS), last
 
@@ -109,7 +116,7 @@ def _meant(told: Any) -> Any:
 def table_steps(tables: Sequence[Table], rng: random.Random, steps: int, now: int = 0) -> int:
     """So many calls, the same to each table; when it is afterwards. The same `rng` gives the same calls."""
     words = [array("Q", bytes(8 * 32)) for _ in range(2)]
-    known: list[tuple[int, int, Ends]] = []
+    known: list[tuple[int, int, FlowPair]] = []
     for word in words:
         for slot in range(4):
             word[slot * 4] = rng.getrandbits(64)
@@ -155,7 +162,7 @@ def _port_facts(number: int, mtu_bytes: int, words: list[array[int]]) -> tuple[i
     return number, mac, mtu_bytes, memoryview(words[number]) if mac else None
 
 
-def _frame(in_port: int, protocol: int, ends: Ends, rng: random.Random) -> tuple[bytes, GsoHeader | None]:
+def _frame(in_port: int, protocol: int, ends: FlowPair, rng: random.Random) -> tuple[bytes, GsoHeader | None]:
     """A frame of a flow for a port, right or spoiled."""
     data = packet(
         protocol,
@@ -369,7 +376,7 @@ def _protocol(rng: random.Random) -> int:
     return rng.choice((ipv4.TCP, ipv4.UDP, ipv4.UDP, ipv4.ICMP))
 
 
-def _inside(rng: random.Random) -> tuple[str, int, Ends]:
+def _inside(rng: random.Random) -> tuple[str, int, FlowPair]:
     """A packet of the LAN or of the host."""
     protocol = _protocol(rng)
     remote = rng.choice(REMOTES)
@@ -378,7 +385,7 @@ def _inside(rng: random.Random) -> tuple[str, int, Ends]:
     return "tun0" if source == HOST else "tap0", protocol, (source, rng.choice((53, 80, 5000, 5001)), remote, far)
 
 
-def _outside(twins: Twins, rng: random.Random) -> tuple[str, int, Ends]:
+def _outside(twins: Twins, rng: random.Random) -> tuple[str, int, FlowPair]:
     """A packet from outside, mostly for a link that is there."""
     links = list(twins.walk.aliases.links(twins.now))
     remote = rng.choice(REMOTES[:3])

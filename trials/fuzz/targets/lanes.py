@@ -15,7 +15,7 @@ from trials.fuzz import rules
 from trials.fuzz.choices import is_spent
 from trials.fuzz.claims import claims_of
 from trials.fuzz.hostile import Failure, Target, mutated
-from trials.fuzz.targets.flow import HOST, REMOTES, Ends, packet
+from trials.fuzz.targets.flow import HOST, REMOTES, FlowPair, packet
 from trials.fuzz.targets.frames import repaired
 from tunnel.effects import Datagram, Received
 from wire import ipv4
@@ -34,7 +34,7 @@ def _inner(rng: random.Random, number: int) -> bytes:
         return rng.randbytes(rng.choice((1, 19, 20, 60))) or b"\0"
     protocol = rng.choice((ipv4.TCP, ipv4.TCP, ipv4.UDP, ipv4.ICMP))
     far = 0 if protocol == ipv4.ICMP else 5000
-    ends: Ends = (REMOTES[0], 443, HOST, far)
+    ends: FlowPair = (REMOTES[0], 443, HOST, far)
     size = rng.choice((0, 1, 40, 1200, 1200, 1380))
     data = packet(
         protocol,

@@ -22,7 +22,7 @@ from bridge.config.into_routes import routes_from
 from bridge.replay.run import Input, run
 from trials.fuzz.hostile import Failure, Target, raw, scratch_folder
 from trials.fuzz.targets.frames import CONFIGURATION, MACS, configuration, packet
-from wire import nextgen, pcap
+from wire import pcap, pcapng
 from wire.ethernet import IPV4_TYPE
 from wire.pcap import LINK_ETHERNET, LINK_RAW, CaptureError, Record
 from wire.units import SECOND_NS
@@ -48,7 +48,7 @@ def records_of(data: bytes) -> list[Record]:
         if not str(error).startswith("file: ") or " at byte " not in str(error):
             raise Failure(f"an error that does not say where: {error}") from error
         return found
-    others = None if data[:4] == nextgen.SECTION_MAGIC else _read_by_dpkt(data)
+    others = None if data[:4] == pcapng.SECTION_MAGIC else _read_by_dpkt(data)
     if others is not None and [record.data for record in found] != others:
         raise Failure("dpkt reads other packets")
     return found
@@ -104,9 +104,9 @@ def samples() -> list[bytes]:
     ]
     for link, some in ((LINK_ETHERNET, frames), (LINK_RAW, raws)):
         file = io.BytesIO()
-        writer = nextgen.Writer(file, [("tap0", link)], "fuzz")
+        writer = pcapng.PcapngWriter(file, [("tap0", link)], "fuzz")
         for at, one in enumerate(some):
-            writer.write(0, 1700000000 * SECOND_NS + at, nextgen.INBOUND, one)
+            writer.write(0, 1700000000 * SECOND_NS + at, pcapng.INBOUND, one)
         made.append(file.getvalue())
         whole = file.getvalue()
         # A simple packet block and an obsolete one behind the others (draft-ietf-opsawg-pcapng 4.4 and A).
@@ -117,4 +117,4 @@ def samples() -> list[bytes]:
 
 
 WORDS = [struct.pack(order + "I", value) for order in "<>" for value in (0, 1, 3, 6, 16, 28, 0xFFFFFFFF, 0x7FFFFFFC)]
-TARGET = Target("pcap", episode, is_raw=True, samples=samples, words=[*WORDS, nextgen.SECTION_MAGIC])
+TARGET = Target("pcap", episode, is_raw=True, samples=samples, words=[*WORDS, pcapng.SECTION_MAGIC])

@@ -32,7 +32,7 @@ from trials.fuzz.hostile import Failure, Target, raw, scratch_folder
 from trials.fuzz.targets.config import _KEY
 from tunnel.tai64n import STAMP_BYTES
 
-Reader = Callable[[bytes], None]
+TextReader = Callable[[bytes], None]
 _LAN = IPv4Interface("192.168.200.2/24")
 
 
@@ -71,7 +71,7 @@ def wg_quick(data: bytes) -> None:
         source = wgquick.read(data, "wg0.conf")
         made = imported(source, "wg0.conf", _LAN if data[-1:] == b"#" else None)
     except ConfigError as error:
-        _check_faults(error.faults, lines)
+        _check_faults(error.errors, lines)
         return
     path = Path(_folder().name) / "gateway.toml"
     for name, (content, mode) in made.files.items():
@@ -81,7 +81,7 @@ def wg_quick(data: bytes) -> None:
     try:
         read(made.text(), path, "run")
     except ConfigError as error:
-        _check_faults(made.traced(error.faults, path), lines)
+        _check_faults(made.traced(error.errors, path), lines)
 
 
 def _check_faults(faults: list[str], lines: int) -> None:
@@ -115,12 +115,12 @@ def prefixes(data: bytes) -> None:
             raise Failure(f"no prefix: {network:#x}/{length}")
         if not 1 <= line <= count:
             raise Failure(f"line {line} of {count}")
-    for fault in found.faults:
-        if re.match(r"list:[0-9]+: .", fault) is None:
-            raise Failure(f"a fault that is of no line: {fault!r}")
+    for error in found.errors:
+        if re.match(r"list:[0-9]+: .", error) is None:
+            raise Failure(f"an error that is of no line: {error!r}")
 
 
-READERS: tuple[Reader, ...] = (trace_words, filter_expression, wg_quick, stamps, prefixes)
+READERS: tuple[TextReader, ...] = (trace_words, filter_expression, wg_quick, stamps, prefixes)
 
 
 def episode(rng: random.Random, _most: int) -> int:

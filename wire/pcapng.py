@@ -1,9 +1,9 @@
 """pcapng (draft-ietf-opsawg-pcapng): reading for replay, writing for `bridgectl capture`.
 
 The bodies of the blocks are taken apart and put together by the python-pcapng library. The framing around them
-(section 3.1: type, length, body, length again) is checked here, since the library believes a block length before it
-has read the bytes and takes a block that is too short for the end of the file. Its typed options are not used for
-reading: they refuse well-formed files (a repeated unknown option, an IPv6 address), and times would become floats.
+(section 3.1: type, length, body, length again) is checked here, because the library trusts a block length before it has
+read the bytes, and takes a block that is too short for the end of the file. Its typed options are not used for reading:
+they refuse well-formed files (a repeated unknown option, an IPv6 address), and they turn times into floats.
 
 Sections 4.1 to 4.4 and 4.6 of the draft: section header, interface description (`_interface`), simple, enhanced and
 obsolete packet blocks (`_packet`); every other block is skipped.
@@ -40,8 +40,8 @@ _PACKET_FIELDS = {
 }
 
 
-class _Interface(NamedTuple):
-    """What an interface description says. A tick is `numerator / denominator` nanoseconds."""
+class _InterfaceBlock(NamedTuple):
+    """An interface description block. A tick is `numerator / denominator` nanoseconds."""
 
     link_type: int
     snap_bytes: int
@@ -51,15 +51,16 @@ class _Interface(NamedTuple):
 
 
 def read(source: Source) -> Iterator[Record]:
-    """The packets of a file whose first four bytes, `SECTION_MAGIC`, have been taken already.
+    """The packets of a file whose first four bytes, `SECTION_MAGIC`, have been read already.
 
-    A simple packet block carries no time: it gets the time of the packet before it, 0 at the start.
+    A simple packet block carries no time: it gets the time of the packet before it, 0 at the start. Raises
+    `CaptureError` where a block is damaged or cut.
     """
     kind: bytes = SECTION_MAGIC
     start = 0
     number = 1
     order = "<"
-    interfaces: list[_Interface] = []
+    interfaces: list[_InterfaceBlock] = []
     latest_ns = 0
     while kind:
         what = f"block {number}"
@@ -128,7 +129,7 @@ def _framed(source: Source, what: str, start: int, order: str, *, length: bytes,
     return body
 
 
-def _interface(body: bytes, order: str) -> _Interface:
+def _interface(body: bytes, order: str) -> _InterfaceBlock:
     stream = io.BytesIO(body)
     fields = struct_decode(_INTERFACE_FIELDS, stream, order)
     options = dict(read_options(stream, order))
@@ -139,10 +140,10 @@ def _interface(body: bytes, order: str) -> _Interface:
     exponent = resolution[0] & 0x7F
     ticks_per_second = (2 if resolution[0] & 0x80 else 10) ** exponent
     offset_s: int = struct.unpack(order + "q", offset)[0]
-    return _Interface(fields["link_type"], fields["snaplen"], _SECOND_NS, ticks_per_second, offset_s * _SECOND_NS)
+    return _InterfaceBlock(fields["link_type"], fields["snaplen"], _SECOND_NS, ticks_per_second, offset_s * _SECOND_NS)
 
 
-def _simple_packet(body: bytes, order: str, interfaces: list[_Interface], now_ns: int) -> Record:
+def _simple_packet(body: bytes, order: str, interfaces: list[_InterfaceBlock], now_ns: int) -> Record:
     interface = _known(interfaces, 0)
     if len(body) < 4:
         raise CaptureError("a simple packet block without a length")
@@ -154,7 +155,7 @@ def _simple_packet(body: bytes, order: str, interfaces: list[_Interface], now_ns
     return Record(now_ns, interface.link_type, body[4 : 4 + captured])
 
 
-def _packet(body: bytes, order: str, code: int, interfaces: list[_Interface]) -> Record:
+def _packet(body: bytes, order: str, code: int, interfaces: list[_InterfaceBlock]) -> Record:
     fields = struct_decode(_PACKET_FIELDS[code], io.BytesIO(body), order)
     interface = _known(interfaces, fields["interface_id"])
     ticks = fields["timestamp_high"] << 32 | fields["timestamp_low"]
@@ -164,7 +165,7 @@ def _packet(body: bytes, order: str, code: int, interfaces: list[_Interface]) ->
     return Record(timestamp_ns, interface.link_type, fields["packet_data"])
 
 
-def _known(interfaces: list[_Interface], index: int) -> _Interface:
+def _known(interfaces: list[_InterfaceBlock], index: int) -> _InterfaceBlock:
     if index >= len(interfaces):
         raise CaptureError(f"a packet of interface {index}, of {len(interfaces)} described so far")
     return interfaces[index]
@@ -174,7 +175,7 @@ INBOUND, OUTBOUND = 1, 2
 _DIRECTIONS = {direction: EPBFlags(direction) for direction in (INBOUND, OUTBOUND)}
 
 
-class Writer:
+class PcapngWriter:
     """Writes pcapng with nanoseconds: one section, an interface description for each port, enhanced packet blocks
     with their direction (`epb_flags`). Each block is one write, so that an interrupt leaves no half of it behind. The
     caller opens, flushes and closes the binary file."""

@@ -1,4 +1,4 @@
-"""How a command ends when it does not end well: an exception for each public exit code (usage, 2, is click's own)."""
+"""Errors that end a command: an exception for each public exit code. For 2 (usage) click has its own."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import click
 
 
 class Failed(click.ClickException):
-    """Failed at run time."""
+    """The command failed at run time."""
 
     exit_code = 1
 
 
 class NotRunning(click.ClickException):
-    """There is no daemon behind the control socket."""
+    """No daemon listens on the control socket."""
 
     exit_code = 3
 
 
 class BadConfiguration(click.ClickException):
-    """The configuration is missing or invalid: each fault is a line of its own, `FILE:LINE: ...`."""
+    """The configuration is missing or invalid. Each error has a line of its own, `FILE:LINE: ...`."""
 
     exit_code = 4
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("\n".join(faults))
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__("\n".join(errors))
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """The faults as they are, so that editors find file and line."""
+        """Print the errors without a prefix, so that editors find file and line."""
         click.echo(self.message, file=file, err=file is None)
 
 
 def with_code(code: int, message: str) -> click.ClickException:
-    """The exception for an exit code that the daemon named."""
+    """The exception for an exit code that the daemon named. `message`: one line for each error."""
     if code == 2:
         return click.UsageError(message)
     if code == 3:

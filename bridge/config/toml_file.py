@@ -1,7 +1,7 @@
-"""A configuration file as written (`Document`), and what is found in it (`Report`).
+"""A configuration file as written.
 
-What is wrong by itself is left out of a document, so that the rest can still be checked. A *path* is a tuple of keys
-and indices into `Document.remaining`; `as_written` gives the indices of the file, where nothing is left out.
+Values that are wrong by themselves are left out (`leave_out`), so that the remaining ones can still be checked. A
+*path* is a tuple of keys and indices into `TomlFile.remaining`; `as_written` gives the indices that the file has.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bridge.config.errors import ConfigError, without_keys
+from bridge.config.errors import ConfigError
 from bridge.config.toml_lines import BARE_KEY, KeyLines, KeyPath
 
 
-class Document:
-    """One TOML file. Raises `ConfigError` where the text is no TOML."""
+class TomlFile:
+    """One TOML file. `remaining`: its values without those left out. Raises `ConfigError` where the text is no TOML."""
 
     def __init__(self, text: str, path: Path) -> None:
         self.path = path
@@ -28,11 +28,11 @@ class Document:
         self._lines = KeyLines(text)
 
     def has(self, *keys: str) -> bool:
-        """True where the file gives a table or key, usable or not."""
+        """True where the file has a table or key, usable or not."""
         return self.written(*keys) is not None
 
     def written(self, *keys: str) -> Any:
-        """What the file gives for a table or key, usable or not; None where it gives nothing."""
+        """The value of a table or key as the file has it, usable or not; None where it has none."""
         value: Any = self._written
         for key in keys:
             if not isinstance(value, dict) or key not in value:
@@ -41,7 +41,7 @@ class Document:
         return value
 
     def line(self, path: KeyPath) -> int:
-        """The line of a table, key or item; of what is around it where the file does not give it."""
+        """The line of a table, key or item; where the file does not have it, that of the table around it."""
         return self._lines.line(self.as_written(path))
 
     def as_written(self, path: KeyPath) -> KeyPath:
@@ -53,7 +53,7 @@ class Document:
         return written
 
     def leave_out(self, paths: Iterable[KeyPath]) -> None:
-        """Take tables, keys and items out of `remaining`. Each path leads to something in it."""
+        """Take tables, keys and items out of `remaining`. Each path must lead to one of its values."""
         self._left_out |= {self.as_written(path) for path in paths}
         self._kept = {}
         self.remaining = self._without_left_out(self._written, ())
@@ -86,46 +86,6 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}:{line}: this is no TOML ({what}), {right}"]) from None
     except RecursionError:
         raise ConfigError([f"{path}:1: values are nested too deep, no key takes a list inside a list"]) from None
-
-
-class Report:
-    """What is found while a document is checked: faults refuse it, warnings do not."""
-
-    def __init__(self, document: Document) -> None:
-        self._document = document
-        self._faults: set[tuple[int, str]] = set()
-        self._faults_elsewhere: list[str] = []
-        self._warnings: set[tuple[int, str]] = set()
-        self._warnings_elsewhere: list[str] = []
-
-    def fault(self, path: KeyPath, what: str) -> None:
-        """A fault of a table, key or item: what is wrong, what is right."""
-        self._faults.add(self._placed(path, what))
-
-    def warn(self, path: KeyPath, what: str) -> None:
-        """Something that is allowed and has no effect, or not the expected one."""
-        self._warnings.add(self._placed(path, what))
-
-    def faults_elsewhere(self, faults: Iterable[str]) -> None:
-        """Faults of other files, which bring their own file and line."""
-        self._faults_elsewhere.extend(faults)
-
-    def warn_elsewhere(self, warnings: Iterable[str]) -> None:
-        """Warnings about other files, which bring their own file and line."""
-        self._warnings_elsewhere.extend(warnings)
-
-    def faults(self) -> list[str]:
-        """All faults: of the document by line, then of other files in the order they came."""
-        return [text for _, text in sorted(self._faults)] + self._faults_elsewhere
-
-    def warnings(self) -> list[str]:
-        """All warnings, in the same order."""
-        return [text for _, text in sorted(self._warnings)] + self._warnings_elsewhere
-
-    def _placed(self, path: KeyPath, what: str) -> tuple[int, str]:
-        line = self._document.line(path)
-        key = dotted(self._document.as_written(path))
-        return line, f"{self._document.path}:{line}: {without_keys(key + ': ' if key else '')}{without_keys(what)}"
 
 
 def dotted(path: KeyPath) -> str:

@@ -1,0 +1,59 @@
+"""Stage 3 of a start: flow table, walk and loop, and the links of the run before."""
+
+from __future__ import annotations
+
+import random
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bridge.daemon.implementation import open_table, store_maker
+from bridge.daemon.setup import Setup
+from bridge.loop.loop import Loop
+from bridge.state.links import link_file_of, open_link_file
+from bridge.walk.gateway import Gateway
+from flow.plain import PlainTable
+
+if TYPE_CHECKING:
+    from flow.fast import CompiledTable  # it may not have been compiled
+
+
+class Core(NamedTuple):
+    """The walk and the loop that drives it. `table`: the flow table, in which both work."""
+
+    gateway: Gateway
+    loop: Loop
+    table: PlainTable | CompiledTable
+    rng: random.Random
+
+
+def make_core(setup: Setup, socket_path: Path, stack: ExitStack) -> Core:
+    """Make flow table, walk and loop, and take up the links that an earlier run left.
+
+    Should: bring links back before the first frame can make one that takes their ports. Must not: start a thread,
+    because stage 9 needs a process with one thread.
+    """
+    rng = random.SystemRandom()
+    table = open_table(rng, 2 * setup.config.alias.max_links)
+    gateway = Gateway(setup.config, setup.routes, rng, table=table, make_store=store_maker(rng, table))
+    gateway.unreachable_nodes = setup.unreached
+    loop = Loop(gateway)
+    stack.callback(loop.close)
+    _keep_links(setup, gateway, socket_path, loop.clock(), stack)
+    return Core(gateway, loop, table, rng)
+
+
+def _keep_links(setup: Setup, gateway: Gateway, socket_path: Path, now: int, stack: ExitStack) -> None:
+    """Take up the links that an earlier run left, and write ours down for the next run."""
+    path = setup.config.alias.state_file
+    if path == "":
+        return
+    gateway.ledger = open_link_file(
+        link_file_of(socket_path) if path is None else path,
+        gateway.aliases,
+        gateway.interfaces,
+        gateway.decision.openings,
+        now,
+    )
+    if gateway.ledger is not None:
+        stack.callback(gateway.ledger.close)

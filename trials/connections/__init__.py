@@ -1,0 +1,1 @@
+"""New TCP connections through the gateway, measured alone: `python -m trials.connections`."""
