@@ -283,7 +283,7 @@ class Twins:
             raise Failure(f"links: {walked.keys() ^ repeated.keys()}")
         for key, one in walked.items():
             other = repeated[key]
-            for name in ("outside_port", "state", "packets", "bytes"):
+            for name in ("outside_port", "state", "closing", "packets", "bytes"):
                 if getattr(one, name) != getattr(other, name):
                     raise Failure(f"{key}: {name} {getattr(one, name)}, repeated: {getattr(other, name)}")
             for name in ("expires_ns", "last_ns"):
