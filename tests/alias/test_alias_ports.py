@@ -197,10 +197,10 @@ def test_reserved_ports_follow_the_configuration() -> None:
 
 def test_icmp_identifiers_have_neither_class_nor_parity() -> None:
     space = PortSpace(has_classes=False)
-    rng = random.Random(3)
+    draws = Draws(random.Random(3))
     drawn = set()
     for number in range(200):
-        identifier = space.allocate(endpoint_key(number, 500), 500, rng, 0)
+        identifier = space.allocate(endpoint_key(number, 500), 500, draws, 0)
         assert identifier is not None
         drawn.add(identifier)
         space.take(Link(Egress.TAP1, 1, number, 500, identifier, 0, 0))
@@ -211,10 +211,10 @@ def test_icmp_identifiers_have_neither_class_nor_parity() -> None:
 
 def test_every_free_port_is_found_in_the_end() -> None:
     space = PortSpace(has_classes=True)
-    rng = random.Random(3)
+    draws = Draws(random.Random(3))
     found = set()
     for number in range(70_000):
-        port = space.allocate(endpoint_key(number, 5000), 5000, rng, 0)
+        port = space.allocate(endpoint_key(number, 5000), 5000, draws, 0)
         if port is None:
             break
         found.add(port)
