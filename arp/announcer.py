@@ -1,11 +1,11 @@
-"""Our own address: is it free, it is ours, and what if somebody else says so (RFC 5227).
+"""The claim to our own address: probes, announcements and defence (RFC 5227).
 
 RFC 5227 2.1 (three probes, 1 to 2 s apart, after up to 1 s): `Announcer.start`, `tick`; 2.1.1 (a conflict while
 probing: try again, after ten conflicts once a minute): `conflict`; 2.3 (two announcements, 2 s apart): `tick`; 2.4 (c)
 (defend, at most once in ten seconds, and keep the address): `conflict`.
 
-A gateway does not wait for the outcome: hosts behind it would lose their way out. Its address is the operator's word,
-in use from the first moment; probing tells of a conflict early, and announcing follows once it found none.
+A gateway does not wait for the outcome, because the hosts behind it would have no gateway meanwhile. It uses the
+address from the first moment. Probing detects a conflict early; announcing follows once probing has found none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DEFEND_INTERVAL_NS: Final = 10 * SECOND_NS
 
 
 class Phase(Enum):
-    """Where the claim to our address stands."""
+    """The state of the claim to our address."""
 
     PROBING = "asking whether the address is free"
     RETREATED = "in conflict: asking again later"
@@ -38,14 +38,17 @@ class Phase(Enum):
 
 
 class Conflict(NamedTuple):
-    """What a conflict calls for. `notable`: the operator is told; `frame`: the defence, where it is due."""
+    """The reaction to a conflict. `notable`: the operator is told; `frame`: the defence, None where none is due."""
 
     notable: bool
     frame: bytes | None
 
 
 class Announcer:
-    """`conflicts`: conflicting packets seen since the beginning. `phase` is CLAIMED until `start`."""
+    """The claim of one port. `conflicts`: conflicting packets since the beginning. `phase`: CLAIMED until `start`.
+
+    `now` is in ns and never runs backwards.
+    """
 
     __slots__ = ("_address", "_defended_ns", "_due_ns", "_mac", "_rng", "_sent", "_tries", "conflicts", "phase")
 
@@ -61,16 +64,16 @@ class Announcer:
         self.phase = Phase.CLAIMED
 
     def start(self, now: int) -> None:
-        """Begin to probe; the frames come from `tick`."""
+        """Begin to probe; `tick` returns the frames."""
         self._tries = 0
         self._begin(Phase.PROBING, now + self._rng.randrange(PROBE_WAIT_NS + 1))
 
     def next_deadline(self) -> int | None:
-        """When `tick` has a frame, in ns."""
+        """The time in ns at which `tick` returns a frame; None for never."""
         return self._due_ns
 
     def tick(self, now: int) -> bytes | None:
-        """The frame that is due, if one is. Its successor is due at least a second after `now`."""
+        """The frame that is due, None where none is. The next one is due at least a second after `now`."""
         if self._due_ns is None or now < self._due_ns:
             return None
         if self.phase is Phase.RETREATED:
@@ -86,7 +89,8 @@ class Announcer:
         return packet.announcement(self._mac, self._address)
 
     def conflict(self, now: int) -> Conflict:
-        """Somebody else uses our address. While probing: begin again later. Afterwards: defend it, rarely."""
+        """Take note that another host uses our address. While probing: begin again later. Afterwards: defend it, at
+        most once in `DEFEND_INTERVAL_NS`."""
         self.conflicts += 1
         if self._is_unclaimed():
             return self._retreat(now)
@@ -96,7 +100,8 @@ class Announcer:
         return Conflict(notable=True, frame=packet.announcement(self._mac, self._address))
 
     def rival(self, now: int) -> Conflict:
-        """Somebody else probes for our address: a conflict only while we probe for it ourselves (2.1.1)."""
+        """Take note that another host probes for our address: a conflict only while we probe for it ourselves
+        (2.1.1)."""
         if not self._is_unclaimed():
             return Conflict(notable=False, frame=None)
         self.conflicts += 1

@@ -1,4 +1,4 @@
-"""What the ARP of a port wants done and has to tell: values, carried out and counted by the walk."""
+"""Effects of the ARP of a port, as values. The walk carries them out and counts them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from wire.drop import Drop
 
 
 class Transmit(NamedTuple):
-    """Send a whole Ethernet frame, padded to 60 bytes, on the port itself."""
+    """Send a whole Ethernet frame, padded to 60 bytes, by the port itself."""
 
     frame: bytes
 
@@ -28,15 +28,15 @@ class GaveUp(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """The ARP frame that came in taught nothing (or was refused what it wanted to teach). To be counted."""
+    """Count a drop: the ARP frame that came in taught the table nothing, or its claim was refused."""
 
     reason: Drop
 
 
 class Changed(NamedTuple):
-    """An operator may want to know, and whoever keeps a copy of a MAC address must.
+    """An entry has changed. Every copy of its MAC address is outdated, and the operator is told.
 
-    `mac`: what frames to `address` carry from now on, None: nothing is known any more. `state`: of the entry, as
+    `mac`: the destination of frames to `address` from now on; None: no longer known. `state`: of the entry, as
     `Entry.state`, or `expired` where there is none any more, or `conflict`. `change` is one of
 
     - `learned`, `changed`: `mac` is new;

@@ -41,9 +41,9 @@ class ArpPacket(NamedTuple):
 
 
 def parse(frame: bytes | bytearray | memoryview) -> ArpPacket | Drop:
-    """The packet of a whole Ethernet frame, or why it is none. What follows the 28 bytes of ARP is padding.
+    """The ARP packet of a whole Ethernet frame, or the reason to drop it. Bytes behind the 28 of ARP are padding.
 
-    Hardware type 6 (IEEE 802) is taken as well as 1. The opcode is not looked at: RFC 826 learns before it does.
+    Hardware type 6 (IEEE 802) is accepted as well as 1. The opcode is not checked: RFC 826 learns before it reads it.
     """
     if len(frame) < _FRAME.size:
         return Drop.ETH_SHORT if len(frame) < HEADER_BYTES else Drop.ARP_MALFORMED
@@ -71,17 +71,18 @@ def parse(frame: bytes | bytearray | memoryview) -> ArpPacket | Drop:
 
 
 def request(mac: bytes, address: int, target: int, link_destination: bytes = BROADCAST) -> bytes:
-    """The frame by which `address` at `mac` asks for `target`, to everybody or (a poll) to one station."""
+    """The frame by which `address` at `mac` asks for `target`. `link_destination`: broadcast, or the one station that
+    is polled."""
     return _frame(link_destination, HARDWARE_ETHERNET, REQUEST, mac, address, NO_MAC, target)
 
 
 def reply(mac: bytes, address: int, asked: ArpPacket) -> bytes:
-    """The answer to a request for `address`: RFC 826 swaps the fields and keeps the hardware type."""
+    """The answer to the request `asked` for `address`: RFC 826 swaps the fields and keeps the hardware type."""
     return _frame(asked.sender_mac, asked.hardware_type, REPLY, mac, address, asked.sender_mac, asked.sender)
 
 
 def probe(mac: bytes, address: int) -> bytes:
-    """The question whether somebody already uses `address`, which leaves no trace in anybody's table."""
+    """The question whether a host already uses `address`. It has no sender address, so no table learns from it."""
     return _frame(BROADCAST, HARDWARE_ETHERNET, REQUEST, mac, 0, NO_MAC, address)
 
 

@@ -1,4 +1,4 @@
-"""The ARP of one tap port: what the walk sees of this room.
+"""The ARP of one tap port, as the walk uses it.
 
 `ArpPort.lookup` and `hold` stand where a frame leaves, `receive` where an ARP frame comes in; `tick` and
 `next_deadline` are the timers of both, and of the claim to our own address. No input or output: effects are values.
@@ -92,7 +92,7 @@ class ArpPort:
         return earliest(self._resolver.next_deadline(), self._announcer.next_deadline())
 
     def give_up(self) -> list[ArpEffect]:
-        """The port gets another address: whatever waits here waits in vain."""
+        """Give up all waiting frames, because the port gets another address."""
         return self._resolver.give_up()
 
     # The operator
@@ -102,7 +102,10 @@ class ArpPort:
         return self._resolver.entries(now)
 
     def add(self, address: int, mac: bytes) -> list[ArpEffect]:
-        """Set a static entry; frames that waited for the address come back in `Release`s."""
+        """Set a static entry; frames that waited for the address come back in `Release`s.
+
+        Raises `ValueError` as `Resolver.add`.
+        """
         return self._resolver.add(address, mac)
 
     def delete(self, address: int) -> bool:
@@ -118,7 +121,7 @@ class ArpPort:
         return self._resolver.probe(address, now)
 
     def answered(self, address: int, now: int) -> bool | None:
-        """What came of the last `probe`: True, False, or None while it is open (3 s, for a static entry for ever)."""
+        """The outcome of the last `probe`: True, False, or None while it is open (3 s, for a static entry for ever)."""
         return self._resolver.answered(address, now)
 
     @property
@@ -141,7 +144,7 @@ class ArpPort:
         return self._resolver.table.size_bytes
 
     def waiting(self) -> Iterator[object]:
-        """What waits for an answer, as `hold` was given it."""
+        """The waiting frames, each as `hold` got it."""
         return iter(self._resolver.waiting)
 
     @property

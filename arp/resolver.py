@@ -29,7 +29,7 @@ LOCK_NS: Final = SECOND_NS
 
 
 class Claim(Enum):
-    """What a sender's (address, MAC address) means to the table."""
+    """The meaning of a sender's (address, MAC address) for the table."""
 
     UNKNOWN = "no entry"
     SAME = "the entry says the same"
@@ -120,7 +120,7 @@ class Resolver:
         return self._ask(index, State.PROBE if state in HAS_MAC else State.INCOMPLETE, 0, now)
 
     def answered(self, address: int, now: int) -> bool | None:
-        """What came of a `probe`: True, False (given up), or None while the question is open. A static entry stays at
+        """The outcome of a `probe`: True, False (given up), or None while the question is open. A static entry stays at
         None where nobody answers."""
         if not self.is_resolvable(address):
             return False
@@ -198,7 +198,7 @@ class Resolver:
     # Time
 
     def next_deadline(self) -> int | None:
-        """When `tick` has something to do, in ns."""
+        """The time in ns of the next timer; None where none runs."""
         due = self._table.next_due()
         return due[0] if due is not None else None
 
@@ -234,7 +234,8 @@ class Resolver:
     # The operator
 
     def add(self, address: int, mac: bytes) -> list[ArpEffect]:
-        """A static entry: `ValueError` unless `address` is another host of the subnet and `mac` a station's."""
+        """Set a static entry. Raises `ValueError` unless `address` is another host of the subnet and `mac` a
+        station's."""
         if not self.is_resolvable(address):
             raise ValueError("a static ARP entry must be for another host address of the port's subnet")
         if len(mac) != 6 or is_group(mac) or mac in (NO_MAC, self.mac):

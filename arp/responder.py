@@ -37,7 +37,8 @@ class Responder:
         self.sender_mismatches = 0
 
     def receive(self, frame: bytes | bytearray | memoryview, now: int) -> list[ArpEffect]:
-        """What an Ethernet frame with an ARP packet brings about; a `Dropped` where it taught or asked us nothing."""
+        """Take in an Ethernet frame with an ARP packet. The effects hold a `Dropped` where it taught or asked us
+        nothing."""
         heard = packet.parse(frame)
         if isinstance(heard, Drop):
             return [Dropped(heard)]

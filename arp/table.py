@@ -26,7 +26,7 @@ from wire.units import SECOND_NS
 
 
 class State(IntEnum):
-    """What is known of an address. REACHABLE turns STALE by the clock alone, see `ArpTable.state`."""
+    """The state of an address. REACHABLE turns STALE by the clock alone (`ArpTable.state`)."""
 
     FREE = 0  # no entry
     INCOMPLETE = 1  # asked for by broadcast, MAC address unknown
@@ -113,7 +113,8 @@ class ArpTable:
 
     @property
     def words(self) -> memoryview:
-        """The slots as they lie in memory, four 64-bit words each: for whoever reads a MAC address for every packet."""
+        """The slots as they lie in memory, four 64-bit words each: for code that reads a MAC address for every
+        packet."""
         return self._words.toreadonly()
 
     @property

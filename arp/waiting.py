@@ -1,7 +1,7 @@
 """Frames that wait for a MAC address, bounded by address and in all.
 
-RFC 1122 2.3.2.2 (keep at least the newest frame for each unresolved address): where an address has its share the
-oldest of its frames gives way. Only where the room of the whole port is taken by others is the newest one refused.
+RFC 1122 2.3.2.2 (keep at least the newest frame for each unresolved address): where an address has used its share, the
+oldest of its frames gives way. The newest one is refused only where frames for other addresses fill the whole port.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from wire.drop import Drop
 
 @dataclass(frozen=True, slots=True)
 class WaitingLimits:
-    """How many frames (at least 1) and bytes may wait for one address and on a port. A super-frame has up to 64 KiB."""
+    """Bounds on the frames (at least 1) and bytes that wait for one address and on a port. A super-frame has up to 64
+    KiB."""
 
     frames_per_address: int = 8
     bytes_per_address: int = 256 * 1024
@@ -24,7 +25,7 @@ class WaitingLimits:
 
 
 class WaitingFrames:
-    """The queues of a port, by slot index. `frames`, `size_bytes`: what waits in all."""
+    """The queues of a port by slot index. `frames`, `size_bytes`: the totals of all queues."""
 
     __slots__ = ("_limits", "_queues", "frames", "size_bytes")
 
@@ -35,7 +36,8 @@ class WaitingFrames:
         self.size_bytes = 0
 
     def add(self, index: int, waiting: object, size_bytes: int) -> list[GaveUp]:
-        """Queue a frame; what gave way to it, oldest first, or the frame itself where there is no room."""
+        """Queue a frame of `size_bytes`. Returned are the frames that gave way, oldest first, or the frame itself where
+        there is no room."""
         limits = self._limits
         queue = self._queues.get(index, [])
         queue_bytes = sum(size for _, size in queue)
@@ -69,12 +71,12 @@ class WaitingFrames:
                 yield waiting
 
     def take(self, index: int) -> list[object]:
-        """All that waits for an address, in order; afterwards nothing does."""
+        """Remove and return all frames that wait for an address, in order."""
         queue = self._queues.pop(index, [])
         self.frames -= len(queue)
         self.size_bytes -= sum(size for _, size in queue)
         return [waiting for waiting, _ in queue]
 
     def take_all(self) -> list[object]:
-        """All that waits for anybody; afterwards nothing does."""
+        """Remove and return all frames that wait for any address."""
         return [waiting for index in list(self._queues) for waiting in self.take(index)]

@@ -31,7 +31,7 @@ def compiled(module: str, name: str) -> Any:
 
 
 def compiled_cipher() -> type[CompiledCipher]:
-    """What seals and opens bursts."""
+    """Implementations that seal and open bursts."""
     found: type[CompiledCipher] = compiled("tunnel.burst", "CompiledCipher")
     return found
 
@@ -54,6 +54,6 @@ def compiled_bursts() -> type[CompiledBursts]:
 
 
 def compiled_police() -> type[CompiledPolice]:
-    """What judges frames that are to be walked."""
+    """Implementations that judge frames which are to be walked."""
     found: type[CompiledPolice] = compiled("bridge.ports.police", "CompiledPolice")
     return found

@@ -1,4 +1,4 @@
-"""What all tests share: where real captures and lists lie, and the flag that rewrites golden files."""
+"""Common to all tests: the place of real captures and lists, and the flag that rewrites golden files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @cache
 def group_of(file: str) -> str:
-    """Who shares a worker where there are several: all labs but the one that mostly waits, so that none disturbs
-    another's deadlines; else each file, whose fixtures it keeps. The controller knows no markers: the text is asked."""
+    """The group that shares a worker where there are several: all labs but the one that mostly waits, so that none
+    disturbs another's deadlines; else each file, whose fixtures it keeps. The controller knows no markers: the text is
+    asked."""
     return "lab" if file != PATIENT and "mark.lab" in (ROOT / file).read_text(encoding="utf-8") else file
 
 

@@ -118,7 +118,7 @@ class Fresh:
 
 
 def wheel_of(tree: Path, **environment: str) -> Path:
-    """What `pip install .` would install."""
+    """The wheel that `pip install .` would install."""
     words = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", "made"]
     subprocess.run([sys.executable, *words, "."], cwd=tree, env={**clean(), **environment}, check=True, timeout=BUILD_S)
     (wheel,) = (tree / "made").glob("*.whl")

@@ -46,7 +46,7 @@ def test_where_nothing_is_compiled_the_same_tests_hold(tmp_path: Path, monkeypat
     for name in [name for name in os.environ if name.startswith("PYTEST_")]:
         monkeypatch.delenv(name)  # a worker's own
     fresh = Fresh(tmp_path / "fresh", with_pytricia=False)
-    said = fresh.run("python", "-c", "from bridge import built; print(*built.missing())", cwd=tree).stdout
+    said = fresh.run("python", "-c", "from bridge.daemon import built; print(*built.missing())", cwd=tree).stdout
     assert set(said.split()) >= {"pytricia", *built.MODULES}
     shared = os.environ.get("TAPBRIDGE_SHARED", str(ROOT.parent / "shared"))
     words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *CHOSEN)

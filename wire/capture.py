@@ -43,7 +43,7 @@ class Source:
         self.name = name
         self.offset = 0
 
-    def take(self, wanted: int) -> bytes:
+    def read(self, wanted: int) -> bytes:
         """The next `wanted` bytes, or fewer where the file ends before."""
         data = self._file.read(min(wanted, _STEP_BYTES))
         self.offset += len(data)
@@ -57,11 +57,11 @@ class Source:
             self.offset += len(parts[-1])
         return b"".join(parts)
 
-    def fault(self, what: str, offset: int, says: str) -> CaptureError:
+    def error(self, what: str, offset: int, says: str) -> CaptureError:
         """The error about the record or header `what`, which begins at byte `offset`. The caller raises it."""
         return CaptureError(f"{self.name}: {what} at byte {offset}: {says}")
 
     def cut(self, what: str, offset: int, wanted: int) -> CaptureError:
         """The error about a record of `wanted` bytes that the end of the file cuts. The caller raises it."""
         have = self.offset - offset
-        return self.fault(what, offset, f"cut by the end of the file ({have} of {wanted} bytes)")
+        return self.error(what, offset, f"cut by the end of the file ({have} of {wanted} bytes)")

@@ -30,7 +30,7 @@ def read(file: BinaryIO, name: str) -> Iterator[Record]:
     Raises `CaptureError`, at the first packet or later, where the file is no capture, damaged or cut.
     """
     source = Source(file, name)
-    magic = source.take(4)
+    magic = source.read(4)
     if magic == pcapng.SECTION_MAGIC:
         return pcapng.read(source)
     return _read_classic(source, magic)
@@ -45,26 +45,26 @@ def _read_classic(source: Source, magic: bytes) -> Iterator[Record]:
     elif len(magic) < 4:
         raise source.cut("file header", 0, _HEADER_BYTES)
     else:
-        raise source.fault("file header", 0, f"neither pcap nor pcapng (it begins with {magic.hex()})")
-    rest = source.take(_HEADER_BYTES - 4)
+        raise source.error("file header", 0, f"neither pcap nor pcapng (it begins with {magic.hex()})")
+    rest = source.read(_HEADER_BYTES - 4)
     if len(rest) < _HEADER_BYTES - 4:
         raise source.cut("file header", 0, _HEADER_BYTES)
     major, minor, _, _, _, link_type = struct.unpack(order + _HEADER, rest)
     if major != 2:
-        raise source.fault("file header", 0, f"pcap version {major}.{minor}, 2.4 is known")
+        raise source.error("file header", 0, f"pcap version {major}.{minor}, 2.4 is known")
     link_type &= LINK_MASK
     record = struct.Struct(order + _RECORD)
     number = 0
     while True:
         start = source.offset
         number += 1
-        head = source.take(_RECORD_BYTES)
+        head = source.read(_RECORD_BYTES)
         if not head:
             return
         if len(head) < _RECORD_BYTES:
             raise source.cut(f"record {number}", start, _RECORD_BYTES)
         seconds, fraction, captured, _ = record.unpack(head)
-        data = source.take(captured)
+        data = source.read(captured)
         if len(data) < captured:
             raise source.cut(f"record {number}", start, _RECORD_BYTES + captured)
         yield Record(seconds * SECOND_NS + fraction * fraction_ns, link_type, data)

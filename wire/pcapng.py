@@ -81,34 +81,34 @@ def read(source: Source) -> Iterator[Record]:
                     record = _packet(body, order, code, interfaces)
                     latest_ns = record.timestamp_ns
                     yield record
-            except CaptureError as fault:
-                raise source.fault(what, start, str(fault)) from fault
-            except PcapngException as fault:
-                raise source.fault(what, start, f"its body ends too early ({fault})") from fault
+            except CaptureError as error:
+                raise source.error(what, start, str(error)) from error
+            except PcapngException as error:
+                raise source.error(what, start, f"its body ends too early ({error})") from error
         start = source.offset
         number += 1
-        kind = source.take(4)
+        kind = source.read(4)
 
 
 def _section(source: Source, what: str, start: int) -> tuple[str, bytes]:
     """The byte order of a section and the rest of its header's body."""
-    head = source.take(8)
+    head = source.read(8)
     if len(head) < 8:
         raise source.cut(what, start, _FRAME_BYTES + _SECTION_BODY_BYTES)
     order = _BYTE_ORDERS.get(head[4:])
     if order is None:
-        raise source.fault(what, start, f"the byte-order magic is {head[4:].hex()}")
+        raise source.error(what, start, f"the byte-order magic is {head[4:].hex()}")
     body = _framed(source, what, start, order, length=head[:4], taken=4)
     if len(body) < _SECTION_BODY_BYTES - 4:
-        raise source.fault(what, start, "a section header of fewer than 28 bytes")
+        raise source.error(what, start, "a section header of fewer than 28 bytes")
     major, minor = struct.unpack_from(order + "HH", body)
     if major != 1:
-        raise source.fault(what, start, f"pcapng version {major}.{minor}, 1.0 is known")
+        raise source.error(what, start, f"pcapng version {major}.{minor}, 1.0 is known")
     return order, body
 
 
 def _body(source: Source, what: str, start: int, order: str) -> bytes:
-    length = source.take(4)
+    length = source.read(4)
     if len(length) < 4:
         raise source.cut(what, start, _FRAME_BYTES)
     return _framed(source, what, start, order, length=length, taken=0)
@@ -118,14 +118,14 @@ def _framed(source: Source, what: str, start: int, order: str, *, length: bytes,
     """The rest of a block's body, `taken` bytes of which have been read, once both lengths agree."""
     total: int = struct.unpack(order + "I", length)[0]
     if total < _FRAME_BYTES + taken or total % 4:
-        raise source.fault(what, start, f"a block length of {total}")
+        raise source.error(what, start, f"a block length of {total}")
     wanted = total - _FRAME_BYTES - taken
-    body = source.take(wanted)
-    trailer = source.take(4)
+    body = source.read(wanted)
+    trailer = source.read(4)
     if len(trailer) < 4:
         raise source.cut(what, start, total)
     if trailer != length:
-        raise source.fault(what, start, f"its two lengths differ: {total} and {struct.unpack(order + 'I', trailer)[0]}")
+        raise source.error(what, start, f"its two lengths differ: {total} and {struct.unpack(order + 'I', trailer)[0]}")
     return body
 
 

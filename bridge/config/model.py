@@ -112,7 +112,7 @@ class DhcpTable(TomlTable):
     """Option 60, printable ASCII without blanks, at most 255 bytes."""
     options: Annotated[dict[OptionCode, OptionBytes], Reloads()] = Field(default_factory=dict)
     """Further options by number, at most 255 bytes each, sent as they are."""
-    state_file: Annotated[OptionalFile | None, Restart(), WritesAFile()] = None
+    state_file: Annotated[OptionalFile | None, Restart(), OpensAtStart()] = None
     """The last lease, which a start asks for again. None: beside the control socket; "": it is not kept."""
 
 

@@ -162,7 +162,7 @@ def errors(c: Chance) -> Iterator[Piece]:
 
 
 def expiring(c: Chance, host: str, port: int) -> Iterator[Piece]:
-    """What is on its last hop when it comes: each is answered, or each is silent."""
+    """Packets that come on their last hop: each is answered, or each is silent."""
     remote = c.dice.choice(REMOTES)
     layers = (UDP(sport=port, dport=33434), TCP(sport=port, dport=80, flags="S"), ICMP(id=port, seq=1))
     for layer in c.dice.sample(layers, 2):
@@ -196,7 +196,7 @@ def broken(c: Chance, host: str, port: int) -> Iterator[Piece]:
 
 
 def strangers(c: Chance) -> Iterator[Piece]:
-    """What nobody asked for, to ports that nobody has."""
+    """Packets that nobody asked for, to ports that nobody has."""
     remote = c.dice.choice(REMOTES)
     for port in c.dice.sample(range(60_000, 64_000), 2):
         layers = (UDP(sport=53, dport=port), TCP(sport=80, dport=port, flags=c.dice.choice(("S", "SA", "A", "R"))))

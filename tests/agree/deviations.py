@@ -41,7 +41,7 @@ class Deviation:
 
 
 def outcome(egress: str, frames: Frames) -> str:
-    """What came out, in a few words: where to, and which protocol or which ICMP message."""
+    """The packet that came out, in a few words: its destination, and its protocol or ICMP message."""
     words = []
     for port, frame in frames:
         raw = packet_of(port, frame)

@@ -49,7 +49,7 @@ class Exchange:
 
     @property
     def differences(self) -> list[str]:
-        """What differs, in words; nothing where both agree."""
+        """The differences in words; none where both agree."""
         return differences(self.port, self.kernel, self.ours)
 
     def __str__(self) -> str:
@@ -124,7 +124,7 @@ def _offset(out: tuple[str, bytes]) -> int:
 
 
 def differences(port: str, kernel: Frames, ours: Frames) -> list[str]:
-    """What differs between two lists of frames that came out for a frame that went in at `port`."""
+    """Differences between two lists of frames that came out for a frame that went in at `port`."""
     found = []
     for number, (theirs, mine) in enumerate(zip_longest(kernel, ours)):
         if theirs is None or mine is None:

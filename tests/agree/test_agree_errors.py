@@ -41,7 +41,7 @@ def sent(layer: ScapyPacket, **fields: object) -> IP:
 
 
 def answer(layer: ScapyPacket, x: str) -> IP:
-    """What E answers."""
+    """The answer of E."""
     back = layer.copy()
     if isinstance(layer, ICMP):
         back.type = 0

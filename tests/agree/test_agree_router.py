@@ -1,5 +1,6 @@
-"""What no router forwards: headers that cannot be, addresses that nobody has, frames for others. Both say nothing, or
-the same."""
+"""Packets that no router forwards: headers that cannot be, addresses that nobody has, frames for others.
+
+Both say nothing, or the same."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def answer(sha: str = MAC_C, spa: str = C, *, ours: str = ADDRESS_L, mac: str = 
 
 
 def datagram(to: str = C, number: int = 0) -> IP:
-    """What the host behind tun0 sends to a LAN host."""
+    """A packet from the host behind tun0 to a LAN host."""
     return IP(src=HOST, dst=to, id=number) / UDP(sport=5000, dport=9) / number.to_bytes(4, "big")
 
 

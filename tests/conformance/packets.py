@@ -58,7 +58,7 @@ def raw_ip(out: Out) -> bytes:
 
 
 def payload(out: Out) -> bytes:
-    """What stands behind the UDP or TCP header."""
+    """The bytes behind the UDP or TCP header."""
     packet = raw_ip(out)
     start = (packet[0] & 15) * 4
     return packet[start + (8 if packet[9] == 17 else (packet[start + 12] >> 4) * 4) :]

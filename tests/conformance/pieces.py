@@ -16,7 +16,7 @@ def one(outs: list[Out]) -> Out:
 
 
 def payload_of(out: Out) -> bytes:
-    """What stands behind the IP header."""
+    """The bytes behind the IP header."""
     raw = out.frame[14:] if out.is_ethernet else out.frame
     return raw[(raw[0] & 15) * 4 :]
 

@@ -1,4 +1,4 @@
-"""What sharing an address costs and gives: limits, ports at rest, silence in the logs, static forwards. Rows C1, C3 to
+"""The costs and gains of a shared address: limits, ports at rest, silence in the logs, static forwards. Rows C1, C3 to
 C5, M1, M2 and R9 of the checklist, on both egresses."""
 
 from __future__ import annotations

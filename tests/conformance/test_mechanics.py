@@ -58,7 +58,7 @@ def built(packet: ScapyPacket) -> bytes:
 
 
 def transport_sum(raw: bytes, covered: int | None = None) -> int:
-    """What the receiver of a packet computes over its pseudo-header and payload: 0 where the checksum is right.
+    """The sum of a packet's receiver over pseudo-header and payload: 0 where the checksum is right.
     `covered`: how many bytes of the payload the checksum covers (UDP-Lite)."""
     payload = raw[(raw[0] & 15) * 4 :]
     if raw[9] == 1:

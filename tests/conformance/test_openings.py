@@ -1,4 +1,4 @@
-"""What crosses under its own address: exempt remotes (row C2), and LAN hosts where the tunnel has no alias."""
+"""Packets that cross under their own address: exempt remotes (row C2), and LAN hosts where the tunnel has no alias."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of the way behind one node: `path_mtus` lowers the MTU of its port, and of no other."""
+"""The path behind one node: `path_mtus` lowers the MTU of its port, and of no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gateway knows of a TCP connection (RFC 7857 2 and 7), on both egresses. Rows R1, R3, R3a and R5."""
+"""The gateway's view of a TCP connection (RFC 7857 2 and 7), on both egresses. Rows R1, R3, R3a and R5."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def far(wired: Lab) -> Iterator[FarEnd]:
 
 
 def unbalanced(lab: Lab) -> str:
-    """What its gateway's counters owe the law of `bridge.walk.balance`, where one runs."""
+    """The frames that its gateway's counters owe the law of `bridge.walk.balance`, where one runs."""
     if lab.gateway is None or not lab.gateway.is_running:
         return ""
     return balance.difference(balance.accounts_of(lab.ask("stats")), at_rest=False)

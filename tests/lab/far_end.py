@@ -1,4 +1,4 @@
-"""What tests of the tunnel between real kernels share."""
+"""Common to tests of the tunnel between real kernels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLI
 
 
 def peer(lab: Lab, name: str = "hk") -> dict[str, Any]:
-    """What the daemon tells of a peer."""
+    """The daemon's account of a peer."""
     found: dict[str, Any] = next(one for one in lab.ask("peers")["peers"] if one["name"] == name)
     return found
 

@@ -53,7 +53,7 @@ class Exit(SecondInstance):
         return watch(self.socket_path, port)
 
     def home(self) -> dict[str, Any]:
-        """What it tells of the gateway."""
+        """Its account of the gateway."""
         found: dict[str, Any] = self.ask("peers")["peers"][0]
         return found
 

@@ -49,7 +49,7 @@ def assert_it_carries(lab: Lab) -> None:
 
 @pytest.fixture
 def ear(wired: Lab) -> Iterator[socket.socket]:
-    """What passes the cable, as the far end's device sees it."""
+    """The packets that pass the cable, as the far end's device sees them."""
     with entered("exit"), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_EVERY_PROTOCOL)) as opened:
         opened.bind(("outer", _EVERY_PROTOCOL))
         opened.setblocking(False)

@@ -1,4 +1,4 @@
-"""What may lie between both ends of the tunnel: a wire that fails on purpose, a router with a narrow path."""
+"""Things that may lie between both ends of the tunnel: a wire that does damage, a router with a narrow path."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def frames(count: int) -> list[bytes]:
 
 
 def through(direction: Direction, given: list[bytes]) -> list[bytes]:
-    """What a direction makes of frames a microsecond apart, in the order in which it lets them go."""
+    """The frames that a direction lets go, in their order, of frames that came a microsecond apart."""
     out: list[bytes] = []
     for number, frame in enumerate(given):
         direction.take(frame, number * 1000)

@@ -28,7 +28,7 @@ def _everyone(wired: Lab) -> None:
 
 
 def readable_by_its_user(gateway: LabProcess, pid: int) -> list[str]:
-    """What of a process in /proc the gateway's own user can open, of what holds memory or secrets."""
+    """Files of a process in /proc that hold memory or secrets and that the gateway's own user can open."""
     reader = """
 import os, pwd, sys
 entry = pwd.getpwnam(sys.argv[1])

@@ -1,4 +1,4 @@
-"""What a running gateway still is and may: another user, no capabilities, a filter; and what it can do all the same."""
+"""The rights of a running gateway: another user, no capabilities, a filter; and the work that it can still do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the README sets up, by its own files: the gateway, with two NICs and with one, and the tunnel to an exit."""
+"""The README's setups, by its own files: the gateway, with two NICs and with one, and the tunnel to an exit."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Machines:
         return self.lab.ask(command) if name == "home" else request(self.lab.folder / f"{name}.sock", command, {})
 
     def peer(self, at: str, name: str) -> dict[str, Any]:
-        """What a daemon says of a peer."""
+        """A daemon's account of a peer."""
         return next(peer for peer in self.ask(at, "peers")["peers"] if peer["name"] == name)
 
     def stop(self) -> None:

@@ -68,7 +68,7 @@ def poured(speaker: LabProcess, hearer: LabProcess) -> None:
 
 @pytest.fixture
 def stack(bare_lab: Lab) -> Iterator[ExitStack]:
-    """What a test starts ends with it."""
+    """Processes of a test end with it."""
     with ExitStack() as opened:
         yield opened
         bare_lab.remove_gateway()

@@ -33,7 +33,7 @@ GIVES_UP_S = 60.0  # what is left, once the streams have ended, of 15 s without 
 
 
 class Record(NamedTuple):
-    """What was seen: the streams' documents by far end, and initiations by their two ends."""
+    """The record of the run: the streams' documents by far end, and initiations by their two ends."""
 
     streams: dict[str, dict[str, Any]]
     initiations: Counter[tuple[str, str]]

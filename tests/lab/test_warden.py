@@ -1,4 +1,4 @@
-"""What others undo while the gateway runs, and the warden puts right; what an operator does on purpose, it leaves."""
+"""The warden puts right what others undo while the gateway runs, and leaves what an operator does on purpose."""
 
 from __future__ import annotations
 

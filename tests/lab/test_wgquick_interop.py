@@ -1,4 +1,4 @@
-"""What import and export write, taken at their word: by wireguard-go at the far end, and by the daemon."""
+"""The files that import and export write, taken at their word: by wireguard-go at the far end, and by the daemon."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Unit:
         return self.values[key][-1]
 
     def system_calls(self) -> set[str]:
-        """What `SystemCallFilter` leaves."""
+        """The system calls that `SystemCallFilter` leaves."""
         left: set[str] = set()
         for line in self.values["SystemCallFilter"]:
             names = {name for word in line.removeprefix("~").split() for name in expanded(word)}

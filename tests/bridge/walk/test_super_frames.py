@@ -1,32 +1,38 @@
-"""Super-frames and partial checksums through the whole walk: what comes out, cut and completed, is what every segment
-would have become alone.
+"""Super-frames and partial checksums through the whole walk.
 
-Two gateways of one seed run side by side. One gets what a kernel hands over: up to 64 KB under one header, and a
-checksum that holds the sum of the pseudo-header alone. The other gets the same packets as they stand on a wire. The
-checksums of what goes in are made here, those of what comes out are recomputed by scapy. One file: every case runs on
-the same pair of gateways.
-"""
+The frames that come out, cut and completed, are those that every segment would have become alone."""
 
 from __future__ import annotations
 
 import random
 import struct
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
 from scapy.packet import Packet as ScapyPacket
 from scapy.packet import Raw
 
-from bridge.walk.effects import Event, Send
+from bridge.walk.effects import Send
+from tests.bridge.walk.super_frames import (
+    DATA,
+    Frames,
+    Pair,
+    claims_of,
+    completed,
+    cut,
+    each_egress,
+    each_layer,
+    ip_of,
+    opened,
+    partial,
+    tcp,
+    udp,
+)
 from tests.conformance.harness import (
     ADDRESS_L,
     ADDRESS_O,
     HOST,
-    LETTERS,
-    MAC_A,
-    MAC_B,
     MAC_ISP,
     MAC_L,
     MAC_O,
@@ -35,196 +41,16 @@ from tests.conformance.harness import (
     A,
     B,
     E,
-    Scenario,
     check_frame,
     scapy_sum,
 )
 from wire import gso
 from wire.drop import Drop
-from wire.gso import GSO_ECN, GSO_TCPV4, GSO_UDP_L4, GsoHeader
-from wire.units import seconds_ns
-
-Frames = list[tuple[str, bytes]]
-"""Port letters and whole frames, as they stand on a wire."""
-
-_FIELD = {6: 16, 17: 6}
-
-
-def partial(packet: ScapyPacket) -> bytearray:
-    """The packet as a kernel hands it over: instead of its checksum, the uncomplemented sum of the pseudo-header."""
-    raw = bytearray(bytes(packet))
-    start = (raw[0] & 15) * 4
-    pseudo = bytes(raw[12:20]) + bytes((0, raw[9])) + struct.pack("!H", len(raw) - start)
-    at = start + _FIELD[raw[9]]
-    raw[at : at + 2] = (scapy_sum(pseudo) ^ 0xFFFF).to_bytes(2, "big")
-    return raw
-
-
-def claims_of(raw: bytes | bytearray, gso_bytes: int = 0) -> GsoHeader:
-    """What the kernel says of such a packet."""
-    start = (raw[0] & 15) * 4
-    header_bytes = start + ((raw[start + 12] >> 4) * 4 if raw[9] == 6 else 8)
-    kind = 0 if not gso_bytes else GSO_TCPV4 if raw[9] == 6 else GSO_UDP_L4
-    return GsoHeader(True, kind, header_bytes, gso_bytes, start, _FIELD[raw[9]])
-
-
-def completed(raw: bytes | bytearray, claims: GsoHeader) -> bytes:
-    """The packet with its partial checksum completed: the sum of all from `checksum_start` on, complemented."""
-    found = bytearray(raw)
-    value = scapy_sum(bytes(found[claims.checksum_start :]))
-    at = claims.checksum_start + claims.checksum_offset
-    found[at : at + 2] = (value or 0xFFFF if found[9] == 17 else value).to_bytes(2, "big")
-    return bytes(found)
-
-
-def cut(raw: bytes | bytearray, claims: GsoHeader) -> list[bytes]:
-    """A super-frame as the packets that it stands for, checksums by scapy."""
-    whole = IP(bytes(raw))
-    layer = whole[TCP] if TCP in whole else whole[UDP]
-    data = bytes(layer.payload)
-    found = []
-    for index, start in enumerate(range(0, len(data), claims.gso_bytes)):
-        piece = whole.copy()
-        inner = piece[TCP] if TCP in piece else piece[UDP]
-        inner.remove_payload()
-        del piece.len, piece.chksum, inner.chksum
-        piece.id = (whole.id + index) & 0xFFFF
-        if TCP in piece:
-            inner.seq = (layer.seq + start) & 0xFFFFFFFF
-            if start + claims.gso_bytes < len(data):
-                inner.flags &= ~0x09
-            if index:
-                inner.flags &= ~0x80
-        else:
-            del inner.len
-        found.append(bytes(piece / data[start : start + claims.gso_bytes]))
-    return found
-
-
-class Pair:
-    """The two gateways."""
-
-    def __init__(self, folder: Path, egress: str = "O", **options: object) -> None:
-        folders = folder / "uncut", folder / "cut"
-        for each in folders:
-            each.mkdir()
-        self.uncut, self.alone = (Scenario(each, egress, **options) for each in folders)  # type: ignore[arg-type] # as given
-        self.egress, self.X = egress, self.uncut.X
-        self.now = self.uncut.now
-        self.gso_headers: list[GsoHeader | None] = []
-        self.drops: list[str] = []
-
-    def framed(self, port: str, packet: bytes | bytearray) -> bytes:
-        """The packet with the Ethernet header of the port's usual sender."""
-        if port not in "LO":
-            return bytes(packet)
-        near = (MAC_L, MAC_B if packet[12:16] == bytes(map(int, B.split("."))) else MAC_A)
-        macs = "".join(near if port == "L" else (MAC_O, MAC_ISP))
-        return bytes.fromhex(macs.replace(":", "")) + b"\x08\x00" + packet
-
-    def take(self, port: str, packet: bytes | bytearray, claims: GsoHeader | None) -> Frames:
-        """Into the first gateway; what leaves it, cut and completed."""
-        effects = self.uncut.gateway.receive(PORTS[port], self.framed(port, packet), self.now, claims)
-        return self._wire(effects)
-
-    def take_alone(self, port: str, packets: list[bytes]) -> Frames:
-        """Into the second one, one by one."""
-        found = []
-        for packet in packets:
-            effects = self.alone.gateway.receive(PORTS[port], self.framed(port, packet), self.now)
-            found += [(LETTERS[e.port], bytes(e.frame)) for e in effects if isinstance(e, Send)]
-        return found
-
-    def tick(self, seconds: float) -> Frames:
-        """Let the first gateway's clock run on."""
-        end = self.now + seconds_ns(seconds)
-        found: Frames = []
-        while (due := self.uncut.gateway.next_deadline()) is not None and due <= end:
-            self.now = max(self.now, due)
-            found += self._wire(self.uncut.gateway.tick(self.now))
-        self.now = end
-        return found
-
-    def _wire(self, effects: list[Send | Event]) -> Frames:
-        self.gso_headers, found = [], []
-        for effect in effects:
-            if isinstance(effect, Event):
-                if effect.kind == "drop":
-                    self.drops.append(str(effect.facts["reason"]))
-                continue
-            port = LETTERS[effect.port]
-            self.gso_headers.append(effect.gso)
-            link, raw = (14 if port in "LO" else 0), bytes(effect.frame)
-            if effect.gso is None:
-                found.append((port, raw))
-                continue
-            before = raw[link:]
-            if effect.gso.partial and not effect.gso.gso_type:
-                found.append((port, raw[:link] + completed(before, effect.gso)))
-            if effect.gso.gso_type:
-                assert [bytes(p) for p in gso.segment(bytearray(before), effect.gso)] == cut(before, effect.gso)
-                found += [(port, raw[:link] + piece) for piece in cut(before, effect.gso)]
-        return found
-
-    def both(self, port: str, packet: ScapyPacket, gso_bytes: int = 0) -> Frames:
-        """The packet into both gateways; asserts that the same frames leave and gives them."""
-        raw = partial(packet)
-        claims = claims_of(raw, gso_bytes)
-        uncut = self.take(port, raw, claims)
-        pieces = cut(raw, claims) if gso_bytes else [completed(raw, claims)]
-        alone = self.take_alone(port, pieces)
-        assert uncut == alone
-        for letter, frame in uncut:
-            check_frame(letter, frame)
-        return uncut
-
-    def plain(self, port: str, packet: ScapyPacket) -> Frames:
-        """An ordinary packet into both."""
-        uncut = self.take(port, bytes(packet), None)
-        assert uncut == self.take_alone(port, [bytes(packet)])
-        return uncut
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Callable[..., Pair]:
-    return lambda *args, **options: Pair(tmp_path, *args, **options)
-
-
-def ip_of(frame: tuple[str, bytes]) -> IP:
-    port, raw = frame
-    return IP(raw[14:] if port in "LO" else raw)
+from wire.gso import GSO_ECN, GSO_TCPV4
 
 
 def data_of(frames: Frames) -> bytes:
     return b"".join(bytes(ip_of(frame).payload.payload) for frame in frames)
-
-
-DATA = bytes(n * 7 & 255 for n in range(8_000))
-STAMPS = [("NOP", None), ("NOP", None), ("Timestamp", (12345, 67890))]
-
-
-def tcp(sport: int, dport: int) -> TCP:
-    return TCP(sport=sport, dport=dport, flags="PA", seq=0xFFFFF000, ack=77, options=STAMPS)
-
-
-def udp(sport: int, dport: int) -> UDP:
-    return UDP(sport=sport, dport=dport)
-
-
-each_layer = pytest.mark.parametrize("layer", [tcp, udp], ids=["tcp", "udp"])
-each_egress = pytest.mark.parametrize("egress", ["O", "V"])
-
-
-def opened(p: Pair, layer: Callable[[int, int], ScapyPacket]) -> int:
-    """A talks to E from port 5000, which B has: the outside port that A got."""
-    for host in (B, A):
-        first = layer(5000, 7000)
-        if isinstance(first, TCP):
-            first.flags, first.options = "S", []
-        frames = p.plain("L", IP(src=host, dst=E, flags="DF") / first)
-    name = int(ip_of(frames[0]).payload.sport)
-    assert name != 5000
-    return name
 
 
 # Every way through the gateway
@@ -555,132 +381,3 @@ def test_an_error_about_a_super_frames_segment_is_translated(pair: Callable[...,
     mine = cut(raw, claims_of(raw, 1400))[2]
     quoted[8], quoted[10:12] = 64, mine[10:12]
     assert bytes(quoted) == mine
-
-
-# MSS
-
-
-@pytest.mark.parametrize(
-    "options",
-    [[("MSS", 1460)], [("NOP", None), ("MSS", 1460)], [("SAckOK", b""), ("NOP", None), ("MSS", 1460), ("WScale", 7)]],
-    ids=["even", "odd", "among others"],
-)
-def test_the_mss_of_a_partial_syn_is_clamped_without_touching_its_checksum(
-    pair: Callable[..., Pair], options: list[tuple[str, object]]
-) -> None:
-    """The partial checksum does not cover the options yet: completed, it is right; so is the SYN+ACK's."""
-    p = pair("V")
-    syn = p.both("L", IP(src=A, dst=E) / TCP(sport=5000, dport=7000, flags="S", options=options))
-    assert dict(ip_of(syn[0])[TCP].options)["MSS"] == 1380
-    answer = p.both("V", IP(src=E, dst=p.X) / TCP(sport=7000, dport=5000, flags="SA", options=options))
-    assert dict(ip_of(answer[0])[TCP].options)["MSS"] == 1380
-
-
-# Claims that contradict the packet
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"gso_type": GSO_UDP_L4, "gso_bytes": 1200},
-        {"gso_type": 3, "gso_bytes": 1200},
-        {"gso_type": 4, "gso_bytes": 1200},
-        {"gso_type": 77, "gso_bytes": 1200},
-        {"gso_type": GSO_TCPV4, "gso_bytes": 0},
-        {"gso_type": GSO_TCPV4, "gso_bytes": 7},
-        {"gso_type": GSO_TCPV4, "gso_bytes": 1200, "checksum_start": 24},
-        {"gso_type": GSO_TCPV4, "gso_bytes": 1200, "checksum_offset": 6},
-        {"checksum_start": 0},
-        {"checksum_start": -14},
-        {"checksum_start": 19},
-        {"checksum_start": 65_000},
-        {"checksum_offset": 65_000},
-    ],
-)
-@pytest.mark.parametrize("port", ["L", "O", "U", "V"])
-def test_claims_that_contradict_the_packet_cost_the_packet(
-    pair: Callable[..., Pair], port: str, change: dict[str, int]
-) -> None:
-    p = pair("O")
-    opened(p, tcp)
-    source, destination = {"L": (A, E), "O": (E, p.X), "U": (HOST, E), "V": ("8.8.8.8", HOST)}[port]
-    raw = partial(IP(src=source, dst=destination) / tcp(5000, 5000) / DATA)
-    assert p.take(port, raw, claims_of(raw)._replace(**change)) == []
-    assert p.drops[-1] == Drop.PORT_MALFORMED
-
-
-def test_a_fragment_is_no_super_frame(pair: Callable[..., Pair]) -> None:
-    p = pair("O")
-    for flags, frag in (("MF", 0), ("MF", 100), (0, 100)):
-        raw = partial(IP(src=A, dst=E, flags=flags, frag=frag) / udp(5000, 7000) / DATA[:1200])
-        assert p.take("L", raw, claims_of(raw, 400)) == []
-        assert p.drops[-1] == Drop.PORT_MALFORMED
-
-
-@pytest.mark.parametrize("protocol", [1, 47, 50, 132])
-def test_only_tcp_and_udp_come_as_super_frames(pair: Callable[..., Pair], protocol: int) -> None:
-    p = pair("O")
-    raw = bytes(IP(src=A, dst=E, proto=protocol) / Raw(b"\x08" + bytes(2999)))
-    for kind in (GSO_TCPV4, GSO_UDP_L4):
-        assert p.take("L", raw, GsoHeader(True, kind, 40, 1200, 20, 16)) == []
-        assert p.drops[-1] == Drop.PORT_MALFORMED
-
-
-@each_layer
-def test_a_super_frame_with_a_truncated_header_is_dropped(
-    pair: Callable[..., Pair], layer: Callable[[int, int], ScapyPacket]
-) -> None:
-    p = pair("O")
-    whole = bytes(partial(IP(src=A, dst=E) / layer(5000, 7000)))
-    claims = claims_of(whole, 1200)
-    for size in range(20, len(whole)):
-        packet = IP(whole[:size])
-        del packet.len, packet.chksum
-        assert p.take("L", bytes(packet), claims) == []
-    assert set(p.drops) <= {Drop.PORT_MALFORMED, Drop.TRANSPORT_SHORT}
-
-
-def test_a_super_frame_whose_checksum_the_device_has_verified_is_treated_as_partial(pair: Callable[..., Pair]) -> None:
-    """A device that merges segments itself may say no more than their size: nothing is covered by a whole checksum
-    then, and the segments get theirs anew, as in the kernel."""
-    p = pair("O")
-    packet = IP(src=A, dst=E, flags="DF") / tcp(5000, 7000) / DATA
-    raw = partial(packet)
-    for field in (b"\0\0", b"\x12\x34", bytes(packet)[36:38]):
-        told = bytearray(raw)
-        told[36:38] = field
-        frames = p.take("L", told, GsoHeader(False, GSO_TCPV4, 52, 1200, -14, 0))
-        assert frames == p.take_alone("L", cut(raw, claims_of(raw, 1200)))
-
-
-# Checksums that are not the outer transport's
-
-
-@pytest.mark.parametrize("outer", ["gre", "udp"])
-@each_egress
-def test_a_checksum_inside_a_tunnel_is_completed_and_the_packet_is_plain(
-    pair: Callable[..., Pair], egress: str, outer: str
-) -> None:
-    """A LAN host tunnels: its device would have completed the inner checksum; we do, before anything is rewritten."""
-    p = pair(egress)
-    inner = IP(src="172.31.0.1", dst="172.31.0.2") / TCP(sport=1, dport=2, flags="A") / DATA[:777]
-    half = partial(inner)
-    if outer == "gre":
-        packet = IP(src=A, dst=E, proto=47) / Raw(bytes([0, 0, 8, 0]) + half)
-        start = 20 + 4 + 20
-        wanted = IP(src=p.X, dst=E, proto=47, ttl=63) / Raw(bytes([0, 0, 8, 0]) + bytes(inner))
-    else:
-        packet = IP(src=A, dst=E) / UDP(sport=5000, dport=4789, chksum=0) / Raw(half)
-        start = 20 + 8 + 20
-        wanted = IP(src=p.X, dst=E, ttl=63) / UDP(sport=5000, dport=4789, chksum=0) / Raw(bytes(inner))
-    out = p.take("L", bytes(packet), GsoHeader(True, 0, 0, 0, start, 16))
-    assert p.gso_headers == [None]
-    assert bytes(ip_of(out[0])) == bytes(wanted)
-
-
-@pytest.mark.parametrize("size", [0, 1, 50])
-def test_padding_behind_a_partial_packet_is_not_summed(pair: Callable[..., Pair], size: int) -> None:
-    p = pair("O")
-    raw = partial(IP(src=A, dst=E) / udp(5000, 7000) / b"four")
-    out = p.take("L", raw + bytes(range(1, size + 1)), claims_of(raw))
-    assert out == p.take_alone("L", [completed(raw, claims_of(raw))])

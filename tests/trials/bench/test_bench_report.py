@@ -1,4 +1,4 @@
-"""What a run looks like: cells, the JSON document, the page and its picture."""
+"""A run as people see it: cells, the JSON document, the page and its picture."""
 
 from __future__ import annotations
 
