@@ -61,6 +61,9 @@ cdef class CompiledLink:
     cdef bint _is_detached
     cdef Record _own
 
+    def __cinit__(self):
+        self._is_detached = True  # of no store yet
+
     def __init__(self):
         raise TypeError("a store makes its links")
 
@@ -225,6 +228,7 @@ cdef class Records:
         link = CompiledLink.__new__(CompiledLink)
         link._store = self
         link._number = number
+        link._is_detached = False
         self._views[number] = <void *>link
         return link
 

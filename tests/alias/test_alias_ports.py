@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP
 
+from alias.draws import Draws
 from alias.ports import USED, PortSpace, endpoint_key
 from alias.types import Egress, Forward, Link
 from tests.alias.nat import A, B, C, E, F, Nat, udp
