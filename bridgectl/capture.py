@@ -26,7 +26,8 @@ from wire.pcapng import INBOUND, OUTBOUND, PcapngWriter
 
 _STDOUT = "-"
 Record = dict[str, Any]
-Take = Callable[[Record, bytes], None]
+Show = Callable[[Record, bytes], None]
+"""Prints or writes one frame."""
 
 
 @click.command()
@@ -41,7 +42,7 @@ def command(options: Options, port: str, target: str | None, count: int | None, 
     Each frame is a line, until Ctrl-C. With -w the frames are written as pcapng: bridgectl capture --port tap0 -w - |
     tcpdump -nr -
     """
-    taken = lost = 0
+    shown = lost = 0
     is_cut = False  # the gateway has ended the stream, not the count and not Ctrl-C
     with ExitStack() as stack:
         records = stack.enter_context(closing(follow(options, "capture", {"port": port})))
@@ -49,22 +50,22 @@ def command(options: Options, port: str, target: str | None, count: int | None, 
         try:
             is_tap = next(records)["kind"] == "tap"
             matches = _filter(expression, stack, is_tap=is_tap)
-            take = _printer(is_tap=is_tap) if target is None else _writer(target, port, stack, is_tap=is_tap)
+            show = _printer(is_tap=is_tap) if target is None else _writer(target, port, stack, is_tap=is_tap)
             for record in records:
                 lost += record.get("lost", 0)
                 data = base64.b64decode(record["frame"])
                 if not matches(data):
                     continue
-                take(record, data)
-                taken += 1
-                if taken == count:
+                show(record, data)
+                shown += 1
+                if shown == count:
                     break
             else:
                 is_cut = True
         except BrokenPipeError:
             _give_up_stdout()
     if target is not None or lost:
-        click.echo(f"{taken} frames" + (f", {lost} lost because they were read too slowly" if lost else ""), err=True)
+        click.echo(f"{shown} frames" + (f", {lost} lost because they were read too slowly" if lost else ""), err=True)
     if is_cut:
         raise Failed("the gateway has ended")
 
@@ -82,7 +83,7 @@ def _filter(expression: str | None, stack: ExitStack, *, is_tap: bool) -> Callab
     return compiled.matches
 
 
-def _writer(target: str, port: str, stack: ExitStack, *, is_tap: bool) -> Take:
+def _writer(target: str, port: str, stack: ExitStack, *, is_tap: bool) -> Show:
     """Frames as pcapng, each of them flushed: whoever reads the pipe sees it at once."""
     file: BinaryIO = sys.stdout.buffer
     if target != _STDOUT:
@@ -90,7 +91,7 @@ def _writer(target: str, port: str, stack: ExitStack, *, is_tap: bool) -> Take:
     writer = PcapngWriter(file, [(port, LINK_ETHERNET if is_tap else LINK_RAW)], f"bridgectl {version()}")
     file.flush()
 
-    def take(record: Record, data: bytes) -> None:
+    def show(record: Record, data: bytes) -> None:
         try:
             writer.write(0, record["t_ns"], INBOUND if record["direction"] == "in" else OUTBOUND, data)
             file.flush()
@@ -102,19 +103,19 @@ def _writer(target: str, port: str, stack: ExitStack, *, is_tap: bool) -> Take:
             error.filename = target
             raise
 
-    return take
+    return show
 
 
-def _printer(*, is_tap: bool) -> Take:
+def _printer(*, is_tap: bool) -> Show:
     """Print frames as lines: time of day, port, direction, summary."""
 
-    def take(record: Record, data: bytes) -> None:
+    def show(record: Record, data: bytes) -> None:
         seconds, nanoseconds = divmod(record["t_ns"], 1_000_000_000)
         clock = f"{datetime.fromtimestamp(seconds):%H:%M:%S}.{nanoseconds // 1000:06d}"
         direction = "In " if record["direction"] == "in" else "Out"
         click.echo(f"{clock} {record['port']} {direction} {summary(data, ethernet=is_tap)}")
 
-    return take
+    return show
 
 
 def _give_up_stdout() -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from bridge.config.into_routes import Announced, routes_from
+from bridge.config.into_routes import routes_from
 from bridge.config.load import Config, ConfigError
 from bridge.control.answers.route import moves
 from bridge.control.protocol import Document
+from bridge.walk.forwarding.peer_prefixes import Announced
 from bridgectl.errors import BadConfiguration
 from bridgectl.offline import load_config, load_routes
 from route.lists import parse_prefix

@@ -128,7 +128,10 @@ def _plan(document: Document) -> Iterator[Shown]:
     if document["forwards"]:
         yield Columns(
             ("FORWARD ON", "PROTO", ">OUTSIDE PORT", "INSIDE"),
-            [(way["on"], way["protocol"], way["outside_port"], way["inside"]) for way in document["forwards"]],
+            [
+                (forward["on"], forward["protocol"], forward["outside_port"], forward["inside"])
+                for forward in document["forwards"]
+            ],
         )
     yield Columns(
         ("TARGET", ">PREFIXES", ">ADDRESSES"),

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import Config, ConfigError, Purpose, load
 from bridge.control.answers.every import QUESTIONS
 from bridge.control.answers.question import Subject
@@ -35,8 +36,8 @@ def answer(path: Path, command: str, arguments: Document) -> Document:
     """The answer that a daemon would give, freshly started with this configuration. Raises a `ClickException` with the
     exit code of a refusal."""
     config = load_config(path)
-    gateway = Gateway(config, load_routes(config), random.Random(0))
+    gateway = Gateway(gateway_settings(config), load_routes(config), random.Random(0))
     try:
-        return QUESTIONS[command](Subject(gateway), arguments, 0)
+        return QUESTIONS[command](Subject(gateway, config=config), arguments, 0)
     except QuestionRefused as refused:
         raise with_code(refused.code, refused.says) from refused

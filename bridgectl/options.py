@@ -91,7 +91,7 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 def port(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """A callback for options that name a port: a name that no gateway has is a usage error, before anybody is asked.
 
-    The names are `PORTS`, and `vpn:NODE`. Whether this gateway has the port, and which nodes, the gateway knows.
+    The names are `PORTS` and `vpn:NODE`. Whether this gateway has the port, and which nodes, the gateway knows.
     """
     if value is not None:
         name, colon, node = value.partition(":")

@@ -82,14 +82,15 @@ def command(
     The timestamps of the captures are its clock. It needs no devices, privileges or keys; equal inputs give equal
     bytes.
     """
+    from bridge.config.into_walk import gateway_settings  # noqa: PLC0415 - the same
     from bridge.replay import run as replay  # noqa: PLC0415 - the whole walk, not for `bridgectl --help`
     from bridgectl.offline import load_config, load_routes  # noqa: PLC0415 - the same
     from wire.capture import CaptureError  # noqa: PLC0415 - the same
 
     config = load_config(options.config_path)
-    routes = load_routes(config)
+    routes, settings = load_routes(config), gateway_settings(config)
     try:
-        given = [replay.Input(replay.port_name(config, routes, port), path) for port, path in inputs]
+        given = [replay.Input(replay.port_name(settings, routes, port), path) for port, path in inputs]
         report = replay.run(
             config,
             routes,

@@ -28,39 +28,18 @@ MOST_LINES = 600
 MOST_LINES_IN_A_FUNCTION = 60
 RIDDLES = re.compile(r"(?:What|Whatever|Who|Whoever|Whom|Whose|That which)\b")
 
-CIRCLES_LEFT = frozenset({"bridge.walk.gateway", "tunnel.peer"})
-"""A module of each circle that is still there. This list and those below only get shorter; the last one out removes
-them."""
-TWICE_LEFT = frozenset(
-    {
-        "Arrival",
-        "Changed",
-        "Claim",
-        "Dropped",
-        "Event",
-        "Kind",
-        "Limits",
-        "Resolver",
-        "Route",
-        "Saved",
-        "State",
-        "Transmit",
-        "Way",
-    }
-)
-"""Names that still stand for two classes."""
+TWICE_LEFT = frozenset({"Arrival", "Changed", "Dropped", "Event", "Limits", "Route", "Saved", "State", "Transmit"})
+"""Names that still stand for two classes. This list and those below only get shorter; the last one out removes them."""
 LONG_LEFT = frozenset(
     {
         "flow/plain.py:forward",
-        "tunnel/peer.py",
         "tests/bridge/vpn/test_lanes.py",
         "tests/bridge/vpn/test_vpn_port.py",
         "tests/bridge/walk/test_coherence.py",
-        "tests/tunnel/test_tunnel_announce.py",
     }
 )
 """Files and functions that are still too long."""
-RIDDLES_LEFT = {"bridge": 37, "tunnel": 29, "alias": 9, "arp": 1, "dhcp": 6, "flow": 4}
+RIDDLES_LEFT = {"arp": 1, "alias": 9, "dhcp": 6, "tunnel": 12, "flow": 4, "bridge": 34}
 """Public docstrings that still begin with a riddle, by room."""
 
 
@@ -102,7 +81,7 @@ def test_imports_have_no_circle() -> None:
         for name in graph.modules
         if name in graph.find_upstream_modules(name)
     }
-    assert [sorted(circle) for circle in circles if not circle & CIRCLES_LEFT] == []
+    assert [sorted(circle) for circle in circles] == []
 
 
 def test_a_class_has_a_name_of_its_own() -> None:

@@ -13,6 +13,10 @@ from tests import conftest
 HERE = Path(__file__).resolve().parent.parent
 PACKAGES = [*tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"], "trials"]
 ROOMS = {name: HERE.joinpath(*name.split(".")) for name in PACKAGES}
+PATH = re.compile(
+    r"`((?:{}|tests|scripts|packaging)/[\w./-]+\.\w+)`".format("|".join(r for r in ROOMS if "." not in r))
+)
+CLASS = re.compile(r"^(?:cdef )?class (\w+)", re.MULTILINE)
 FILE = re.compile(r"`(?:[\w.-]+/)*([\w.-]+\.pyx?)`")
 
 
@@ -35,6 +39,27 @@ def test_a_readme_names_each_file_of_its_room_and_none_that_is_gone(room: str) -
     tests = {file.name for file in (HERE / "tests").rglob("*.py")}
     there = tests.union(*map(files_of, ROOMS.values()))
     assert named - there == set(), "gone"
+
+
+def test_files_that_a_page_names_by_their_path_are_there() -> None:
+    pages = [*HERE.glob("*.md"), *(HERE / "docs").glob("*.md"), HERE / "packaging" / "README.md"]
+    named = {path for page in pages for path in PATH.findall(page.read_text())}
+    assert len(named) > 50
+    assert {path for path in named if not (HERE / path).exists()} == set()
+
+
+def test_the_glossary_names_things_that_are_there() -> None:
+    classes = {
+        name
+        for folder in ROOMS.values()
+        for ending in ("*.py", "*.pyx")
+        for file in folder.rglob(ending)
+        for name in CLASS.findall(file.read_text())
+    }
+    lines = (line.split("|") for line in (HERE / "docs" / "glossary.md").read_text().splitlines())
+    carriers = {name for cells in lines if len(cells) == 5 for name in re.findall(r"`([^`]+)`", cells[3])}
+    assert len(carriers) > 50
+    assert {name for name in carriers - classes - {"[offload]"} if not (HERE / name).exists()} == set()
 
 
 def test_files_that_are_dealt_out_to_workers_first_are_there() -> None:

@@ -24,7 +24,7 @@ from posix.unistd cimport getpid
 
 from nacl._sodium import ffi, lib
 
-from tunnel import replay
+from tunnel.constants import REJECT_AFTER_MESSAGES as LIMIT
 from tunnel.primitives import TransportKey
 
 cdef extern from "<pthread.h>" nogil:
@@ -215,7 +215,7 @@ cdef class CompiledCipher:
                 pthread_cond_signal(&self._done)
 
 
-cdef uint64_t REJECT_AFTER_MESSAGES = replay.REJECT_AFTER_MESSAGES
+cdef uint64_t REJECT_AFTER_MESSAGES = LIMIT
 
 
 cdef bint may_be_new(const uint64_t *memory, uint64_t counter) noexcept nogil:

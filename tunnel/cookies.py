@@ -1,8 +1,9 @@
-"""The two MACs of a handshake message, cookies, and what is asked for under load.
+"""The two MACs of a handshake message, cookies, and the demands under load (WireGuard whitepaper 5.3, 5.4.4, 5.4.7).
 
-`CookieJar` is one peer as we call it: it puts mac1 and mac2 under our messages and takes the peer's cookie replies.
-`CookieDesk` is ourselves as we are called: mac1, mac2, cookie replies. No state is kept for those who are sent one.
-`LoadGauge` says when cookies are asked for, `SourceLimits` how many handshakes a proven source may have then.
+`CookieJar` serves our messages to one peer: it puts mac1 and mac2 under them, and keeps the cookie of the peer's reply.
+`CookieDesk` serves messages to us: it checks mac1 and mac2, and makes cookie replies. It keeps no state for the
+senders. `LoadGauge` decides when a message has to prove its source, `SourceLimits` how many handshakes a proven source
+may have.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from tunnel.constants import COOKIE_LIFE_NS
 from tunnel.effects import Endpoint
 from tunnel.messages import COOKIE_REPLY_HEAD, MACS_BYTES
 from tunnel.primitives import MAC_BYTES, XNONCE_BYTES, digest, is_equal, mac, xopen, xseal
 from wire.units import SECOND_NS
 
-COOKIE_LIFE_NS: Final = 120 * SECOND_NS
 LOAD_HANDSHAKES: Final = 128
 LOAD_STICKY_NS: Final = SECOND_NS
 SOURCE_PERIOD_NS: Final = SECOND_NS // 20
@@ -28,7 +29,7 @@ _NO_MAC = bytes(MAC_BYTES)
 
 
 class CookieJar:
-    """The MACs towards one peer. A cookie is used for 120 s; it never causes a message of its own."""
+    """The MACs under messages to the peer with the key `public`. A cookie is used for 120 s, and causes no message."""
 
     __slots__ = ("_cookie", "_cookie_key", "_mac1_key", "_sent_mac1", "_taken_ns")
 
@@ -40,7 +41,7 @@ class CookieJar:
         self._sent_mac1: bytes | None = None
 
     def finish(self, body: bytes, now: int) -> bytes:
-        """A handshake message out of its body: mac1 always, mac2 where a cookie is at hand."""
+        """The handshake message with this body: mac1 is always there, mac2 is zero without a cookie."""
         mac1 = mac(self._mac1_key, body)
         self._sent_mac1 = mac1
         message = body + mac1
@@ -48,8 +49,8 @@ class CookieJar:
             self._cookie = None
         return message + (_NO_MAC if self._cookie is None else mac(self._cookie, message))
 
-    def take(self, reply: bytes, now: int) -> bool:
-        """Keep the cookie of a reply to our last message; False where the reply answers nothing that we sent."""
+    def accept_reply(self, reply: bytes, now: int) -> bool:
+        """Keep the cookie of a reply to our last message; False where the reply does not answer that message."""
         if self._sent_mac1 is None:
             return False
         cookie = xopen(self._cookie_key, reply[8 : 8 + XNONCE_BYTES], reply[8 + XNONCE_BYTES :], self._sent_mac1)
@@ -62,7 +63,7 @@ class CookieJar:
 
 
 class CookieDesk:
-    """The MACs of messages to us. The secret behind the cookies is drawn anew every 120 s."""
+    """The MACs of messages to us, whose key is `public`. The secret behind the cookies is drawn anew every 120 s."""
 
     __slots__ = ("_cookie_key", "_mac1_key", "_random_bytes", "_secret", "_since_ns")
 
@@ -74,12 +75,12 @@ class CookieDesk:
         self._since_ns = 0
 
     def is_addressed(self, message: bytes) -> bool:
-        """mac1: the sender knows our public key."""
+        """True where mac1 is right: the sender knows our public key."""
         end = len(message) - MACS_BYTES
         return is_equal(mac(self._mac1_key, message[:end]), message[end : end + MAC_BYTES])
 
     def is_proven(self, message: bytes, source: Endpoint, now: int) -> bool:
-        """mac2: the sender holds the cookie that we sent to this source less than 120 s ago."""
+        """True where mac2 is right: the sender has the cookie that we sent to this source less than 120 s ago."""
         end = len(message) - MAC_BYTES
         if self._is_stale(now) or message[end:] == _NO_MAC:
             return False
@@ -103,7 +104,8 @@ class CookieDesk:
 
 
 class LoadGauge:
-    """Under load: 128 handshake messages more than 128 a second would explain; then for a second at least."""
+    """We are under load where 128 handshake messages more came than 128 a second would explain, and for 1 s after
+    that."""
 
     __slots__ = ("_level_ns", "_seen_ns", "_until_ns")
 
@@ -113,7 +115,7 @@ class LoadGauge:
         self._until_ns = 0
 
     def is_under_load(self, now: int) -> bool:
-        """Count one handshake message, and whether it must prove its source."""
+        """Count a handshake message; True where it must prove its source."""
         self._level_ns = max(self._level_ns - (now - self._seen_ns), 0) + SECOND_NS // LOAD_HANDSHAKES
         self._seen_ns = now
         if self._level_ns >= SECOND_NS:
@@ -123,19 +125,19 @@ class LoadGauge:
 
 
 class SourceLimits:
-    """20 handshakes a second of one source address, 5 at once. IPv6 sources count by their /64.
+    """A source may have 20 handshakes a second, 5 of them at once. IPv6 sources count by their /64.
 
-    8,192 sources are known at once; while all of them are active, others are refused.
+    8,192 sources are remembered. While all of them are active, other sources are refused.
     """
 
     __slots__ = ("_full_ns",)
 
     def __init__(self) -> None:
-        # When each source will have its whole burst again.
+        # By source, the time at which it may have a whole burst again.
         self._full_ns: dict[bytes, int] = {}
 
     def allows(self, source: Endpoint, now: int) -> bool:
-        """Count one handshake of the source; False where it has had its share."""
+        """Count a handshake of the source; False where it is one too many."""
         key = source.address[:8]
         full = self._full_ns.get(key)
         if full is None and len(self._full_ns) >= SOURCES:

@@ -186,7 +186,7 @@ class PathState(StrEnum):
     SEARCHING = "searching"  # probes are on their way, and some were lost
 
 
-class Event(NamedTuple):
+class PeerEvent(NamedTuple):
     """Something that the operator or another room may want to know."""
 
     what: Happening
@@ -235,12 +235,21 @@ class Effects:
     def __init__(self) -> None:
         self.packets: list[tuple[str, bytes]] = []  # inner packets with the name of the peer they came from, in order
         self.datagrams: list[Datagram] = []  # to send, in order
-        self.events: list[Event] = []
+        self.events: list[PeerEvent] = []
         self.unsent: list[Unsent] = []
         self.drops: dict[Drop, int] = {}
 
+    def extend(self, later: Effects) -> None:
+        """Append the effects of a later call."""
+        self.packets += later.packets
+        self.datagrams += later.datagrams
+        self.events += later.events
+        self.unsent += later.unsent
+        for reason, count in later.drops.items():
+            self.drops[reason] = self.drops.get(reason, 0) + count
+
     def drop(self, reason: Drop) -> None:
-        """Count one."""
+        """Count one drop."""
         self.drops[reason] = self.drops.get(reason, 0) + 1
 
     def refuse(self, peer: str, packet: bytes, reason: Drop) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from tunnel.messages import DATA_HEADER, ENVELOPE_BYTES, Kind, kind_of
+from tunnel.messages import DATA_HEADER, ENVELOPE_BYTES, MessageKind, kind_of
 from tunnel.primitives import TransportKey, digest, open_under, seal_under
 
 ID_BYTES: Final = 8
@@ -52,7 +52,7 @@ class Envelope(NamedTuple):
     def sealed(self, key: TransportKey, receiver: int, counter: int) -> bytes:
         """The datagram towards a neighbour."""
         address = _ADDRESS.pack(self.hops, _ZEROS, self.source, self.destination)
-        head = DATA_HEADER.pack(Kind.RELAYED, receiver, counter)
+        head = DATA_HEADER.pack(MessageKind.RELAYED, receiver, counter)
         return b"".join((head, seal_under(key, counter, address, self.message), self.message))
 
 
@@ -71,6 +71,6 @@ def read(address: bytes, datagram: bytes) -> Envelope | None:
     """What the opened address and the rest of its datagram say; None where a neighbour made what no node makes."""
     hops, zeros, source, destination = _ADDRESS.unpack(address)
     message = datagram[_MESSAGE_AT:]
-    if zeros != _ZEROS or hops > HOPS or kind_of(message) in (None, Kind.RELAYED):
+    if zeros != _ZEROS or hops > HOPS or kind_of(message) in (None, MessageKind.RELAYED):
         return None
     return Envelope(hops, source, destination, message)

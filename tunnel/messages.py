@@ -1,4 +1,6 @@
-"""The messages: layouts, lengths, numbers. Little endian; a type byte and three reserved zeros come first.
+"""The messages: layouts, lengths, types (WireGuard whitepaper 5.4). Integers are little endian.
+
+A type byte and three reserved zeros come first.
 
 | message | bytes | offsets |
 |---|---|---|
@@ -8,7 +10,8 @@
 | data | 32 and more | receiver 4, counter 8, sealed packet 16 |
 | relayed | 84 and more | receiver 4, counter 8, sealed address 16, one of the messages above 52 (`tunnel.envelope`) |
 
-The fifth is ours alone: any other WireGuard peer drops it in silence, as it does every type that it does not know.
+Only nodes of this design send the fifth. Any other WireGuard peer drops it in silence, as every type that it does not
+know.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ COOKIE_REPLY_HEAD: Final = b"\x03\0\0\0"
 DATA_HEAD: Final = b"\x04\0\0\0"
 RELAYED_HEAD: Final = b"\x05\0\0\0"
 
-# IPv4 20 (IPv6 40), UDP 8, header 16, tag 16: what the tunnel puts around an inner packet.
+# Around an inner packet: IPv4 20 (IPv6 40), UDP 8, header 16, tag 16.
 OVERHEAD_IPV4_BYTES: Final = 60
 OVERHEAD_IPV6_BYTES: Final = 80
 DEFAULT_MTU_BYTES: Final = 1420
@@ -38,11 +41,11 @@ DEFAULT_MTU_BYTES: Final = 1420
 INDEX = struct.Struct("<I")
 DATA_HEADER = struct.Struct("<IIQ")
 COUNTED_HEADS: Final = frozenset(int.from_bytes(head, "little") for head in (DATA_HEAD, RELAYED_HEAD))
-"""The first words of what is sent under a session: index and counter follow them."""
+"""The first words of datagrams that are sent under a session: index and counter follow them."""
 
 
-class Kind(IntEnum):
-    """The first byte."""
+class MessageKind(IntEnum):
+    """The first byte of a datagram."""
 
     INITIATION = 1
     RESPONSE = 2
@@ -52,25 +55,25 @@ class Kind(IntEnum):
 
 
 _EXACT = {
-    INITIATION_HEAD: (INITIATION_BYTES, Kind.INITIATION),
-    RESPONSE_HEAD: (RESPONSE_BYTES, Kind.RESPONSE),
-    COOKIE_REPLY_HEAD: (COOKIE_REPLY_BYTES, Kind.COOKIE_REPLY),
+    INITIATION_HEAD: (INITIATION_BYTES, MessageKind.INITIATION),
+    RESPONSE_HEAD: (RESPONSE_BYTES, MessageKind.RESPONSE),
+    COOKIE_REPLY_HEAD: (COOKIE_REPLY_BYTES, MessageKind.COOKIE_REPLY),
 }
 
 
-def kind_of(datagram: bytes) -> Kind | None:
-    """What a datagram is by its first four bytes and its length; None where they fit no message."""
+def kind_of(datagram: bytes) -> MessageKind | None:
+    """The kind of a datagram by its first four bytes and its length; None where they fit no message."""
     head = datagram[:4]
     if head == DATA_HEAD:
-        return Kind.DATA if DATA_MINIMUM_BYTES <= len(datagram) <= DATAGRAM_MAXIMUM_BYTES else None
+        return MessageKind.DATA if DATA_MINIMUM_BYTES <= len(datagram) <= DATAGRAM_MAXIMUM_BYTES else None
     if head == RELAYED_HEAD:
         least = ENVELOPE_BYTES + DATA_MINIMUM_BYTES
-        return Kind.RELAYED if least <= len(datagram) <= DATAGRAM_MAXIMUM_BYTES else None
+        return MessageKind.RELAYED if least <= len(datagram) <= DATAGRAM_MAXIMUM_BYTES else None
     size, kind = _EXACT.get(head, (0, None))
     return kind if len(datagram) == size else None
 
 
 def index_at(message: bytes, offset: int) -> int:
-    """A 32-bit index."""
+    """The 32-bit index at an offset of a message."""
     index: int = INDEX.unpack_from(message, offset)[0]
     return index

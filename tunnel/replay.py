@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from tunnel.constants import REJECT_AFTER_MESSAGES
+
 SLOTS: Final = 8192
 REACH: Final = 8128
-REJECT_AFTER_MESSAGES: Final = (1 << 64) - (1 << 13) - 1
 
 _MASK = SLOTS - 1
 

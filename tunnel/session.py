@@ -1,53 +1,46 @@
-"""One pair of keys with its counters, and the table of the indices by which peers name their sessions.
+"""One session: the pair of keys that a handshake gave, the counter to send and the replay window.
 
-What the sealing and opening of a packet changes lies in one piece of memory, `Session.memory`, which compiled code
-(`bridge.ports.udp.lanes`) reads and writes as well: there is one counter and one window, whoever uses them.
+Sealing and opening a packet changes nothing but `Session.memory`. Compiled code (`bridge.ports.udp.lanes`) reads and
+writes the same memory, so there is one counter and one window, whichever code uses the session. Its words are in native
+byte order:
 
-| offset | bytes, native order | what |
+| offset | bytes | content |
 |---|---|---|
 | 0 | 8 | the next counter to send |
 | 8 | 8 | the greatest counter that was accepted |
-| 16 | 8 | until when the keys may be used, ns; 0: they are wiped |
-| 24 | 8192 | the replay window's ring, a byte a slot |
+| 16 | 8 | the time in ns until which the keys may be used; 0 once they are wiped |
+| 24 | 8192 | the ring of the replay window, a byte for each slot |
+
+WireGuard whitepaper 5.4.6 (transport data), 6.2 (limits).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from tunnel.constants import REJECT_AFTER_MESSAGES, REJECT_AFTER_NS, REKEY_AFTER_MESSAGES, REKEY_AFTER_NS
+from tunnel.effects import Endpoint
 from tunnel.messages import COUNTED_HEADS, DATA_HEADER
 from tunnel.noise import SessionKeys
-from tunnel.replay import REJECT_AFTER_MESSAGES, SLOTS, ReplayWindow
-from wire.drop import Drop
-from wire.units import SECOND_NS
+from tunnel.replay import SLOTS, ReplayWindow
 
-if TYPE_CHECKING:
-    from tunnel.effects import Endpoint
-    from tunnel.peer import Peer
-
-REKEY_AFTER_MESSAGES: Final = 1 << 60
-REKEY_AFTER_NS: Final = 120 * SECOND_NS
-REJECT_AFTER_NS: Final = 180 * SECOND_NS
 RECENT_PACKETS: Final = 1 << 20
-"""How far back a router may quote: seconds, at any speed."""
+"""A router may quote a packet that is at most so many counters old: seconds, at any speed."""
 
 _COUNTER, _GREATEST, _UNTIL = 0, 1, 2
 _HEAD_BYTES = 24
 
 
 class Session:
-    """Keys that a handshake gave. `peer` owns it; `local` and `remote` are the indices on the wire.
+    """The keys of one handshake. `local`: the index by which the peer names the session to us; `remote`: the index by
+    which we name it to the peer; `is_initiator`: the handshake was ours.
 
-    `counter` is the next one to send. It only grows, and a new handshake always means new keys: no nonce comes twice.
+    `counter` only grows, and a new handshake always gives new keys: no nonce is used twice.
     """
 
-    __slots__ = ("_words", "created_ns", "is_initiator", "keys", "local", "memory", "peer", "remote", "window")
+    __slots__ = ("_words", "created_ns", "is_initiator", "keys", "local", "memory", "remote", "window")
 
-    def __init__(
-        self, peer: Peer, keys: SessionKeys, local: int, remote: int, created_ns: int, *, is_initiator: bool
-    ) -> None:
-        self.peer = peer
+    def __init__(self, keys: SessionKeys, local: int, remote: int, created_ns: int, *, is_initiator: bool) -> None:
         self.keys = keys
         self.local = local
         self.remote = remote
@@ -60,7 +53,7 @@ class Session:
 
     @property
     def counter(self) -> int:
-        """The next one to send."""
+        """The counter of the next packet that is sealed."""
         counter: int = self._words[_COUNTER]
         return counter
 
@@ -69,19 +62,19 @@ class Session:
         self._words[_COUNTER] = counter
 
     def is_over(self, now: int) -> bool:
-        """180 s old: nothing is sent and nothing accepted any more."""
+        """True from an age of 180 s on: nothing is sent and nothing accepted any more."""
         return now - self.created_ns >= REJECT_AFTER_NS
 
     def room(self, now: int) -> int:
-        """How many more packets may be sent."""
+        """The number of packets that may still be sent."""
         return 0 if self.is_over(now) else REJECT_AFTER_MESSAGES - self.counter
 
     def is_due(self, now: int) -> bool:
-        """A sender should ask for new keys: 2^60 messages, or (the initiator alone) 120 s."""
+        """True where a sender should ask for new keys: after 2^60 messages or, for the initiator, 120 s."""
         return self.counter >= REKEY_AFTER_MESSAGES or (self.is_initiator and now - self.created_ns >= REKEY_AFTER_NS)
 
-    def take(self, packets: int) -> int:
-        """Reserve counters for a burst; the first of them."""
+    def reserve(self, packets: int) -> int:
+        """Reserve counters for a burst, and return the first of them. The caller has looked at `room`."""
         first = self.counter
         assert first + packets <= REJECT_AFTER_MESSAGES, "more packets than counters"
         assert not self.keys.send.is_wiped, "a session that has ended"
@@ -89,8 +82,8 @@ class Session:
         return first
 
     def has_sent(self, quoted: bytes, now: int) -> bool:
-        """Whether somebody quotes the head of a data message or an envelope that we sent lately: the peer's random
-        index, and a counter in use. Who is not on the path has seen neither."""
+        """True where `quoted` begins like a data message or an envelope that we sent lately: it names the peer's random
+        index and a recent counter. Only somebody on the path has seen both."""
         if len(quoted) < DATA_HEADER.size or self.is_over(now):
             return False
         head, receiver, counter = DATA_HEADER.unpack_from(quoted)
@@ -99,45 +92,21 @@ class Session:
         return 0 < self.counter - int(counter) <= RECENT_PACKETS
 
     def wipe(self) -> None:
-        """Overwrite both keys, once nobody may use them."""
+        """Overwrite both keys, and tell compiled code by the session's memory."""
         self._words[_UNTIL] = 0
         self.keys.send.wipe()
         self.keys.receive.wipe()
 
 
 class Lane(NamedTuple):
-    """What others may do for a peer that is reached directly: seal packets of at most `mtu_bytes` under `sending` and
-    send them to `endpoint`, open what comes from there under `receiving`; until a session's memory says otherwise."""
+    """The path of one peer's packets through compiled code (`bridge.ports.udp.lanes`), for a peer without a relay.
+
+    Packets of at most `mtu_bytes` may be sealed under `sending` and sent to `endpoint`; datagrams may be opened under
+    `receiving`. It holds until the memory of a session says that its keys are wiped.
+    """
 
     peer: str
     endpoint: Endpoint
     mtu_bytes: int
     sending: Session
     receiving: tuple[Session, ...]
-
-
-class IndexTable:
-    """The indices that we gave out: random, 32 bits, each of them once at a time."""
-
-    __slots__ = ("_random_bytes", "pending", "sessions")
-
-    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
-        self._random_bytes = random_bytes
-        self.sessions: dict[int, Session] = {}
-        self.pending: dict[int, Peer] = {}  # initiations that wait for their response
-
-    def find(self, receiver: int, counter: int, now: int) -> Session | Drop:
-        """The session that a message names, or why the message goes no further; it is not authenticated yet."""
-        session = self.sessions.get(receiver)
-        if session is None:
-            return Drop.TUNNEL_UNKNOWN_INDEX
-        if session.is_over(now):
-            return Drop.TUNNEL_EXPIRED
-        return session if session.window.may_be_new(counter) else Drop.TUNNEL_REPLAY
-
-    def draw(self) -> int:
-        """An index that is not in use."""
-        while True:
-            index = int.from_bytes(self._random_bytes(4), "little")
-            if index not in self.sessions and index not in self.pending:
-                return index

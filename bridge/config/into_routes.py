@@ -13,11 +13,9 @@ from types import MappingProxyType
 from bridge.config.errors import ConfigError
 from bridge.config.lists import read_prefix_file, reason
 from bridge.config.model import Config
+from bridge.walk.forwarding.peer_prefixes import Announced, announced_layers
 from route.lists import Prefix, PrefixList
 from route.table import LOCAL, TAP0, TAP1, TUN0, UNREACHABLE, Layer, RouteTable, vpn_target
-
-Announced = Mapping[str, Sequence[Prefix]]
-"""The prefixes that peers announced at run time, by peer, as far as their `accept` holds them."""
 
 
 def routes_from(
@@ -45,21 +43,11 @@ def routes_from(
             _written(config, _node(config, name), ("peer", name, "allowed_ips"), peer.allowed_ips, shortest=1)
             for name, peer in config.peer.items()
         ],
-        announced=announced_layers(config, announced),
+        announced=announced_layers(config.peer, announced, has_tunnel=config.has_vpn),
         offload=[_listed(TAP1, prefixes) for prefixes in lists] if config.tap1 else [],
         default=default,
         edges=_edges(config),
     )
-
-
-def announced_layers(config: Config, announced: Announced) -> list[Layer]:
-    """The announced prefixes as layers for `RouteTable.announce`, in the order of the configured peers. Other peers are
-    left out."""
-    return [
-        Layer(_node(config, name), f"announced by {name}", [(*prefix, 0) for prefix in announced[name]])
-        for name in config.peer
-        if name in announced
-    ]
 
 
 def _read(files: Sequence[Path]) -> list[PrefixList]:

@@ -16,14 +16,14 @@ from collections.abc import Mapping
 from bridge.control.connection import Connection
 from bridge.control.protocol import FAILED, USAGE, VERSION, Document, QuestionRefused
 from bridge.loop.loop import Loop
-from bridge.ports.base import Kind
+from bridge.ports.base import PortKind
 from wire.gso import GsoHeader
 
 MOST_CAPTURES = 16
 """Each may hold `bridge.control.connection.MOST_UNSENT_BYTES` for a reader that is slow."""
 
 
-def capture(loop: Loop, ports: Mapping[str, Kind], arguments: Document, client: Connection) -> None:
+def capture(loop: Loop, ports: Mapping[str, PortKind], arguments: Document, client: Connection) -> None:
     """Stream the frames of `arguments["port"]` until the client hangs up.
 
     Raises `QuestionRefused` for a port that is not in `ports`, and where `MOST_CAPTURES` go on already.

@@ -12,10 +12,10 @@ from bridge.control.children import InFork
 from bridge.control.connection import Connection, Handler
 from bridge.control.protocol import Document
 from bridge.loop.loop import Loop
-from bridge.ports.base import Kind
+from bridge.ports.base import PortKind
 
 
-def handlers_for(subject: Subject, loop: Loop, devices: Mapping[str, Kind]) -> dict[str, Handler]:
+def handlers_for(subject: Subject, loop: Loop, devices: Mapping[str, PortKind]) -> dict[str, Handler]:
     """Handlers of all commands that concern the gateway alone. `devices`: the kind of each port that is a device."""
     handlers: dict[str, Handler] = {
         command: partial(_answer, question, subject, loop) for command, question in QUESTIONS.items()
@@ -41,7 +41,7 @@ def _change(change: Change, subject: Subject, loop: Loop, arguments: Document, _
 
 
 def _capture(
-    subject: Subject, loop: Loop, devices: Mapping[str, Kind], arguments: Document, client: Connection
+    subject: Subject, loop: Loop, devices: Mapping[str, PortKind], arguments: Document, client: Connection
 ) -> None:
     kinds = dict(devices)
     if subject.tunnel is not None:

@@ -45,7 +45,6 @@ class GatewayCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The families, in the order of `bridgectl stats`, then those of `bridgectl peers`."""
-        self._gateway.fast.account()
         uptime_s = (self._clock() - self._gateway.started_ns) / SECOND_NS
         yield GaugeMetricFamily("tapbridge_uptime_seconds", "Since the start.", value=uptime_s, unit="seconds")
         yield from self._ports()
@@ -91,7 +90,7 @@ class GatewayCollector(Collector):
 
     def _peers(self) -> Iterable[Metric]:
         """A peer that has never shaken hands has no handshake age."""
-        document = peers.described(self._gateway.config, peers.statuses(self._subject), self._clock())
+        document = peers.show(self._subject, {}, self._clock())
         age = GaugeMetricFamily(
             "tapbridge_peer_handshake_age_seconds", "Since the latest handshake.", labels=["peer"], unit="seconds"
         )

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from bridge.config.into_walk import gateway_settings
+from bridge.config.model import Config
 from bridge.daemon.implementation import open_table, store_maker
 from bridge.daemon.setup import Setup
 from bridge.loop.loop import Loop
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 
 
 class Core(NamedTuple):
-    """The walk and the loop that drives it. `table`: the flow table, in which both work."""
+    """The walk and the loop that drives it. `config`: the configuration of the start; `table`: the flow table, in which
+    both work."""
 
+    config: Config
     gateway: Gateway
     loop: Loop
     table: PlainTable | CompiledTable
@@ -35,12 +39,14 @@ def make_core(setup: Setup, socket_path: Path, stack: ExitStack) -> Core:
     """
     rng = random.SystemRandom()
     table = open_table(rng, 2 * setup.config.alias.max_links)
-    gateway = Gateway(setup.config, setup.routes, rng, table=table, make_store=store_maker(rng, table))
+    gateway = Gateway(
+        gateway_settings(setup.config), setup.routes, rng, table=table, make_store=store_maker(rng, table)
+    )
     gateway.unreachable_nodes = setup.unreached
     loop = Loop(gateway)
     stack.callback(loop.close)
     _keep_links(setup, gateway, socket_path, loop.clock(), stack)
-    return Core(gateway, loop, table, rng)
+    return Core(setup.config, gateway, loop, table, rng)
 
 
 def _keep_links(setup: Setup, gateway: Gateway, socket_path: Path, now: int, stack: ExitStack) -> None:
@@ -52,7 +58,7 @@ def _keep_links(setup: Setup, gateway: Gateway, socket_path: Path, now: int, sta
         link_file_of(socket_path) if path is None else path,
         gateway.aliases,
         gateway.interfaces,
-        gateway.decision.openings,
+        gateway.decision.crossing,
         now,
     )
     if gateway.ledger is not None:

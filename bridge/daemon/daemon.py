@@ -112,7 +112,9 @@ class Daemon:
         self._exit_code = OK
         self._is_stopping = False
         self.status = f"STATUS=forwarding on {self._ports}"
-        self.subject = Subject(core.gateway) if tunnel is None else Subject(core.gateway, tunnel.port, tunnel.cores)
+        self.subject = Subject(core.gateway, config=core.config)
+        if tunnel is not None:
+            self.subject.tunnel, self.subject.cores = tunnel.port, tunnel.cores
 
     def serve(self) -> int:
         """Forward until something stops us; the exit code."""
@@ -129,7 +131,7 @@ class Daemon:
         else:
             self._ready()
         if self._workers is None:
-            Affinity(self._loop, first_choice(has_lan=self._gateway.config.tap0 is not None)).hold()
+            Affinity(self._loop, first_choice(has_lan="tap0" in self._gateway.interfaces)).hold()
         within_s = watchdog_s()
         if within_s is not None:
             Watchdog(self._loop, within_s, self._stuck)

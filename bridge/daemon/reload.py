@@ -24,7 +24,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bridge.config.into_routes import announced_layers
+from bridge.config.into_walk import gateway_settings
 from bridge.config.keys import changed_for_good
 from bridge.config.load import ConfigError
 from bridge.control.answers.question import Subject, document
@@ -36,6 +36,7 @@ from bridge.daemon.notify import notify, reloading
 from bridge.daemon.setup import Setup, read_setup, warn
 from bridge.loop.affinity import roam
 from bridge.loop.loop import Loop
+from bridge.walk.forwarding.peer_prefixes import announced_layers
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,9 @@ class Reloader:
 
     def __init__(self, path: Path, subject: Subject, loop: Loop, children: Children, status: str) -> None:
         self._path = path
+        assert subject.config is not None, "a daemon has a configuration"
+        self._subject = subject
+        self._config = subject.config
         self._gateway = subject.gateway
         self._tunnel = subject.tunnel
         self._loop = loop
@@ -93,7 +97,7 @@ class Reloader:
         notify("READY=1", self._status if refused is None else "STATUS=a reload was refused, forwarding as before")
         for client in clients:
             if refused is None:
-                client.answer(document(warnings=self._gateway.config.warnings))
+                client.answer(document(warnings=self._config.warnings))
             else:
                 client.refuse(refused)
         self._children.release()  # questions asked meanwhile are answered before the files are read once more
@@ -124,16 +128,19 @@ class Reloader:
         if isinstance(read, Exception):
             log.error("a bug in reading the configuration", exc_info=read)
             return QuestionRefused(FAILED, "the configuration could not be read; the gateway's log says more")
-        keys = list(changed_for_good(self._gateway.config, read.config))
+        keys = list(changed_for_good(self._config, read.config))
         if keys:
             says = f"{', '.join(keys)}: cannot change while the gateway runs; restart it instead"
             return QuestionRefused(FAILED, says)
-        error = None if self._tunnel is None else self._tunnel.fault_of(read.peers)
+        error = None if self._tunnel is None else self._tunnel.refusal_of(read.peers)
         return None if error is None else QuestionRefused(BAD_CONFIGURATION, error)
 
     def _reconfigure_walk(self, setup: Setup) -> None:
+        self._config = self._subject.config = setup.config
         self._gateway.unreachable_nodes = setup.unreached
-        self._loop.carry_out(self._gateway.reconfigure(setup.config, setup.routes, self._loop.clock()))
+        self._loop.carry_out(
+            self._gateway.reconfigure(gateway_settings(setup.config), setup.routes, self._loop.clock())
+        )
 
     def _reconfigure_tunnel(self, setup: Setup) -> None:
         if self._tunnel is not None:
@@ -151,7 +158,7 @@ class Reloader:
             raise refused
         if self._tunnel is not None:
             announced = self._tunnel.announced_under(setup.peers)
-            setup.routes.announce(announced_layers(setup.config, announced))
+            setup.routes.announce(announced_layers(setup.config.peer, announced, has_tunnel=setup.config.has_vpn))
         return moves_to(self._gateway, setup.routes, self._loop.clock())
 
 

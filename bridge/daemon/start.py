@@ -89,6 +89,8 @@ def claim(socket_path: Path, stack: ExitStack) -> SocketClaim:
 
     Should: keep a second gateway away before it can touch devices of the first. Must not: touch the socket file; it
     belongs to whoever holds the lock.
+
+    Raises `AlreadyRunning` where another gateway has the lock, `StartFailed` where folder or lock cannot be made.
     """
     made: list[Path] = []
     try:
@@ -116,7 +118,7 @@ def _remove_if_empty(folder: Path) -> None:
 def make_devices(
     setup: Setup, claim: SocketClaim, user: User | None, helper: Helper, loop: Loop, stack: ExitStack
 ) -> Made:
-    """Have the helper make the devices. `PortError` lists everything that stands in the way, and then there are none.
+    """Have the helper make the devices. Raises `PortError` with every obstacle, and then there are no devices.
 
     Should: tell the helper everything it has to do for us later, because it takes no second order. Must not: keep a
     device open after the stack has been closed; the kernel removes a device with its last descriptor.
@@ -165,11 +167,11 @@ def _bursts(core: Core, ports: Mapping[str, DevicePort], lanes: Lanes | None) ->
     bursts = open_bursts(core.table, lanes)
     for port in ports.values():
         police = None
-        if gateway.config.fast_path.police:
+        if core.config.fast_path.police:
             senders = Senders.STATIONS if port.name == "tap0" else Senders.ADDRESSES
             police = open_police(core.table, senders, port.link_bytes, core.rng)
             interface = gateway.interfaces[port.name]
-            police.know(interface.network, None if interface.arp is None else interface.arp.words)
+            police.know(interface.network, None if interface.neighbours is None else interface.neighbours.words)
         bursts.attach(gateway.fast.number(port.name), port, police)
     gateway.fast.bursts.append(bursts)
     return bursts
@@ -189,7 +191,7 @@ def start_hooks(setup: Setup, loop: Loop, gateway_before: str | None, stack: Exi
     """Start the hooks. `gateway_before`: the kernel's next hop before the devices came up.
 
     Should: start both now, because `down` needs rights that stage 9 gives up. Must not: wait for either; frames pass
-    while they run.
+    while they run. Raises `StartFailed` where a program cannot be executed.
     """
     loaded, hooks = setup.config, setup.config.hooks
     environment = hook_environment(loaded, gateway_before)
@@ -220,7 +222,8 @@ def serve_people(
     """Open the control socket, and the page of metrics where one is configured.
 
     Should: be the last stage that opens something, so that a question meets a whole gateway. Must not: answer yet; the
-    loop does not turn before stage 9 is done.
+    loop does not turn before stage 9 is done. Raises `StartFailed` where a socket cannot be made, or where there is no
+    such group.
     """
     control = setup.config.control
     try:

@@ -16,8 +16,8 @@ from bridge.ports.udp.datagrams import DatagramSocket
 from bridge.state.stamps import StampFile
 from bridge.vpn.ciphers import Cores, open_cores
 from bridge.vpn.lanes import PeerLanes
-from bridge.vpn.port import Uplink
-from bridge.vpn.resolver import Resolver
+from bridge.vpn.port import VpnPort
+from bridge.vpn.resolver import HostNames
 from bridge.walk.gateway import Gateway
 from tunnel.endpoint import Tunnel
 from tunnel.primitives import wipe
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 class OpenTunnel(NamedTuple):
     """The tunnel with all that belongs to it. `lanes`: None where nothing was compiled."""
 
-    port: Uplink
+    port: VpnPort
     cores: Cores
     lanes: Lanes | None
     stamps: StampFile
-    resolver: Resolver
+    resolver: HostNames
 
 
 def open_tunnel(setup: Setup, core: Core, stack: ExitStack) -> OpenTunnel | None:
@@ -54,19 +54,22 @@ def open_tunnel(setup: Setup, core: Core, stack: ExitStack) -> OpenTunnel | None
     lanes = open_lanes(cores)
     stamps = StampFile(tunnel.state_file)
     endpoint = _endpoint(setup, loop.clock(), cores, stamps)
-    resolver = Resolver(loop, with_ipv6=datagrams.has_ipv6)
+    resolver = HostNames(loop, with_ipv6=datagrams.has_ipv6)
     stack.callback(resolver.close)
-    port = Uplink(
-        loop,
-        gateway,
-        endpoint,
-        datagrams,
-        setup.peers,
-        keep=stamps.write,
-        resolve=resolver.resolve,
-        unserved=setup.unreached,
-        lanes=None if lanes is None else PeerLanes(lanes, datagrams, gateway.fast.number, cores.worked),
-    )
+    try:
+        port = VpnPort(
+            loop,
+            gateway,
+            endpoint,
+            datagrams,
+            setup.peers,
+            keep=stamps.write,
+            resolve=resolver.resolve,
+            unserved=setup.unreached,
+            lanes=None if lanes is None else PeerLanes(lanes, datagrams, gateway.fast.number, cores.worked),
+        )
+    except ValueError as error:
+        raise StartFailed(f"the tunnel cannot be opened: {error}") from error
     stack.callback(port.close)
     return OpenTunnel(port, cores, lanes, stamps, resolver)
 
@@ -92,15 +95,13 @@ def _endpoint(setup: Setup, now: int, cores: Cores, stamps: StampFile) -> Tunnel
     try:
         return Tunnel(
             key,
-            setup.peers.configs,
+            (),  # `VpnPort` hands the peers over
             now,
             wall_ns=time.time_ns,
             random_bytes=os.urandom,
             mtu_bytes=setup.config.vpn_mtu,
             cipher=cores,
             stamps=stamps.read(),
-            networks=setup.peers.networks,
-            role=setup.peers.role,
         )
     except ValueError as error:
         raise StartFailed(f"the tunnel cannot be opened: {error}") from error

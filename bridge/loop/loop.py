@@ -24,7 +24,7 @@ from functools import partial
 from typing import Protocol
 
 from bridge.loop.bugs import BugLog
-from bridge.ports.base import Arrival, Port, PortGone
+from bridge.ports.base import Port, PortGone, ReceivedFrame
 from bridge.ports.bursts import Bursts, Queued
 from bridge.walk.effects import Effect, Event, Send
 from wire.drop import Drop
@@ -189,7 +189,7 @@ class Loop:
 
     def _wait(
         self, timeout_s: float | None
-    ) -> tuple[tuple[int, list[Arrival], list[Queued]] | None, list[tuple[int, int]]]:
+    ) -> tuple[tuple[int, list[ReceivedFrame], list[Queued]] | None, list[tuple[int, int]]]:
         """Wait as `Bursts.wait` does. If a burst fails meanwhile, its port is read once more with the other ports, and
         that reading tells a device that is gone from a bug of ours."""
         if self._bursts is not None and not self._watchers:
@@ -294,13 +294,13 @@ class Loop:
         except Exception as error:  # noqa: BLE001 - the port's next burst may be better
             self._bugs.add(error, f"in a burst of {port.name}", b"")
 
-    def _finish(self, name: str, walked: list[Arrival], queued: list[Queued]) -> None:
+    def _finish(self, name: str, walked: list[ReceivedFrame], queued: list[Queued]) -> None:
         """Handle what the flow table left of a burst: frames for our own writers, then frames for the walk."""
         for number, frame, gso in queued:
             self.put(number, frame, gso)
         self._walk_all(name, walked)
 
-    def _walk_all(self, name: str, burst: list[Arrival]) -> None:
+    def _walk_all(self, name: str, burst: list[ReceivedFrame]) -> None:
         if burst:
             self.walk(name, burst)
         self._call_after_bursts()
@@ -342,7 +342,7 @@ class Loop:
         if refusal is not None:
             self._walk.refused(name, refusal)
 
-    def walk(self, name: str, burst: Iterable[Arrival]) -> None:
+    def walk(self, name: str, burst: Iterable[ReceivedFrame]) -> None:
         """Walk frames that came in by the port `name`, and carry out the effects of each."""
         receive, carry_out = self._walk.receive, self.carry_out
         now = self.clock()

@@ -12,10 +12,10 @@ from typing import Literal, Protocol
 from wire.drop import Drop
 from wire.gso import GsoHeader
 
-Kind = Literal["tap", "tun"]
-Arrival = tuple[bytes, GsoHeader | None]
+PortKind = Literal["tap", "tun"]
+ReceivedFrame = tuple[bytes, GsoHeader | None]
 
-LINK_BYTES: dict[Kind, int] = {"tap": 14, "tun": 0}
+LINK_BYTES: dict[PortKind, int] = {"tap": 14, "tun": 0}
 
 
 class PortError(Exception):
@@ -38,7 +38,7 @@ class Port(Protocol):
         """The name that the walk knows the port by."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> PortKind:
         """`tap`: Ethernet frames; `tun`: raw IP packets."""
 
     @property
@@ -48,7 +48,7 @@ class Port(Protocol):
     def fileno(self) -> int:
         """The descriptor to wait for."""
 
-    def read_burst(self, limit: int) -> list[Arrival]:
+    def read_burst(self, limit: int) -> list[ReceivedFrame]:
         """At most `limit` waiting frames, the oldest first; none where none waits. `PortGone` where the device went."""
 
     def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:

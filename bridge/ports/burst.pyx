@@ -25,7 +25,8 @@ from flow.table import IN_ORDER, Punt
 from wire.gso import GsoHeader
 
 from bridge.ports.base import PortGone
-from bridge.ports.bursts import BURST_BYTES, Counted
+from bridge.ports.bursts import BURST_BYTES
+from bridge.ports.counted import Counted
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
@@ -278,10 +279,18 @@ cdef class CompiledBursts:
             if (now.rx_packets != was.rx_packets or now.tx_packets != was.tx_packets
                     or now.policed != was.policed or now.no_link != was.no_link
                     or now.full != was.full or now.down != was.down or now.malformed != was.malformed):
-                found.append(Counted(port, now.rx_packets - was.rx_packets, now.rx_bytes - was.rx_bytes,
-                                     now.tx_packets - was.tx_packets, now.tx_bytes - was.tx_bytes,
-                                     now.full - was.full, now.down - was.down, now.malformed - was.malformed,
-                                     now.policed - was.policed, now.no_link - was.no_link))
+                found.append(Counted(
+                    port,
+                    rx_packets=now.rx_packets - was.rx_packets,
+                    rx_bytes=now.rx_bytes - was.rx_bytes,
+                    tx_packets=now.tx_packets - was.tx_packets,
+                    tx_bytes=now.tx_bytes - was.tx_bytes,
+                    full=now.full - was.full,
+                    down=now.down - was.down,
+                    malformed=now.malformed - was.malformed,
+                    policed=now.policed - was.policed,
+                    no_link=now.no_link - was.no_link,
+                ))
                 self._told[port] = now
         return found
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import select
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, Final, NamedTuple, Protocol
+from dataclasses import astuple, dataclass
+from typing import Any, Final, Protocol
 
-from bridge.ports.base import Arrival, Port
+from bridge.ports.base import Port, ReceivedFrame
+from bridge.ports.counted import Counted
 from bridge.ports.policing import MOST, PlainPolice
 from flow.table import IN_ORDER, Forwarded, Punt, Table
 from wire.drop import Drop
@@ -25,22 +26,6 @@ Queued = tuple[int, bytes, GsoHeader | None]
 """A frame for the writer of an out-port: (number, frame, gso)."""
 
 
-class Counted(NamedTuple):
-    """What was repeated at a port since the last time: in, out, and what its device refused; of what came in, how much
-    was dropped without a walk: over its sender's share, or for an outside port that nobody has."""
-
-    port: int
-    rx_packets: int
-    rx_bytes: int
-    tx_packets: int
-    tx_bytes: int
-    full: int
-    down: int
-    malformed: int
-    policed: int = 0
-    no_link: int = 0
-
-
 class Bursts(Protocol):
     """Ports are numbers, as in the flow table. `now` is in ns."""
 
@@ -50,12 +35,12 @@ class Bursts(Protocol):
 
     def wait(
         self, epoll: select.epoll, timeout_s: float | None, limit: int
-    ) -> tuple[tuple[int, list[Arrival], list[Queued]] | None, list[tuple[int, int]]]:
+    ) -> tuple[tuple[int, list[ReceivedFrame], list[Queued]] | None, list[tuple[int, int]]]:
         """Wait as `epoll.poll`, for ever where `timeout_s` is None. Ports that are ready may be served on the way, each
         with bursts of `limit` frames: what a burst has left to do, with its port's number, ends the waiting. So does
         anything else that is ready: (descriptor, events), ports among them that were not served."""
 
-    def take(self, number: int, limit: int, now: int) -> tuple[list[Arrival], list[Queued]]:
+    def take(self, number: int, limit: int, now: int) -> tuple[list[ReceivedFrame], list[Queued]]:
         """A burst of a port, at most `limit` frames: what the walk must see, and what others must write, both in order.
         A punt in `IN_ORDER` ends the burst. `PortGone` where the device went."""
 
@@ -66,6 +51,30 @@ class Bursts(Protocol):
         """Frames handed to the walk since the start, by reason."""
 
 
+@dataclass(slots=True)
+class _Account:
+    """One port's counters since the last account, in the order of `Counted` behind its port."""
+
+    rx_packets: int = 0
+    rx_bytes: int = 0
+    tx_packets: int = 0
+    tx_bytes: int = 0
+    full: int = 0
+    down: int = 0
+    malformed: int = 0
+    policed: int = 0
+    no_link: int = 0
+
+    def refused(self, reason: Drop) -> None:
+        """The port's device refused a frame; a reason that no counter has is a malformed frame."""
+        if reason is Drop.PORT_FULL:
+            self.full += 1
+        elif reason is Drop.PORT_DOWN:
+            self.down += 1
+        else:
+            self.malformed += 1
+
+
 class PlainBursts:
     """One system call a frame each way, and one look into the table."""
 
@@ -73,7 +82,7 @@ class PlainBursts:
         self.table = table
         self._ports: dict[int, Port] = {}
         self._police: dict[int, PlainPolice | None] = {}
-        self._counts: dict[int, list[int]] = {}
+        self._accounts: dict[int, _Account] = {}
         self._punts: Counter[Punt] = Counter()
 
     def attach(self, number: int, port: Port, police: PlainPolice | None = None) -> None:
@@ -83,15 +92,15 @@ class PlainBursts:
 
     def wait(
         self, epoll: select.epoll, timeout_s: float | None, limit: int
-    ) -> tuple[tuple[int, list[Arrival], list[Queued]] | None, list[tuple[int, int]]]:
+    ) -> tuple[tuple[int, list[ReceivedFrame], list[Queued]] | None, list[tuple[int, int]]]:
         """See `Bursts`. No port is served on the way."""
         return None, epoll.poll(timeout_s)
 
-    def take(self, number: int, limit: int, now: int) -> tuple[list[Arrival], list[Queued]]:
+    def take(self, number: int, limit: int, now: int) -> tuple[list[ReceivedFrame], list[Queued]]:
         """See `Bursts`. What was read must be gone through: behind a punt in `IN_ORDER` all of it goes to the walk. So
         frames are read one by one while those for the walk are policed."""
         police = self._police.get(number)
-        walked: list[Arrival] = []
+        walked: list[ReceivedFrame] = []
         queued: list[Queued] = []
         left = limit
         is_empty = goes_on = False
@@ -109,11 +118,17 @@ class PlainBursts:
         return walked, queued
 
     def _take(
-        self, number: int, limit: int, now: int, police: PlainPolice | None, walked: list[Arrival], queued: list[Queued]
+        self,
+        number: int,
+        limit: int,
+        now: int,
+        police: PlainPolice | None,
+        walked: list[ReceivedFrame],
+        queued: list[Queued],
     ) -> tuple[int, bool]:
         """How many frames were read, and whether more may be."""
         forward, ports = self.table.forward, self._ports
-        received = self._count(number)
+        received = self._account(number)
         burst = self._ports[number].read_burst(limit)
         for at, (frame, gso) in enumerate(burst):
             found = forward(number, frame, gso, now)
@@ -128,49 +143,39 @@ class PlainBursts:
                     walked += burst[at + 1 :]
                     return len(burst), False
                 continue
-            received[0] += 1
-            received[1] += len(frame)
+            received.rx_packets += 1
+            received.rx_bytes += len(frame)
             if not isinstance(found, Forwarded):
-                received[_NO_LINK if found is Punt.NO_LINK else _POLICED] += 1
+                if found is Punt.NO_LINK:
+                    received.no_link += 1
+                else:
+                    received.policed += 1
                 continue
             out, rewritten, _ = found
-            sent = self._counts.get(out) or self._count(out)
-            sent[2] += 1
-            sent[3] += len(rewritten)
+            sent = self._account(out)
+            sent.tx_packets += 1
+            sent.tx_bytes += len(rewritten)
             port = ports.get(out)
             if port is None:
                 queued.append((out, rewritten, gso))
                 continue
             refusal = port.write(rewritten, gso)
             if refusal is not None:
-                sent[_REFUSALS.get(refusal, 6)] += 1
+                sent.refused(refusal)
         return len(burst), True
 
-    def _count(self, number: int) -> list[int]:
-        return self._counts.setdefault(number, [0] * 9)
+    def _account(self, number: int) -> _Account:
+        account = self._accounts.get(number)
+        if account is None:
+            account = self._accounts[number] = _Account()
+        return account
 
     def counted(self) -> list[Counted]:
         """See `Bursts`."""
-        found = [Counted(port, *counts) for port, counts in self._counts.items() if any(counts)]
-        self._counts.clear()
+        found = [Counted(port, *astuple(account)) for port, account in self._accounts.items() if account != _Account()]
+        self._accounts.clear()
         return found
 
     def punts(self) -> dict[Punt, int]:
         """See `Bursts`."""
         return dict(self._punts)
-
-
-_POLICED, _NO_LINK = 7, 8
-_REFUSALS = {Drop.PORT_FULL: 4, Drop.PORT_DOWN: 5, Drop.PORT_MALFORMED: 6}
-
-
-def refusals(counted: Counted) -> Iterable[tuple[Drop, int]]:
-    """What a device refused, by reason."""
-    reasons = (Drop.PORT_FULL, Drop.PORT_DOWN, Drop.PORT_MALFORMED)
-    return [(reason, count) for reason, count in zip(reasons, counted[5:8], strict=True) if count]
-
-
-def unwalked(counted: Counted) -> Iterable[tuple[Drop, int]]:
-    """What was dropped without a walk, by reason."""
-    reasons = (Drop.WALK_POLICED, Drop.ALIAS_NO_LINK)
-    return [(reason, count) for reason, count in zip(reasons, counted[8:], strict=True) if count]

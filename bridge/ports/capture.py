@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from bridge.ports.base import LINK_BYTES, Arrival, Kind
+from bridge.ports.base import LINK_BYTES, PortKind, ReceivedFrame
 from wire import pcap
 from wire.drop import Drop
 from wire.gso import GsoHeader, segment
@@ -24,9 +24,9 @@ class CapturePort:
     written as its segments. `CaptureError` where `taken` is damaged or of another link type.
     """
 
-    def __init__(self, name: str, kind: Kind, taken: Path | None, given: Path, clock: Callable[[], int]) -> None:
+    def __init__(self, name: str, kind: PortKind, taken: Path | None, given: Path, clock: Callable[[], int]) -> None:
         self.name = name
-        self.kind: Kind = kind
+        self.kind: PortKind = kind
         self.link_bytes = LINK_BYTES[kind]
         self._clock = clock
         self._waiting = self._records(taken) if taken is not None else []
@@ -49,9 +49,9 @@ class CapturePort:
         assert self._event is not None, "the port is closed"
         return self._event
 
-    def read_burst(self, limit: int) -> list[Arrival]:
+    def read_burst(self, limit: int) -> list[ReceivedFrame]:
         """The next records of the capture."""
-        burst: list[Arrival] = [(self._waiting.pop(), None) for _ in range(min(limit, len(self._waiting)))]
+        burst: list[ReceivedFrame] = [(self._waiting.pop(), None) for _ in range(min(limit, len(self._waiting)))]
         if burst and not self._waiting and self._event is not None:
             os.eventfd_read(self._event)
         return burst

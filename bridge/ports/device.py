@@ -16,7 +16,7 @@ import mmap
 import os
 import struct
 
-from bridge.ports.base import LINK_BYTES, Arrival, Kind, PortError, PortGone
+from bridge.ports.base import LINK_BYTES, PortError, PortGone, PortKind, ReceivedFrame
 from wire.drop import Drop
 from wire.gso import HEADER_BYTES, PLAIN, GsoHeader, pack, segment, unpack
 
@@ -27,7 +27,7 @@ _TUNSETOFFLOAD = 0x400454D0
 _TUNSETVNETHDRSZ = 0x400454D8
 _TUNGETFEATURES = 0x800454CF
 
-_IFF: dict[Kind, int] = {"tun": 0x0001, "tap": 0x0002}
+_IFF: dict[PortKind, int] = {"tun": 0x0001, "tap": 0x0002}
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
 _IFF_TUN_EXCL = 0x8000
@@ -56,7 +56,7 @@ _REFUSALS = {
 }
 
 
-def open_device(name: str, kind: Kind, interface: str, *, vnet_header: bool = True) -> DevicePort:
+def open_device(name: str, kind: PortKind, interface: str, *, vnet_header: bool = True) -> DevicePort:
     """Make the device `interface` in the current network namespace, for the port `name`; it is down and bare.
 
     `PortError` says what stands in the way: no tun driver, no right (CAP_NET_ADMIN), a name that is taken or too long.
@@ -112,9 +112,9 @@ class DevicePort:
     Reading copies each frame once, out of a page-aligned buffer that is kept.
     """
 
-    def __init__(self, name: str, kind: Kind, interface: str, fd: int, *, vnet_header: bool, offloads: int) -> None:
+    def __init__(self, name: str, kind: PortKind, interface: str, fd: int, *, vnet_header: bool, offloads: int) -> None:
         self.name = name
-        self.kind: Kind = kind
+        self.kind: PortKind = kind
         self.link_bytes = LINK_BYTES[kind]
         self.interface = interface
         self.vnet_header = vnet_header
@@ -128,12 +128,12 @@ class DevicePort:
         """The device's descriptor; -1 once it is closed."""
         return self._fd
 
-    def read_burst(self, limit: int) -> list[Arrival]:
+    def read_burst(self, limit: int) -> list[ReceivedFrame]:
         """Waiting frames until the queue is empty or `limit` is reached. The virtio header is unpacked, not judged:
         whether its claims fit the packet is seen when the packet has been parsed (`wire.gso.is_consistent`)."""
         fd, buffers, header, frame, link_bytes = self._fd, self._buffers, self._header, self._frame, self.link_bytes
         header_bytes = HEADER_BYTES if self.vnet_header else 0
-        burst: list[Arrival] = []
+        burst: list[ReceivedFrame] = []
         try:
             for _ in range(limit):
                 count = os.readv(fd, buffers) - header_bytes

@@ -6,13 +6,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bridge.ports.base import Arrival, Kind, Port
+from bridge.ports.base import Port, PortKind, ReceivedFrame
 from wire.drop import Drop
 from wire.gso import GsoHeader
 
 
 @dataclass(frozen=True, slots=True)
-class Faults:
+class CableFaults:
     """The probability of each fault for one frame, 0.0 to 1.0; they are drawn independently, loss first."""
 
     loss: float = 0.0
@@ -28,12 +28,12 @@ class FaultyPort:
     Damage is one flipped bit. A super-frame stays one: the fault hits it whole.
     """
 
-    def __init__(self, port: Port, faults: Faults, rng: random.Random) -> None:
+    def __init__(self, port: Port, faults: CableFaults, rng: random.Random) -> None:
         self._port = port
         self._faults = faults
         self._rng = rng
-        self._late_in: list[Arrival] = []
-        self._late_out: list[Arrival] = []
+        self._late_in: list[ReceivedFrame] = []
+        self._late_out: list[ReceivedFrame] = []
 
     @property
     def name(self) -> str:
@@ -41,7 +41,7 @@ class FaultyPort:
         return self._port.name
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> PortKind:
         """The wrapped port's kind."""
         return self._port.kind
 
@@ -54,7 +54,7 @@ class FaultyPort:
         """The wrapped port's descriptor."""
         return self._port.fileno()
 
-    def read_burst(self, limit: int) -> list[Arrival]:
+    def read_burst(self, limit: int) -> list[ReceivedFrame]:
         """What the cable lets through of the next burst; doubled frames may make it longer than `limit`."""
         return [
             arrival for frame, gso in self._port.read_burst(limit) for arrival in self._pass(frame, gso, self._late_in)
@@ -71,7 +71,7 @@ class FaultyPort:
         """Close the wrapped port."""
         self._port.close()
 
-    def _pass(self, frame: bytes, gso: GsoHeader | None, late: list[Arrival]) -> Iterator[Arrival]:
+    def _pass(self, frame: bytes, gso: GsoHeader | None, late: list[ReceivedFrame]) -> Iterator[ReceivedFrame]:
         faults, rng = self._faults, self._rng
         if rng.random() < faults.loss:
             return

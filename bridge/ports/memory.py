@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 
-from bridge.ports.base import LINK_BYTES, Arrival, Kind
+from bridge.ports.base import LINK_BYTES, PortKind, ReceivedFrame
 from wire.drop import Drop
 from wire.gso import GsoHeader
 
@@ -16,13 +16,13 @@ class MemoryPort:
     An event descriptor stands for the device, so that the real loop can wait for it.
     """
 
-    def __init__(self, name: str, kind: Kind, capacity: int = 1 << 30) -> None:
+    def __init__(self, name: str, kind: PortKind, capacity: int = 1 << 30) -> None:
         self.name = name
-        self.kind: Kind = kind
+        self.kind: PortKind = kind
         self.link_bytes = LINK_BYTES[kind]
         self.capacity = capacity
         self.sent: list[tuple[bytes, GsoHeader | None]] = []
-        self._waiting: deque[Arrival] = deque()
+        self._waiting: deque[ReceivedFrame] = deque()
         self._event: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def deliver(self, *frames: bytes, gso: GsoHeader | None = None) -> None:
@@ -36,7 +36,7 @@ class MemoryPort:
         assert self._event is not None, "the port is closed"
         return self._event
 
-    def read_burst(self, limit: int) -> list[Arrival]:
+    def read_burst(self, limit: int) -> list[ReceivedFrame]:
         """The oldest waiting frames."""
         burst = [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
         if burst and not self._waiting and self._event is not None:

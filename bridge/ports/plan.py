@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bridge.ports.base import Kind
+from bridge.ports.base import PortKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class DevicePlan:
     """
 
     port: str
-    kind: Kind
+    kind: PortKind
     interface: str
     mtu_bytes: int
     netns: str | None = None

@@ -63,7 +63,7 @@ class Helper:
         return self._process.pid
 
     def make(self, order: Order) -> Made:
-        """Have the devices made. Raises `PortError` with everything that stands in the way; then there are no
+        """Have the devices made. Raises `PortError` with every obstacle; then there are no
         devices."""
         self._channel.settimeout(_ANSWER_S)
         self._has_order = True

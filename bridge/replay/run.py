@@ -22,11 +22,12 @@ from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from bridge.config.into_walk import gateway_settings, is_ethernet
 from bridge.config.load import Config
 from bridge.config.values import is_node_name
 from bridge.walk.effects import Effect, Send
 from bridge.walk.gateway import Gateway
-from bridge.walk.interface import is_ethernet
+from bridge.walk.settings import GatewaySettings
 from route.table import RouteTable, node_of
 from wire import gso, pcap
 from wire.ethernet import HEADER_BYTES
@@ -69,7 +70,7 @@ class ReplaySummary(NamedTuple):
     ports: list[Passed]
 
 
-def port_name(config: Config, routes: RouteTable, text: str) -> str:
+def port_name(settings: GatewaySettings, routes: RouteTable, text: str) -> str:
     """The gateway's name of a port that a user named; `Misuse` where the configuration has no such port.
 
     `vpn` and `vpn:DEFAULT` are one port. Other nodes are known by their route file or their peer table; a configuration
@@ -79,17 +80,17 @@ def port_name(config: Config, routes: RouteTable, text: str) -> str:
     if base not in OUTPUTS or (colon and base != "vpn"):
         raise Misuse(f"{text!r} is no port: tap0, tap1, tun0, vpn or vpn:NODE")
     if base == "vpn":
-        if not config.has_vpn:
+        if not settings.has_tunnel:
             raise Misuse("the configuration has no [vpn], and no tunnel without it")
-        if not colon and config.vpn is None:
+        if not colon and not settings.has_default_port:
             raise Misuse("'vpn' is the default node, and without [vpn] there is none: name a node, as vpn:NODE")
-    elif getattr(config, base) is None:
+    elif settings.port(base) is None:
         raise Misuse(f"the configuration has no [{base}]")
     if not colon:
         return text
-    if node == config.default_node:
+    if node == settings.default_node:
         return "vpn"
-    if node not in _nodes(config, routes) and (config.peer or not is_node_name(node)):
+    if node not in _nodes(settings, routes) and (settings.peers or not is_node_name(node)):
         raise Misuse(f"{text!r}: the configuration knows no node of this name")
     return text
 
@@ -110,7 +111,8 @@ def run(
     `tell` gets one line of JSON for each event. Raises `Misuse` where an output would overwrite an input,
     `CaptureError` where an input cannot be read or has the wrong link type, `OSError` as the file system does.
     """
-    nodes = _nodes(config, routes) | {given.port.partition(":")[2] for given in inputs} - {""}
+    settings = gateway_settings(config)
+    nodes = _nodes(settings, routes) | {given.port.partition(":")[2] for given in inputs} - {""}
     ports = [*OUTPUTS, *(f"vpn:{node}" for node in sorted(nodes))]
     paths = {port: directory / f"{port.replace(':', '-')}.pcap" for port in ports}
     _refuse_overwriting(inputs, paths.values())
@@ -121,8 +123,9 @@ def run(
             for port, path in paths.items()
         }
         streams = [_stream(config, given, stack) for given in inputs]
-        gateway = Gateway(config, routes, random.Random(seed), events=tell is not None)
-        replay = _Replay(gateway, writers, tell)
+        gateway = Gateway(settings, routes, random.Random(seed), events=tell is not None)
+        ethernet = frozenset(port for port in writers if is_ethernet(config, port))
+        replay = _Replay(gateway, writers, ethernet, tell)
         replay.through(heapq.merge(*streams, key=attrgetter("timestamp_ns")), linger_ns=linger_ns, announce=announce)
     return ReplaySummary(replay.began_ns, replay.now, replay.passed())
 
@@ -137,14 +140,18 @@ class _Replay:
     """One replay on its way: the clock, the gateway, and where effects go."""
 
     def __init__(
-        self, gateway: Gateway, writers: dict[str, pcap.PcapWriter], tell: Callable[[str], object] | None
+        self,
+        gateway: Gateway,
+        writers: dict[str, pcap.PcapWriter],
+        ethernet: frozenset[str],
+        tell: Callable[[str], object] | None,
     ) -> None:
         self.gateway = gateway
         self.began_ns = self.now = 0
         self._writers = writers
         self._tell = tell
         self._passed = {port: [0, 0, 0, 0] for port in writers}
-        self._ethernet = frozenset(port for port in writers if is_ethernet(gateway.config, port))
+        self._ethernet = ethernet
 
     def through(self, packets: Iterable[_Packet], *, linger_ns: int, announce: bool) -> None:
         """Walk the packets, then let the clock run on for `linger_ns`."""
@@ -232,10 +239,10 @@ def _plain_frames(sent: Send, link_bytes: int) -> Iterator[bytes | bytearray]:
         yield sent.frame[:link_bytes] + packet
 
 
-def _nodes(config: Config, routes: RouteTable) -> set[str]:
+def _nodes(settings: GatewaySettings, routes: RouteTable) -> set[str]:
     """The nodes beside the default one that route files or peers name."""
     routed = {node for row in routes.summary() if (node := node_of(row["target"])) is not None}
-    return (routed | set(config.peer)) - {config.default_node}
+    return (routed | {peer.name for peer in settings.peers}) - {settings.default_node}
 
 
 def _link_type(config: Config, port: str) -> int:

@@ -35,7 +35,7 @@ from alias.saved import saved
 from alias.sessions import is_state
 from alias.table import Aliases
 from alias.types import COARSE_BITS, Egress, Link, Saved
-from bridge.walk.crossing import Openings
+from bridge.walk.forwarding.crossing import Crossing
 from bridge.walk.interface import Interface
 from wire.ipv4 import ICMP, TCP, UDP
 from wire.units import SECOND_NS
@@ -79,12 +79,12 @@ class LinkFile:
     """
 
     def __init__(
-        self, path: Path, aliases: Aliases, interfaces: Mapping[str, Interface], openings: Openings, now: int
+        self, path: Path, aliases: Aliases, interfaces: Mapping[str, Interface], crossing: Crossing, now: int
     ) -> None:
         self.path = path
         self.restored = 0
         self._aliases = aliases
-        self._openings = openings
+        self._crossing = crossing
         self._interfaces = interfaces
         self._tap0 = interfaces.get("tap0")
         limit = min(aliases.settings.max_links, MOST_LINKS)
@@ -224,8 +224,8 @@ class LinkFile:
         """
         hides = self._interfaces.get(egress.label)
         outside = 0 if hides is None else hides.address  # read anew: a reload may change tap1's address
-        side = self._openings.side_of(inside)
-        behind = self._openings.behind(inside)
+        side = self._crossing.port_inside(inside)
+        behind = self._crossing.behind(inside)
         if not outside or side is None or behind is None:
             return None
         if side.interface is self._tap0 and not self._tap0.is_on_link(inside):
@@ -265,11 +265,11 @@ def link_file_of(socket_path: Path) -> Path:
 
 
 def open_link_file(
-    path: Path, aliases: Aliases, interfaces: Mapping[str, Interface], openings: Openings, now: int
+    path: Path, aliases: Aliases, interfaces: Mapping[str, Interface], crossing: Crossing, now: int
 ) -> LinkFile | None:
     """The link file, its links restored. None where it cannot be made: this is logged once, and the gateway runs on."""
     try:
-        link_file = LinkFile(path, aliases, interfaces, openings, now)
+        link_file = LinkFile(path, aliases, interfaces, crossing, now)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         aliases.changes.want(False)

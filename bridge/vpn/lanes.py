@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from bridge.ports.bursts import Queued
 from bridge.ports.udp.ways import Heading
 from tunnel.effects import Datagram, Endpoint, Received
-from tunnel.endpoint import Heard, Opened
+from tunnel.endpoint import Opened, SessionRx
 from tunnel.session import Lane
 
 if TYPE_CHECKING:
@@ -37,15 +37,15 @@ class _Told(NamedTuple):
     heading: Heading
 
 
-class Taken(NamedTuple):
-    """What a burst left. `strange`: datagrams that no lane knows; `opened`: packets to be judged and walked; `queued`:
-    frames for writers of ports; `heard`: what was authentic, by session; `drops`: forged, seen before, cut off by
-    the kernel, not taken by it."""
+class LaneBurst(NamedTuple):
+    """The rest of a burst that lanes received. `strange`: datagrams that no lane knows; `opened`: packets to be judged
+    and walked; `queued`: frames for writers of ports; `received`: authentic datagrams, by session; `drops`: the number
+    of datagrams that were forged, seen before, cut off by the kernel, refused by the kernel."""
 
     strange: list[Received]
     opened: list[Opened]
     queued: list[Queued]
-    heard: list[Heard]
+    received: list[SessionRx]
     drops: tuple[int, int, int, int]
 
 
@@ -143,7 +143,7 @@ class PeerLanes:
             for number, datagram, tos in self.lanes.take_unsent()
         ]
 
-    def receive(self, limit: int, now: int) -> Taken:
+    def receive(self, limit: int, now: int) -> LaneBurst:
         """A burst at each socket at which something waits."""
         strange: list[Received] = []
         moved: dict[int, Endpoint] = {}
@@ -155,8 +155,8 @@ class PeerLanes:
                 moved[index] = self.datagrams.received(door, b"", name, info, 0).source
         opened, queued, sizes, drops = self.lanes.taken()
         self._worked(sum(size_bytes for _, size_bytes, _ in sizes) // _PACKET_BYTES)
-        heard = [(index, size_bytes, has_data, moved.get(index)) for index, size_bytes, has_data in sizes]
-        return Taken(strange, opened, queued, heard, drops)
+        heard = [SessionRx(index, size_bytes, has_data, moved.get(index)) for index, size_bytes, has_data in sizes]
+        return LaneBurst(strange, opened, queued, heard, drops)
 
     def send(self) -> list[tuple[str, int]]:
         """What was pushed leaves; the bytes that were sealed for each peer since the last time."""

@@ -12,11 +12,11 @@ from bridge.config.into_tunnel import address_of
 from bridge.loop.affinity import roam
 from bridge.loop.loop import Loop
 
-Answer = Callable[[Sequence[bytes]], None]
+OnResolved = Callable[[Sequence[bytes]], None]
 """Takes addresses of 4 or 16 bytes, the best first (RFC 6724, as the system orders them); none where there is none."""
 
 
-class Resolver:
+class HostNames:
     """One look-up at a time for a host; the answer comes in the loop. Look-ups under way do not delay the end.
 
     The first ones wait for `begin`: a thread would keep the rights of a process that has not given them up yet.
@@ -26,13 +26,13 @@ class Resolver:
     def __init__(self, loop: Loop, *, with_ipv6: bool = True) -> None:
         self._loop = loop
         self._family = socket.AF_UNSPEC if with_ipv6 else socket.AF_INET
-        self._asked: dict[str, list[Answer]] = {}
+        self._asked: dict[str, list[OnResolved]] = {}
         self._answered: list[tuple[str, list[bytes]]] = []
         self._has_begun = False
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         loop.add(self._event, self._tell)
 
-    def resolve(self, host: str, answer: Answer) -> None:
+    def resolve(self, host: str, answer: OnResolved) -> None:
         """Call `answer` with what the system's resolver finds."""
         waiting = self._asked.setdefault(host, [])
         waiting.append(answer)

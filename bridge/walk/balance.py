@@ -1,4 +1,4 @@
-"""What must be equal: every frame that came in has exactly one fate (docs/decisions/0034-one-fate-for-every-frame.md).
+"""The law of the counters: every frame that came in has exactly one fate (decision record 0034).
 
 At every moment between two calls of the gateway, for each port:
 
@@ -8,20 +8,30 @@ At every moment between two calls of the gateway, for each port:
 and over all ports, of what the flow table repeated, frames in == frames out. `held` is counted from the stores: frames
 that wait for a next hop, for the first fragment of their datagram, or for the rest of a datagram to us.
 
-`difference(accounts(gateway))` says what is not, from the gateway; `difference(accounts_of(document))` from what
-`bridgectl stats -j` says; `check` raises.
+`difference(accounts(gateway))` says in words which numbers differ, `difference(accounts_of(document))` does so for the
+document of `bridgectl stats -j`, and `check` raises.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
-from bridge.walk.outgoing import Waiting
+from bridge.walk.counters import Counters
+from bridge.walk.outcome import Resident
 
-if TYPE_CHECKING:
-    from bridge.walk.gateway import Gateway
+
+class Balanced(Protocol):
+    """The gateway, as far as its law needs it."""
+
+    @property
+    def counters(self) -> Counters:
+        """All counters, right at this moment."""
+
+    @property
+    def residents(self) -> Iterable[Resident]:
+        """All that keeps frames."""
 
 
 class Unbalanced(AssertionError):
@@ -29,7 +39,7 @@ class Unbalanced(AssertionError):
 
 
 class Account(NamedTuple):
-    """One port's, in frames. `drops`: over all reasons. `repeated_in`, `repeated_out`: by the flow table."""
+    """One port's numbers, in frames; see `PortCounters`. `held`: frames in the stores; `drops`: over all reasons."""
 
     rx_packets: int
     sent: int
@@ -45,7 +55,7 @@ class Account(NamedTuple):
 
     @property
     def fates(self) -> dict[str, int]:
-        """What became of frames that came in, by the public names."""
+        """The fates of frames that came in, by their public names."""
         return {
             "sent": self.sent,
             "answered": self.answered,
@@ -60,26 +70,16 @@ class Account(NamedTuple):
         return self.rx_packets - sum(self.fates.values())
 
 
-def held(gateway: Gateway) -> Counter[str]:
-    """Frames in the stores, by the port that they came in by."""
-    found: Counter[str] = Counter()
-    for table in gateway.arp.values():
-        for waiting in table.waiting():
-            assert isinstance(waiting, Waiting)
-            if waiting.arrival is not None and not waiting.arrival.is_ours:
-                found[waiting.arrival.interface.name] += 1
-    for arrival in gateway.fragments.held():
-        found[arrival.interface.name] += 1
-    for port, fragments in gateway.reassembly.held():
-        found[port.partition(":")[0]] += fragments
-    return found
+def held(gateway: Balanced) -> Counter[str]:
+    """Frames in the stores, by the interface that they came in by."""
+    return Counter(name for resident in gateway.residents for name in resident.held())
 
 
-def accounts(gateway: Gateway) -> dict[str, Account]:
-    """Every port's, the flow table's part included as far as `FastPath.account` has heard of it."""
-    waiting = held(gateway)
+def accounts(gateway: Balanced) -> dict[str, Account]:
+    """The account of every port."""
+    waiting, counters = held(gateway), gateway.counters
     drops: Counter[str] = Counter()
-    for (name, _), number in gateway.counters.drops_by_port.items():
+    for (name, _), number in counters.drops_by_port.items():
         drops[name] += number
     return {
         name: Account(
@@ -95,12 +95,12 @@ def accounts(gateway: Gateway) -> dict[str, Account]:
             port.repeated_in,
             port.repeated_out,
         )
-        for name, port in gateway.counters.ports.items()
+        for name, port in counters.ports.items()
     }
 
 
 def accounts_of(document: Mapping[str, Any]) -> dict[str, Account]:
-    """The same from a document of `stats`."""
+    """The account of every port from a document of `stats`. `KeyError` where it is no such document."""
     return {
         name: Account(
             document["ports"][name]["rx_packets"],
@@ -112,14 +112,14 @@ def accounts_of(document: Mapping[str, Any]) -> dict[str, Account]:
     }
 
 
-def missing(gateway: Gateway) -> dict[str, int]:
+def missing(gateway: Balanced) -> dict[str, int]:
     """Frames that came in by a port and have no fate, where there are any."""
     return {name: account.missing for name, account in accounts(gateway).items() if account.missing > 0}
 
 
 def difference(found: Mapping[str, Account], *, at_rest: bool = True) -> str:
-    """What is not equal, a line each; empty where all is. `at_rest`: False while other threads repeat frames, which may
-    have been counted in and not out yet."""
+    """One line for each pair of numbers that must be equal and are not; empty where all are. `at_rest`: False while
+    other threads repeat frames, which may be counted in and not yet counted out."""
     says = []
     for name, account in found.items():
         if account.missing:
@@ -134,9 +134,8 @@ def difference(found: Mapping[str, Account], *, at_rest: bool = True) -> str:
     return "\n".join(says)
 
 
-def check(gateway: Gateway) -> None:
-    """`Unbalanced` with what is not equal."""
-    gateway.fast.account()
+def check(gateway: Balanced) -> None:
+    """Raise `Unbalanced` with the numbers that differ, where some do."""
     says = difference(accounts(gateway))
     if says:
         raise Unbalanced(says)

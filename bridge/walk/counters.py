@@ -1,8 +1,9 @@
-"""Every counter of the gateway, in one place: packets and bytes by port, what became of frames, drops by reason.
+"""Every counter of the gateway, in one place: packets and bytes by port, fates of frames, drops by reason.
 
-Each frame that came in by a port has one fate, counted at that port: *sent* (some frame left because of it), *answered*
-(by a message of our own), *taken* (an ARP frame that we learn from and owe nothing), *dropped* with a reason, or it is
-*held*, which nobody counts here: `bridge.walk.balance` counts what lies in the stores, and says what must be equal.
+Each frame that came in by a port has one fate, counted at that port: *sent* (a frame left because of it), *answered*
+(by a message of our own), *taken* (an ARP frame that we learn from and owe nothing), or *dropped* with a reason. A
+*held* frame is counted nowhere: `bridge.walk.balance` looks into the stores, and says which numbers must be equal.
+`Gateway.counters` gives these counters with the frames that the flow table has repeated until then.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ MOST_ETHERTYPES = 256
 
 
 class PortCounters:
-    """What passed one port. Bytes are those of whole frames, link header included. `tx_packets`: handed to the device.
+    """One port's packets and bytes. Bytes are those of whole frames, link header included.
 
-    Drops that are no fate of a frame which came in by this port: `refused`, frames that its device did not take;
-    `lost`, messages of our own without a next hop, and the tunnel's datagrams and waiting packets. `repeated_in`,
-    `repeated_out`: the part of `rx_packets` and `tx_packets` that the flow table repeated.
+    `rx`: came in; `tx`: handed to the device. `sent`, `answered`, `taken`, `dropped`: the fates of frames that came in.
+    `refused` and `lost` are drops that are no frame's fate here: the device did not take a frame; a message of our own
+    had no next hop, or a datagram or waiting packet of the tunnel was dropped.
+    `repeated_in`, `repeated_out`: the part of `rx_packets` and `tx_packets` that the flow table repeated.
     """
 
     __slots__ = (
@@ -45,8 +47,9 @@ class PortCounters:
 
 
 class Counters:
-    """`ports` by name; `drops_by_port` by (port, reason); `ethertypes` that are not carried, by number, of
-    `MOST_ETHERTYPES` different ones; `answered` by the gateway itself."""
+    """`ports` by name; `drops_by_port` by (port, reason); `ethertypes`: frames that are not carried, by number, of at
+    most `MOST_ETHERTYPES` numbers; `answered`: IP packets that a message of our own answered; `icmp_errors`: sent, or
+    suppressed by RFC 1812 4.3.2.7, `icmp.mute` or the rate limit."""
 
     def __init__(self, ports: Mapping[str, PortCounters]) -> None:
         self.ports = ports
@@ -72,8 +75,8 @@ class Counters:
         self.ports[port].lost += number
 
     def ethertype(self, number: int) -> None:
-        """A frame of a kind that is not carried. Whoever sends all kinds there are fills no memory with it: the drop is
-        counted anyway."""
+        """Count a frame of a kind that is not carried. A host that sends all kinds fills no memory: beyond the bound,
+        only the drop is counted."""
         if number in self.ethertypes or len(self.ethertypes) < MOST_ETHERTYPES:
             self.ethertypes[number] += 1
 

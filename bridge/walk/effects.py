@@ -1,4 +1,4 @@
-"""What the walk wants done: frames to send and events to tell. Values only; the loop carries them out.
+"""Effects: frames to send and events to tell. The walk returns them as values, and the loop carries them out.
 
 Port names: `tap0`, `tap1`, `tun0`, `vpn` (the default node) and `vpn:NODE` (any other node).
 """
@@ -20,8 +20,9 @@ class Send(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something an operator may want to see. `kind`: `drop` (facts: reason), `link`, `unlink`, `arp` (facts: ip, mac,
-    state, change; claimant where two stations claim one address, which is told to the daemon too)."""
+    """A fact for operators. `kind` is `drop` (facts: reason), `link` or `unlink` (facts: protocol, inside, outside,
+    on), or `arp` (facts: ip, mac, state, change; claimant where two stations claim one address, which the daemon hears
+    too)."""
 
     port: str
     kind: str

@@ -1,63 +1,76 @@
 """The gateway: one walk through the rooms. Read this file first.
 
-A frame comes in as bytes with the port's name and `now`; what is to be done comes out as effects. Nothing here reads a
-clock, opens a socket or draws a random number of its own: the same object runs under the daemon, under `replay` and
-under tests. The functions stand in the order of a packet's way:
+A frame comes in as bytes with the port's name and `now`; the caller gets back a list of effects to carry out. Nothing
+here reads a clock, opens a socket or draws a random number of its own: the daemon, `replay` and the tests drive the
+same object. The functions stand in the order of a packet's way:
 
-    receive -> frame checks -> IP checks -> fragments -> from inside | outside | a peer -> path -> carry -> emit
+    receive -> Ethernet checks -> IP checks -> early services -> martians -> fragments -> decide -> `Outgoing.carry_out`
 
-RFC 1812 5.2.2 and 5.3 (the checks and their order), RFC 2827 through `bridge.walk.martians`, RFC 4787, 5382 and 5508
-through `alias`, RFC 1812 4.3 through `icmp`, RFC 826 through `arp`, RFC 1191 (`_fit`), RFC 791 3.2 and RFC 6691
-(`_carry`).
-Every frame is sent, answered, taken in, held or dropped with a reason, and counted so: `bridge.walk.counters`,
-`bridge.walk.balance`.
+RFC 1812 5.2.2 and 5.3 (the checks and their order), RFC 2827 through `martians`, RFC 4787, 5382 and 5508 through
+`alias`, RFC 1812 4.3 through `messages` and `icmp`, RFC 826 through `arp`, RFC 1191 through `decision`.
+Every frame is sent, answered, taken in, held or dropped with a reason (`outcome`), and counted so: `counters`,
+`balance`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
-from alias import quote as quotes
-from alias import rewrite
-from alias.fragments import FragmentStore
 from alias.plain import PlainStore
-from alias.reassembly import Expired, Reassembly
 from alias.table import Aliases, MakeStore
-from alias.types import Egress, Unanswered
-from arp.effects import ArpEffect, Transmit
-from bridge.config.into_routes import Announced
-from bridge.config.into_walk import alias_settings, forwards_from, reserved_ports
-from bridge.config.load import Config
-from bridge.config.model import Tap1Table
-from bridge.state.links import LinkFile
+from alias.types import AliasSettings, Egress, Unanswered
+from arp.port import ArpPort
 from bridge.walk.balance import missing
-from bridge.walk.decision import Decision
+from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect, Send
-from bridge.walk.fast_path import FastPath, ends_of
-from bridge.walk.interface import Interface, interfaces_from, take_address
-from bridge.walk.martians import Admission, claims_hold
-from bridge.walk.outgoing import Outgoing, Trace, pieces
-from bridge.walk.path import Answer, Arrival, Path
+from bridge.walk.fast_path import FastPath
+from bridge.walk.forwarding.decision import Decision
+from bridge.walk.forwarding.peer_prefixes import Announced
+from bridge.walk.fragments import Fragments
+from bridge.walk.interface import NamedPort, Ports
+from bridge.walk.local import Local
+from bridge.walk.martians import Martians, claims_hold
+from bridge.walk.messages import Messages
+from bridge.walk.mtu import PathMtus
+from bridge.walk.outcome import PORT_UNREACHABLE, IcmpError, Outcome, Refused, Resident
+from bridge.walk.outgoing import Outgoing
+from bridge.walk.own import OwnAddresses
+from bridge.walk.path import Arrival, Path
+from bridge.walk.residents import LinkKeeper, NatLinks, Neighbours
+from bridge.walk.settings import GatewaySettings, PortSettings
+from bridge.walk.trace import Trace, Tracing
 from flow.table import HARVEST_S, Table
 from icmp import errors
 from route.table import RouteTable
-from wire import ethernet, ipv4, tcp
+from wire import ethernet, ipv4
 from wire.drop import Drop
 from wire.gso import GsoHeader
 from wire.ipv4 import Packet
-from wire.units import earliest
+from wire.units import SECOND_NS, earliest
+
+
+class _Change(NamedTuple):
+    """A reload on its way through the stages: the settings before and after, the new routes, and the call's time and
+    effects."""
+
+    before: GatewaySettings
+    after: GatewaySettings
+    routes: RouteTable
+    now: int
+    effects: list[Effect]
 
 
 class Gateway:
-    """The forwarder. `events`: tell drops, links and ARP changes as effects too (replay does, the daemon does not).
-    `table`: where decisions are repeated from; None where every packet is walked. `ledger`: where links are written
-    down to outlive the process; whoever wants that puts one here."""
+    """The forwarder. `events`: drops, links and ARP changes become effects too (replay tells them, the daemon does
+    not). `table`: the flow table that repeats decisions; None where every packet is walked. `rng`: for alias ports,
+    the pauses of RFC 5227 and our first IP identification."""
 
     def __init__(
         self,
-        config: Config,
+        settings: GatewaySettings,
         routes: RouteTable,
         rng: random.Random,
         *,
@@ -65,251 +78,378 @@ class Gateway:
         table: Table | None = None,
         make_store: MakeStore = PlainStore,
     ) -> None:
-        self.config = config
-        self._rng = rng
-        self.interfaces = interfaces_from(config, rng)
-        self.arp = {name: itf.arp for name, itf in self.interfaces.items() if itf.arp is not None}
-        self._late_s = HARVEST_S if table is not None else 0
-        self.aliases = Aliases(
-            alias_settings(config, self._late_s), forwards_from(config), reserved_ports(config), rng, make_store
-        )
-        self.fragments: FragmentStore[Path | Answer, Arrival] = FragmentStore()
-        self.reassembly = Reassembly()
+        self.settings = settings
         self.started_ns = 0
-        self._events = self.aliases.tells = events
-        self.out = Outgoing(self.interfaces, rng.randrange(0x10000), events=events)
-        self.counters = self.out.counters
-        self.decision = Decision(config, routes, self.interfaces, self.aliases, self.out)
+        self._rng = rng
+        self._late_ns = HARVEST_S * SECOND_NS if table is not None else 0
+        self.ports = Ports(settings, rng)
+        self.interfaces = self.ports.interfaces
+        self.own = OwnAddresses(self.interfaces)
+        self.aliases = Aliases(
+            delayed(settings.alias, self._late_ns), settings.forwards, settings.reserved_ports, rng, make_store
+        )
+        self.mtus = PathMtus()
+        self._counters = Counters({name: interface.counters for name, interface in self.interfaces.items()})
+        self._tracing = tracing = Tracing()
+        self._messages = Messages(self.own, self._counters, tracing, settings.icmp, rng.randrange(0x10000))
+        self.local = Local(self._messages, tracing, settings.icmp)
+        self.decision = Decision(settings, routes, self.ports, self.own, self.aliases, self.mtus, self.local, tracing)
         self.nodes = self.decision.nodes
-        self.fast = FastPath(table, self.interfaces, self.aliases, self.decision.openings, self.out)
-        self.admission = Admission(self.interfaces, self.decision.peers, self.nodes)
-        self.ledger: LinkFile | None = None
-        self._apply(config)
+        self.fast = FastPath(table, self.ports, self.aliases, self.decision.crossing, self.mtus, self._counters)
+        self.out = Outgoing(
+            self.interfaces,
+            self._counters,
+            self.aliases,
+            self.fast,
+            self.mtus,
+            self._messages,
+            tracing,
+            events=events,
+        )
+        self._martians = Martians(self.interfaces, self.own, self.decision.peers)
+        self._fragments = Fragments(self.ports, self.aliases, self.out, tracing, self._decide)
+        self.fragments, self.reassembly = self._fragments.store, self._fragments.reassembly
+        self.links = NatLinks(self.aliases, self.interfaces, self._tell_unanswered, events=events)
+        self._neighbours = {
+            name: Neighbours(self.ports.direct[name], self.out, tracing)
+            for name, interface in self.interfaces.items()
+            if interface.framing == "ethernet"
+        }
 
-    def _apply(self, config: Config) -> None:
-        """Take what a reload may change from the configuration."""
-        self.out.rate_limit = errors.RateLimit(config.icmp.errors_per_second)
-        self.out.muted = frozenset(config.icmp.mute)
+    @property
+    def residents(self) -> Iterator[Resident]:
+        """All that keeps frames or timers, in the order in which their timers fire. The flow table is first: its hits
+        keep links and ARP entries alive."""
+        yield self.fast
+        yield from self._neighbours.values()
+        yield self.links
+        yield self.decision
+        yield self._fragments
+        yield from self.local.residents
+
+    @property
+    def counters(self) -> Counters:
+        """All counters, with the frames that the flow table has repeated until now."""
+        self.fast.account()
+        return self._counters
+
+    @property
+    def arp(self) -> dict[str, ArpPort]:
+        """The ARP tables of the taps, by the port's name."""
+        return {name: itf.neighbours for name, itf in self.interfaces.items() if itf.neighbours is not None}
 
     @property
     def routes(self) -> RouteTable:
         """Where destinations go."""
         return self.decision.routes
 
-    # Entry points
+    @property
+    def announced(self) -> Announced:
+        """The prefixes that peers have announced, by peer."""
+        return self.decision.peers.announced
+
+    # Entry points of the loop
 
     def start(self, now: int) -> list[Effect]:
         """Begin the RFC 5227 probes and announcements; traffic does not wait for them."""
+        effects: list[Effect] = []
         self.started_ns = now
-        effects = self.out.effects = []
-        for name, table in self.arp.items():
-            self.out.arp_effects(self.interfaces[name], table.start(now), now)
+        for resident in self.residents:
+            resident.start(now, effects)
         return effects
 
     def receive(
         self, port: str, frame: bytes | bytearray | memoryview, now: int, gso: GsoHeader | None = None
     ) -> list[Effect]:
-        """Walk one frame. `port`: `tap0`, `tap1`, `tun0`, `vpn` or `vpn:NODE`; `now` in ns, never backwards."""
-        effects = self.out.effects = []
-        interface = self.interfaces.get(port) or self._interface_of(port)
+        """Walk one frame. `port`: `tap0`, `tap1`, `tun0`, `vpn` or `vpn:NODE`; `now` in ns, never backwards. `KeyError`
+        where the port is not configured."""
+        effects: list[Effect] = []
+        came_by = self.ports.named(port)
+        interface = came_by.interface
         counters = interface.counters
         counters.rx_packets += 1
         counters.rx_bytes += len(frame)
-        if interface.arp is None:
-            drop = self._ip(port, interface, frame, 0, gso, now, group=False)
+        if interface.framing == "ethernet":
+            outcome = self._ethernet(came_by, bytes(frame), gso, now, effects)
         else:
-            drop = self._ethernet(port, interface, bytes(frame), gso, now)
-        if drop is not None:
-            self.out.dropped(port, drop)
+            outcome = self._raw(came_by, frame, gso, now, effects)
+        if outcome is not None:
+            self.out.count(came_by, outcome, effects)
         if self.aliases.events:
-            self._tell_links()
+            self.links.tell(effects)
         return effects
 
     def tick(self, now: int) -> list[Effect]:
         """Fire every timer that is due at `now`."""
-        effects = self.out.effects = []
-        self.fast.tick(now)  # first: what it tells keeps links and ARP entries alive
-        for name, table in self.arp.items():
-            self.out.arp_effects(self.interfaces[name], table.tick(now), now)
-        for outcome in self.aliases.tick(now):
-            if isinstance(outcome, Unanswered):
-                self.decision.syn_unanswered(outcome, now)
-            elif self._events:
-                self.out.link_changed(outcome)
-        self.decision.tick(now)
-        self._give_up(self.fragments.tick(now))
-        for expired in self.reassembly.tick(now):
-            self._unfinished(expired, now)
-        self._tell_links()
-        if self.ledger is not None:
-            self.ledger.tick(now)
+        effects: list[Effect] = []
+        for resident in self.residents:
+            resident.tick(now, effects)
         return effects
 
     def next_deadline(self) -> int | None:
         """When `tick` has something to do, in ns; None where nothing waits."""
-        due = earliest(self.aliases.next_deadline(), self.fragments.next_deadline())
-        due = earliest(due, earliest(self.reassembly.next_deadline(), self.fast.due_ns))
-        due = earliest(due, self.decision.next_deadline())
-        for table in self.arp.values():
-            due = earliest(due, table.next_deadline())
-        return due if self.ledger is None else earliest(due, self.ledger.next_deadline())
-
-    def reconfigure(self, config: Config, routes: RouteTable, now: int) -> list[Effect]:
-        """Take a new configuration whose ports are the same: lists, routes, alias, forwards, ICMP, static ARP, and
-        tap1's address and next hop.
-
-        Links live on, but for those of an address that tap1 no longer has; a packet whose destination is decided
-        differently now takes the new way at once, under the new egress' own link.
-        """
-        effects = self.out.effects = []
-        if config.tap1 is not None and self.config.tap1 is not None:
-            if config.tap1.address != self.config.tap1.address:
-                self._readdress(config.tap1, now)
-            self.interfaces["tap1"].gateway = int(config.tap1.gateway) if config.tap1.gateway is not None else 0
-        for name, table in self.arp.items():
-            old, new = (getattr(settings, name).arp for settings in (self.config, config))
-            for address in old.keys() - new.keys():
-                table.delete(address)
-            for address, mac in new.items():
-                if old.get(address) != mac:
-                    self.out.arp_effects(self.interfaces[name], table.add(address, mac), now)
-        self.config = config
-        settings = alias_settings(config, self._late_s)
-        if settings != self.aliases.settings:
-            self.fast.harvest(self.fast.table.limit, now)  # what has passed counts by the rules of before
-        self.aliases.reconfigure(settings, forwards_from(config), reserved_ports(config), now)
-        self.fast.set_outside()
-        sides = self._sides()
-        self.decision.reconfigure(config, routes)
-        self._end_moved(sides)
-        self.admission.peers = self.decision.peers
-        self._apply(config)
-        self.fast.outdate()
-        self._tell_links()
-        return effects
-
-    def _readdress(self, tap1: Tap1Table, now: int) -> None:
-        """The ISP gave us another address. What was aliased to the old one ends, as a kernel that masquerades has it:
-        nobody answers there any more. Neighbours are asked anew, the MAC address stays, and the new address is probed
-        and announced as at the start (RFC 5227), beside traffic."""
-        interface = self.interfaces["tap1"]
-        self.fast.outdate()  # first: other threads go on repeating
-        self.fast.harvest(self.fast.table.limit, now)  # what has passed counts for the links of before
-        if interface.arp is not None:
-            self.out.arp_effects(interface, interface.arp.give_up(), now)
-        self.aliases.flush(now=now, egress=Egress.TAP1)
-        take_address(interface, tap1, self._rng)
-        self.decision.readdressed()
-        self.admission.readdressed()
-        self.out.readdressed()
-        self.fast.set_ports()
-        if interface.arp is not None:
-            self.arp["tap1"] = interface.arp
-            self.out.arp_effects(interface, interface.arp.start(now), now)
-
-    def announce(self, announced: Announced) -> None:
-        """Peers announced these prefixes, put them in the place of what they did before. Packets find them and may come
-        from them at once; a reload keeps those of peers that stay."""
-        sides = self._sides()
-        before = self.announced
-        self.decision.announce(announced)
-        self._end_moved(sides)
-        if self.announced != before:
-            self.fast.outdate()
-
-    def _sides(self) -> dict[int, str | None]:
-        """The port or node that each host with links lives behind. Hosts are few where links are many, and every reload
-        and announcement asks."""
-        return {inside: self.decision.openings.behind(inside) for inside in self.aliases.insides}
-
-    def _end_moved(self, before: dict[int, str | None]) -> None:
-        """A host that lives elsewhere now is another host: what still comes for the one before, in answer to
-        what it sent, is not for the eyes of that one, nor of the kernel where nobody has the prefix any more."""
-        behind = self.decision.openings.behind
-        moved = {inside for inside, port in before.items() if behind(inside) != port}
-        if moved:
-            self._flush(moved)
-
-    def flush_links(self, insides: Collection[int] | None = None) -> int:
-        """End all links that are not static (of these inside addresses), on the operator's word; how many."""
-        ended = self._flush(insides)
-        self.fast.outdate()
-        return ended
-
-    def _flush(self, insides: Collection[int] | None) -> int:
-        ended = self.aliases.flush(insides)
-        if self.ledger is not None:
-            self.ledger.catch_up()  # what is ended on somebody's word does not come back
-        return ended
-
-    @property
-    def announced(self) -> Announced:
-        """What peers have announced, by peer."""
-        return self.decision.peers.announced
-
-    def probe(self, port: str, address: int, now: int) -> list[Effect]:
-        """An operator asks for a neighbour's MAC address: a request leaves at once, at most one a second."""
-        effects = self.out.effects = []
-        self.out.arp_effects(self.interfaces[port], self.arp[port].probe(address, now), now)
-        return effects
-
-    def add_neighbour(self, port: str, address: int, mac: bytes, now: int) -> list[Effect]:
-        """A static ARP entry on the operator's word; frames that waited for it go. `ValueError` as `ArpPort.add`."""
-        effects = self.out.effects = []
-        self.out.arp_effects(self.interfaces[port], self.arp[port].add(address, mac), now)
-        return effects
-
-    def trace(self, port: str, frame: bytes | bytearray | memoryview, now: int, gso: GsoHeader | None = None) -> Trace:
-        """Walk one frame and tell every step. It changes this object: callers trace on a copy or in a fork."""
-        told = self.out.tracing = Trace()
-        self.out.answered = self.out.held = False
-        effects = self.receive(port, frame, now, gso)
-        self.out.tracing = None
-        told.out = [effect for effect in effects if isinstance(effect, Send)]
-        if told.drop is None:
-            told.verdict = "answer" if self.out.answered else "hold" if self.out.held else "send"
-        return told
+        due: int | None = None
+        for resident in self.residents:
+            due = earliest(due, resident.next_deadline())
+        return due
 
     def refused(self, port: str, reason: Drop) -> None:
         """A port could not put a frame on its device."""
-        self.counters.refused(port.partition(":")[0], reason)
+        self._counters.refused(self.ports.named(port).interface.name, reason)
 
     def failed(self, port: str | None) -> None:
-        """A bug of ours: the walk, or what was to be done after it, failed on a frame of `port`, or on a timer (None).
-        Frames that have no fate now never get one, those that were to be released among them: they are dropped."""
+        """A bug of ours: the walk, or the loop behind it, failed on a frame of `port`, or on a timer (None).
+
+        Frames that have no fate now never get one, the frames that were to be released among them: they are dropped.
+        """
         found = missing(self)
         for name, number in found.items():
-            self.counters.dropped(name, Drop.WALK_FAULT, number)
+            self._counters.dropped(name, Drop.WALK_FAULT, number)
         if not found and port is not None:
-            self.counters.lost(port.partition(":")[0], Drop.WALK_FAULT)
+            self._counters.lost(self.ports.named(port).interface.name, Drop.WALK_FAULT)
 
     def undelivered(self, port: str, sent: bytes, now: int, *, mtu_bytes: int = 0) -> list[Effect]:
         """A packet that left by `port` of the tunnel did not get through: its sender hears 3/1 (RFC 1812 5.2.7.1), or
-        3/4 with the MTU that it is too long for.
+        3/4 with the MTU in bytes that it is too long for.
 
-        `sent` is the packet as it left. The error is one of our own about it, and goes the way of any error that comes
-        back by that port: to whoever the quoted packet's link names.
+        `sent` is the packet as it left. The error is one of our own about it, and takes the way of any error that comes
+        back by that port: to the host that the quoted packet's link names.
         """
-        effects = self.out.effects = []
+        effects: list[Effect] = []
         quoted = ipv4.parse(sent, 0, None)
         if isinstance(quoted, Drop):
             return effects
-        message = self.out.undelivered(quoted, self.decision.speaks_for(port, quoted), mtu_bytes)
+        left_by = self.ports.named(port)
+        message = self._messages.undelivered(quoted, self.decision.speaks_for(left_by, quoted), mtu_bytes)
         if message is None:
             return effects
-        arrival = Arrival(port, self._interface_of(port), message, False, is_ours=True)
-        way = self.decision.from_outside(arrival, now)
-        if isinstance(way, Path) and self.out.may_tell(way.interface, way.inside[0], now, may_answer=True):
-            self._carry(arrival, way, now)
+        arrival = Arrival(left_by, message, group=False, is_ours=True)
+        path = self.decision.from_outside(arrival, now)
+        if isinstance(path, Path) and self._messages.may_tell(
+            path.port.interface, path.inside[0], now, may_answer=True
+        ):
+            self.out.carry_out(arrival, path, now, effects)
         return effects
+
+    # A frame comes in: header checks, whose refusals owe nobody an error
+
+    def _ethernet(
+        self, port: NamedPort, frame: bytes, gso: GsoHeader | None, now: int, effects: list[Effect]
+    ) -> Outcome | None:
+        """The outcome of a frame with an Ethernet header; None where it has been carried out."""
+        if len(frame) < ethernet.HEADER_BYTES:
+            return Refused(Drop.ETH_SHORT)
+        own_mac = port.interface.mac
+        destination, source = frame[:6], frame[6:12]
+        group = destination != own_mac
+        if group and not ethernet.is_group(destination):
+            return Refused(Drop.ETH_NOT_FOR_US)
+        if source[0] & 1 or source in (own_mac, ethernet.NO_MAC):
+            return Refused(Drop.ETH_SOURCE)
+        kind = frame[12:14]
+        if kind == ethernet.IPV4_TYPE:
+            return self._ip(port, frame, ethernet.HEADER_BYTES, gso, now, effects, group=group)
+        if kind == ethernet.ARP_TYPE:
+            return self._neighbours[port.name].receive(frame, now, effects)
+        return self._other_ethertype(int.from_bytes(kind, "big"))
+
+    def _raw(
+        self,
+        port: NamedPort,
+        frame: bytes | bytearray | memoryview,
+        gso: GsoHeader | None,
+        now: int,
+        effects: list[Effect],
+    ) -> Outcome | None:
+        """The same for a frame that begins with the IP header."""
+        if len(frame) and frame[0] >> 4 == 6:
+            return self._other_ethertype(ethernet.ETHERTYPE_IPV6)
+        return self._ip(port, frame, 0, gso, now, effects, group=False)
+
+    def _other_ethertype(self, ethertype: int) -> Refused:
+        self._counters.ethertype(ethertype)
+        return Refused(ethernet.ethertype_drop(ethertype))
+
+    def _ip(
+        self,
+        port: NamedPort,
+        frame: bytes | bytearray | memoryview,
+        start: int,
+        claims: GsoHeader | None,
+        now: int,
+        effects: list[Effect],
+        *,
+        group: bool,
+    ) -> Outcome | None:
+        """The outcome of a frame whose IP header begins at `start`; None where it has been carried out."""
+        packet = ipv4.parse(frame, start, claims)
+        if not isinstance(packet, Packet):
+            return Refused(packet)
+        if claims is not None and not claims_hold(packet, claims):
+            return Refused(Drop.PORT_MALFORMED)
+        if self._tracing.trace is not None:
+            self._tracing.say("wire", "{}", packet)
+        arrival = Arrival(port, packet, group)
+        outcome: Outcome | None = self.local.wanted_early(arrival) if self.local.early else None
+        outcome = outcome or self._checked(arrival)
+        if outcome is None and packet.is_fragment:
+            self._fragments.receive(arrival, now, effects)
+            return None
+        if outcome is None:
+            drop = ipv4.read_transport(packet)
+            outcome = Refused(drop) if drop is not None else self._decide(arrival, now)
+        self.out.carry_out(arrival, outcome, now, effects)
+        return None
+
+    def _checked(self, arrival: Arrival) -> Refused | None:
+        """Refuse addresses that no packet may carry, bad IP options, and fragments from outside that nothing lets
+        in."""
+        packet, came_by = arrival.packet, arrival.port.interface
+        drop = self._martians.source_fault(arrival) or self._martians.destination_fault(arrival)
+        if drop is not None:
+            return Refused(drop)
+        if packet.header_bytes > ipv4.MINIMUM_HEADER_BYTES:
+            fault = ipv4.options_fault(packet)
+            if fault is not None:
+                reason, pointer = fault
+                is_owed = reason is Drop.IP_OPTION and self.decision.crossing.expects(arrival)
+                return Refused(reason, IcmpError(errors.PARAMETER_PROBLEM, 0, pointer << 24) if is_owed else None)
+        if (
+            packet.is_fragment
+            and not came_by.is_inside
+            and packet.destination != came_by.address
+            and not self.decision.crossing.lets_in(arrival)
+        ):
+            return Refused(Drop.ROUTE_NOT_FROM_OUTSIDE)
+        return None
+
+    def _decide(self, arrival: Arrival, now: int) -> Outcome:
+        """The decision for a whole packet or a first fragment. The table's hits of a TCP connection are told to its
+        link before a packet changes the connection's state."""
+        if arrival.packet.protocol == ipv4.TCP and self.fast.repeats:
+            self.fast.report_connection(arrival, now)
+        return self.decision.of(arrival, now)
+
+    def _tell_unanswered(self, syn: Unanswered, now: int, effects: list[Effect]) -> None:
+        """RFC 5382 REQ-4: six seconds without a SYN from inside: the stranger hears 3/3."""
+        self.out.tell_sender(self.decision.unanswered(syn), PORT_UNREACHABLE, now, effects)
+
+    # A reload
+
+    def reconfigure(self, settings: GatewaySettings, routes: RouteTable, now: int) -> list[Effect]:
+        """Take other settings whose ports are the same, in stages: each rests on the stages before it.
+
+        Links live on, but for those of an address that tap1 no longer has. A packet whose destination is decided
+        differently now takes the new way at once, under the new egress' own link. `ValueError` where a static ARP entry
+        is impossible.
+        """
+        change = _Change(self.settings, settings, routes, now, [])
+        for stage in self._stages():
+            stage(change)
+        return change.effects
+
+    def _stages(self) -> tuple[Callable[[_Change], None], ...]:
+        """In their order: each method says why it stands there."""
+        return (
+            self._apply_tap1,
+            self._apply_static_neighbours,
+            self._apply_alias,
+            self._apply_decision,
+            self._apply_messages,
+            self._outdate,
+        )
+
+    def _apply_tap1(self, change: _Change) -> None:
+        """First, because links and neighbours of the old address must end before new ones are made."""
+        before, after = change.before.port("tap1"), change.after.port("tap1")
+        if before is None or after is None:
+            return
+        if (after.address, after.prefix_length) != (before.address, before.prefix_length):
+            self._readdress(self.ports.direct["tap1"], after, change.now, change.effects)
+        self.interfaces["tap1"].gateway = after.gateway if after.address else 0
+
+    def _apply_static_neighbours(self, change: _Change) -> None:
+        """After tap1's address: another address brings a table that has the new entries already."""
+        for name, table in self.arp.items():
+            before, after = change.before.static_arp(name), change.after.static_arp(name)
+            for address in before.keys() - after.keys():
+                table.delete(address)
+            for address, mac in after.items():
+                if before.get(address) != mac:
+                    self.out.arp_effects(self.ports.direct[name], table.add(address, mac), change.now, change.effects)
+
+    def _apply_alias(self, change: _Change) -> None:
+        """Before the decision, which asks whether a forward still exists. Hits of before count by the timers of before,
+        so they are heard first; the table learns afterwards which outside ports have links."""
+        alias = delayed(change.after.alias, self._late_ns)
+        if alias != self.aliases.settings:
+            self.fast.harvest(self.fast.table.limit, change.now)
+        self.aliases.reconfigure(alias, change.after.forwards, change.after.reserved_ports, change.now)
+        self.fast.set_outside()
+
+    def _apply_decision(self, change: _Change) -> None:
+        """After the aliases. Links of hosts that live behind another port or peer now are ended, see `_end_moved`."""
+        before = self._homes()
+        self.settings = change.after
+        self.decision.reconfigure(change.after, change.routes)
+        self._end_moved(before)
+
+    def _apply_messages(self, change: _Change) -> None:
+        """After the decision: errors that the stages before sent obey the settings of before."""
+        self._messages.reconfigure(change.after.icmp)
+        self.local.reconfigure(change.after.icmp)
+
+    def _outdate(self, change: _Change) -> None:
+        """Last: all that decisions rest on has changed by now, and the flow table must ask for each of them anew."""
+        self.fast.outdate()
+        self.links.tell(change.effects)
+
+    def _readdress(self, port: NamedPort, settings: PortSettings, now: int, effects: list[Effect]) -> None:
+        """The ISP gave us another address. Links that were aliased to the old address end, as a kernel that masquerades
+        ends them: nobody answers there any more. Neighbours are asked anew, the MAC address stays, and the new address
+        is probed and announced as at the start (RFC 5227), beside traffic."""
+        interface = port.interface
+        self.fast.outdate()  # first: other threads go on repeating
+        self.fast.harvest(self.fast.table.limit, now)  # its hits count for the links of before
+        if interface.neighbours is not None:
+            self.out.arp_effects(port, interface.neighbours.give_up(), now, effects)
+        self.aliases.flush(now=now, egress=Egress.TAP1)
+        self.own.readdress(interface, settings, self._rng)
+        self.fast.set_ports()
+        self.fast.set_outside()
+        if interface.neighbours is not None:
+            self.out.arp_effects(port, interface.neighbours.start(now), now, effects)
+
+    def _homes(self) -> dict[int, str | None]:
+        """The port or node that each host with links lives behind. Hosts are few where links are many, and every reload
+        and announcement asks."""
+        return {inside: self.decision.crossing.behind(inside) for inside in self.aliases.insides}
+
+    def _end_moved(self, before: dict[int, str | None]) -> None:
+        """If an address moved to another port or peer, end its links: replies meant for the old host must not reach the
+        new one, or the kernel when nobody owns the prefix."""
+        behind = self.decision.crossing.behind
+        moved = {inside for inside, home in before.items() if behind(inside) != home}
+        if moved:
+            self.links.flush(moved)
+
+    # The tunnel's owner
+
+    def announce(self, announced: Announced) -> None:
+        """Put these prefixes in the place of what peers announced before. Packets find them and may come from them at
+        once; a reload keeps those of peers that stay."""
+        before = self._homes()
+        if self.decision.announce(announced):
+            self._end_moved(before)
+            self.fast.outdate()
 
     def port_of(self, target: str) -> str:
         """The port's name for a routing target: `vpn:NODE` is `vpn` for the default node."""
-        return self.decision.port_of(target)
+        return self.ports.name_of(target)
 
     @property
     def unreachable_nodes(self) -> set[str]:
-        """Nodes that packets cannot go to, as whoever runs the tunnel says."""
+        """Nodes that packets cannot go to."""
         return self.nodes.unreachable
 
     @unreachable_nodes.setter
@@ -320,219 +460,56 @@ class Gateway:
 
     @property
     def wanted_nodes(self) -> set[str]:
-        """Those of them that packets were meant for, until somebody takes them out."""
+        """Unreachable nodes that packets were meant for, until the tunnel's owner takes them out."""
         return self.nodes.wanted
 
-    def mtu_towards(self, port: str, interface: Interface) -> int:
-        """The largest packet that may leave by a port, in bytes: the interface's MTU, or less where the way is narrower
-        (`Outgoing.path_mtus`)."""
-        return self.out.mtu_towards(port, interface)
+    # The operator
 
-    def _interface_of(self, port: str) -> Interface:
-        return self.interfaces[port.partition(":")[0]]
+    @property
+    def ledger(self) -> LinkKeeper | None:
+        """The file that links are written to; None where they end with the process."""
+        return self.links.keeper
 
-    # Frame and header checks
+    @ledger.setter
+    def ledger(self, keeper: LinkKeeper | None) -> None:
+        self.links.keeper = keeper
 
-    def _ethernet(self, port: str, interface: Interface, frame: bytes, gso: GsoHeader | None, now: int) -> Drop | None:
-        if len(frame) < ethernet.HEADER_BYTES:
-            return Drop.ETH_SHORT
-        destination, source = frame[:6], frame[6:12]
-        group = destination != interface.mac
-        if group and not ethernet.is_group(destination):
-            return Drop.ETH_NOT_FOR_US
-        if source[0] & 1 or source in (interface.mac, ethernet.NO_MAC):
-            return Drop.ETH_SOURCE
-        kind = frame[12:14]
-        if kind == ethernet.IPV4_TYPE:
-            return self._ip(port, interface, frame, ethernet.HEADER_BYTES, gso, now, group=group)
-        if kind == ethernet.ARP_TYPE:
-            assert interface.arp is not None
-            self.out.answered = True
-            self.out.say("arp", "an ARP frame: the table takes in what it says")
-            return self._taken_in(interface, interface.arp.receive(frame, now), now)
-        return self._other_ethertype(int.from_bytes(kind, "big"))
+    def flush_links(self, insides: Collection[int] | None = None) -> int:
+        """End all links that are not static (of these inside addresses), and return how many."""
+        ended = self.links.flush(insides)
+        self.fast.outdate()
+        return ended
 
-    def _taken_in(self, interface: Interface, effects: list[ArpEffect], now: int) -> Drop | None:
-        drop = self.out.arp_effects(interface, effects, now)
-        if drop is None and any(isinstance(effect, Transmit) for effect in effects):
-            interface.counters.answered += 1
-        elif drop is None:
-            interface.counters.taken += 1
-        return drop
+    def probe(self, port: str, address: int, now: int) -> list[Effect]:
+        """Ask for a neighbour's MAC address now, at most once a second. `KeyError` where the port has no ARP table."""
+        effects: list[Effect] = []
+        self.out.arp_effects(self.ports.direct[port], self.arp[port].probe(address, now), now, effects)
+        return effects
 
-    def _other_ethertype(self, ethertype: int) -> Drop:
-        self.counters.ethertype(ethertype)
-        return ethernet.ethertype_drop(ethertype)
+    def add_neighbour(self, port: str, address: int, mac: bytes, now: int) -> list[Effect]:
+        """Add a static ARP entry; frames that waited for it go. `ValueError` where the entry is impossible, `KeyError`
+        where the port has no ARP table."""
+        effects: list[Effect] = []
+        self.out.arp_effects(self.ports.direct[port], self.arp[port].add(address, mac), now, effects)
+        return effects
 
-    def _ip(
-        self,
-        port: str,
-        interface: Interface,
-        frame: bytes | bytearray | memoryview,
-        start: int,
-        claims: GsoHeader | None,
-        now: int,
-        *,
-        group: bool,
-    ) -> Drop | None:
-        if interface.arp is None and len(frame) and frame[0] >> 4 == 6:
-            return self._other_ethertype(ethernet.ETHERTYPE_IPV6)
-        packet = ipv4.parse(frame, start, claims)
-        if not isinstance(packet, Packet):
-            return packet
-        if claims is not None and not claims_hold(packet, claims):
-            return Drop.PORT_MALFORMED
-        if self.out.tracing is not None:
-            self.out.say("wire", "{}", packet)
-        arrival = Arrival(port, interface, packet, group)
-        drop = self.admission.source_fault(arrival) or self.admission.destination_fault(arrival)
-        if drop is not None:
-            return drop
-        if packet.header_bytes > ipv4.MINIMUM_HEADER_BYTES:
-            fault = ipv4.options_fault(packet)
-            if fault is not None:
-                reason, pointer = fault
-                if reason is Drop.IP_OPTION and self.decision.openings.expects(arrival):
-                    self.out.error(arrival, errors.PARAMETER_PROBLEM, 0, now, rest=pointer << 24)
-                return reason
-        if packet.is_fragment:
-            return self._fragment(arrival, now)
-        drop = ipv4.read_transport(packet)
-        if drop is not None:
-            return drop
-        if packet.protocol == ipv4.TCP and self.fast.repeats:
-            self.fast.settle(arrival, now)
-        decision = self.decision.of(arrival, now)
-        if isinstance(decision, Path):
-            return self._carry(arrival, decision, now)
-        if isinstance(decision, Answer):
-            return self.out.answer_echo(arrival, packet, now)
-        return decision
+    def trace(self, port: str, frame: bytes | bytearray | memoryview, now: int, gso: GsoHeader | None = None) -> Trace:
+        """Walk one frame and tell every step. It changes this object: callers trace on a copy or in a fork."""
+        told = self._tracing.trace = Trace()
+        effects = self.receive(port, frame, now, gso)
+        self._tracing.trace = None
+        told.out = [effect for effect in effects if isinstance(effect, Send)]
+        return told
 
-    # Fragments: the first one decides, the others follow it or wait for it
 
-    def _fragment(self, arrival: Arrival, now: int) -> Drop | None:
-        packet, came_by = arrival.packet, arrival.interface
-        if (
-            not came_by.is_inside
-            and packet.destination != came_by.address
-            and not self.decision.openings.lets_in(arrival)
-        ):
-            return Drop.ROUTE_NOT_FROM_OUTSIDE
-        key = arrival.fragment_key
-        fate = self.fragments.arrive(key, packet, arrival, now)
-        self._give_up(fate.fallen)
-        if fate.verdict == "drop":
-            return fate.reason
-        if fate.verdict == "held":
-            self.out.held = True
-            self.out.say("alias", "a later fragment: it waits for the first")
-            return None
-        if fate.verdict == "follow":
-            assert fate.decision is not None
-            return self._follow(arrival, fate.decision, now)
-        fault = ipv4.read_transport(packet)
-        if fault is None and packet.protocol == ipv4.TCP and self.fast.repeats:
-            self.fast.settle(arrival, now)
-        decision = fault or self.decision.of(arrival, now)
-        if not isinstance(decision, Path | Answer):
-            self._give_up((Drop.FRAGMENT_DATAGRAM_DROPPED, item) for item in self.fragments.refuse(key, now))
-            return decision
-        if isinstance(decision, Path):
-            decision = replace(decision, flow=ends_of(packet))
-            if decision.egress is not None:
-                decision = replace(decision, identification=self.aliases.identification(decision.egress, packet, now))
-        waiting = self.fragments.settle(key, decision, now)
-        drop = self._follow(arrival, decision, now)
-        for later in waiting:
-            late_drop = self._follow(later, decision, now)
-            if late_drop is not None:
-                self.out.dropped(later.port, late_drop)
-        return drop
-
-    def _follow(self, arrival: Arrival, decision: Path | Answer, now: int) -> Drop | None:
-        """Treat a fragment as the first of its datagram was decided."""
-        if isinstance(decision, Path):
-            return self._carry(arrival, decision, now)
-        whole = self.reassembly.add(arrival.fragment_key, arrival.packet, now)
-        for expired in self.reassembly.take_fallen():
-            self._unfinished(expired, now)
-        if whole is None:
-            self.out.held = True
-            self.out.say("icmp", "part of an echo request to us: it waits for the rest")
-            return None
-        if isinstance(whole, Drop):
-            return whole
-        packet, fragments = whole
-        drop = packet if isinstance(packet, Drop) else ipv4.read_transport(packet)
-        if drop is None and isinstance(packet, Packet):
-            drop = self.out.answer_echo(arrival, packet, now)
-        if drop is None:  # by one answer, and the fragment at hand is counted there
-            arrival.interface.counters.answered += fragments - 1
-        else:
-            for _ in range(fragments - 1):
-                self.out.dropped(arrival.port, drop)
-        return drop
-
-    def _give_up(self, items: Iterable[tuple[Drop, Arrival]]) -> None:
-        for reason, arrival in items:
-            self.out.dropped(arrival.port, reason)
-
-    # Carrying a decision out
-
-    def _carry(self, arrival: Arrival, path: Path, now: int) -> Drop | None:
-        """Rewrite a copy of the packet as its path says, fit it to the egress, and send it to its next hop."""
-        received, out = arrival.packet, path.interface
-        mtu_bytes = self.out.mtu_towards(path.port, out)
-        if received.offset_bytes:  # what the decision checked for the first fragment, without an error (RFC 1122 3.2.2)
-            if received.ttl <= 1:
-                return Drop.IP_TTL
-            if received.dont_fragment and len(received.data) > mtu_bytes:
-                return Drop.IP_TOO_BIG
-            if (
-                path.egress is not None
-                and path.source is not None
-                and path.source[0] != self.interfaces[path.egress.label].address
-            ):
-                return Drop.FRAGMENT_DATAGRAM_DROPPED  # the address of before a reload
-        packet = received.copy()
-        rewrite.forward(packet, received.ttl - 1, path.source, path.destination)
-        if path.quoted is not None and not packet.offset_bytes:
-            quote, quoted_source, quoted_destination = path.quoted
-            quotes.rewrite_quote(
-                packet,
-                quote,
-                source=quoted_source,
-                destination=quoted_destination,
-                identification=path.quoted_identification,
-            )
-        identification = path.identification
-        if path.egress is not None and identification is None and not received.dont_fragment:
-            identification = self.aliases.identification(path.egress, received, now)
-        if identification is not None and identification != received.identification:
-            ipv4.set_identification(packet, identification)
-        if packet.protocol == ipv4.TCP and not packet.offset_bytes and tcp.opens(packet):
-            ways = (arrival.port, arrival.interface), (path.port, out)
-            tcp.clamp_mss(packet, min(self.out.segment_bytes(*way) for way in ways) - 40)
-        self.fast.learn(arrival, path, packet, now)
-        if len(packet.data) <= mtu_bytes:
-            return self.out.emit(path.port, out, (packet,), arrival, now)
-        return self.out.emit(path.port, out, [*pieces(packet, mtu_bytes)], arrival, now)
-
-    def _unfinished(self, expired: Expired, now: int) -> None:
-        """RFC 1122 3.3.2: a datagram to us that never became whole: 11/1 where its first fragment is here."""
-        interface = self._interface_of(expired.port)
-        if expired.first is not None:
-            arrival = Arrival(expired.port, interface, expired.first, False)
-            self.out.error(arrival, errors.TIME_EXCEEDED, 1, now)
-        for _ in range(expired.fragments):
-            self.out.dropped(expired.port, expired.reason)
-
-    # Telling
-
-    def _tell_links(self) -> None:
-        if not self._events:
-            self.aliases.events.clear()
-            return
-        for event in self.aliases.take_events():
-            self.out.link_changed(event)
+def delayed(alias: AliasSettings, late_ns: int) -> AliasSettings:
+    """The settings with every timer longer by `late_ns`: links hear so much later of packets that the flow table
+    repeats, and no link may end early for it."""
+    return replace(
+        alias,
+        udp_timeout_ns=alias.udp_timeout_ns + late_ns,
+        tcp_established_ns=alias.tcp_established_ns + late_ns,
+        tcp_transitory_ns=alias.tcp_transitory_ns + late_ns,
+        icmp_timeout_ns=alias.icmp_timeout_ns + late_ns,
+        question_timeout_ns=alias.question_timeout_ns + late_ns,
+    )

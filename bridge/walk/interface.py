@@ -1,4 +1,8 @@
-"""The gateway's interfaces, read from the configuration once: integers inside, so that the walk compares integers."""
+"""Ports as values: `Interface` is a device or the tunnel, `NamedPort` is where frames come and go.
+
+The tunnel is one interface and many ports, one for each node: `vpn` is the default node's port, `vpn:NODE` another
+node's. Every other interface is one port of the same name. Addresses are integers, so that the walk compares integers.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +11,32 @@ from dataclasses import dataclass, field
 
 from alias.types import Egress
 from arp.port import ArpPort
-from bridge.config.into_routes import subnet_edges
-from bridge.config.load import Config
-from bridge.config.model import Tap0Table, Tap1Table
 from bridge.walk.counters import PortCounters
-from wire.units import prefix_mask, seconds_ns
+from bridge.walk.settings import Framing, GatewaySettings, PortSettings
+from route.table import node_of, vpn_target
+from wire.units import prefix_mask
+
+VPN = "vpn"
 
 
 @dataclass(slots=True, eq=False)
 class Interface:
-    """One of tap0, tap1, tun0 and vpn.
+    """One of tap0, tap1, tun0 and vpn, while the gateway runs. `PortSettings` says the units of its fields.
 
-    `address` is our own (of the vpn: the alias of LAN hosts, 0 where there is none). `network` and `mask` are the
-    subnet whose hosts are neighbours, 0 where a port has none; `edges` are the network and broadcast address of the
-    configured subnet. `arp` is None for raw IP ports. `egress` names the alias address that packets get when they
-    leave here.
+    `neighbours` answers which MAC address a next hop has; it is None where frames have no Ethernet header. `mask` is
+    the prefix length of `network` as 32 bits. An `address` of 0 means that the port has none.
     """
 
     name: str
+    framing: Framing
     is_inside: bool
-    address: int
     mtu_bytes: int
+    address: int = 0
     network: int = 0
     mask: int = 0xFFFFFFFF
     mac: bytes = b""
     gateway: int = 0
-    arp: ArpPort | None = None
+    neighbours: ArpPort | None = None
     egress: Egress | None = None
     edges: frozenset[int] = frozenset()
     counters: PortCounters = field(default_factory=PortCounters)
@@ -41,49 +45,90 @@ class Interface:
         """True where `address` lies in the connected subnet."""
         return self.network != 0 and address & self.mask == self.network
 
+    def next_hop(self, destination: int) -> int:
+        """The address that a packet for `destination` is handed to here (RFC 1812 5.2.4.2)."""
+        gateway = self.gateway
+        if gateway and not (self.network != 0 and destination & self.mask == self.network):
+            return gateway
+        return destination
 
-def is_ethernet(config: Config, port: str) -> bool:
-    """True for ports whose frames begin with an Ethernet header."""
-    return port == "tap0" or (port == "tap1" and (config.tap1 is None or config.tap1.kind == "tap"))
+    def set_address(self, port: PortSettings, rng: random.Random) -> None:
+        """Take address, subnet and next hop, and on a tap an ARP table that knows nothing but the static entries.
+
+        A port that waits for its lease (`port.address` is 0) has none of these, and its ARP table is deaf. `ValueError`
+        where a static entry is impossible.
+        """
+        self.address = port.address
+        self.network = port.network
+        self.mask = prefix_mask(port.prefix_length)
+        self.edges = port.edges
+        self.gateway = port.gateway if port.address else 0
+        if port.framing == "ethernet":
+            self.neighbours = ArpPort(
+                port.address,
+                port.prefix_length,
+                port.mac,
+                port.static_arp if port.address else {},
+                rng,
+                reachable_ns=port.arp_timeout_ns,
+            )
 
 
-def take_address(interface: Interface, port: Tap0Table | Tap1Table, rng: random.Random) -> None:
-    """Give a port its address, subnet and next hop, and where it has a MAC address an ARP table that knows nothing but
-    the static entries. A port that waits for its lease has none of them, and an ARP table that is deaf."""
-    if port.address is None:
-        interface.arp = ArpPort(0, 32, interface.mac, {}, rng)
-        return
-    address, length = int(port.address.ip), port.address.network.prefixlen
-    interface.address = address
-    interface.network = int(port.address.network.network_address)
-    interface.mask = prefix_mask(length)
-    interface.edges = subnet_edges(port.address)
-    if interface.mac:
-        interface.arp = ArpPort(
-            address, length, interface.mac, port.arp, rng, reachable_ns=seconds_ns(port.arp_timeout)
-        )
-    if isinstance(port, Tap1Table):
-        interface.gateway = int(port.gateway) if port.gateway is not None else 0
+@dataclass(slots=True, eq=False)
+class NamedPort:
+    """Where a frame came in or leaves. `name` is public (`tap0`, `tap1`, `tun0`, `vpn`, `vpn:NODE`); `node` is the node
+    of the tunnel behind it, None for devices, and for `vpn` where no default node is configured."""
+
+    name: str
+    interface: Interface
+    node: str | None = None
 
 
-def interfaces_from(config: Config, rng: random.Random) -> dict[str, Interface]:
-    """The interfaces that the configuration names, in the order tap0, tap1, tun0, vpn."""
-    found: dict[str, Interface] = {}
-    for name, port in (("tap0", config.tap0), ("tap1", config.tap1)):
+class Ports:
+    """All ports by name. The ports of nodes are made when they are first named.
+
+    `interfaces`: by name, in the order of the settings. `direct`: the ports that an interface's name stands for.
+    """
+
+    def __init__(self, settings: GatewaySettings, rng: random.Random) -> None:
+        self.interfaces: dict[str, Interface] = {}
+        for port in settings.ports:
+            interface = self.interfaces[port.name] = Interface(
+                port.name,
+                framing=port.framing,
+                is_inside=port.is_inside,
+                mtu_bytes=port.mtu_bytes,
+                mac=port.mac,
+                egress=port.egress,
+            )
+            interface.set_address(port, rng)
+        self.default_node: str | None = None
+        self.direct = {name: NamedPort(name, interface) for name, interface in self.interfaces.items()}
+        self._by_name: dict[str, NamedPort] = {}
+        self.set_default(settings.default_node)
+
+    def set_default(self, node: str | None) -> None:
+        """Put `node` behind the port `vpn`. Frames that wait in a store keep the port that they came by."""
+        self.default_node = node
+        if VPN in self.direct:
+            self.direct[VPN] = NamedPort(VPN, self.interfaces[VPN], node)
+        self._by_name = dict(self.direct)
+
+    def named(self, name: str) -> NamedPort:
+        """The port of a name. `KeyError` where its interface is not configured."""
+        port = self._by_name.get(name)
         if port is None:
-            continue
-        interface = Interface(name, is_inside=name == "tap0", address=0, mtu_bytes=port.mtu)
-        if isinstance(port, Tap0Table) or port.kind == "tap":
-            interface.mac = port.mac
-        if isinstance(port, Tap1Table):
-            interface.egress = Egress.TAP1
-        take_address(interface, port, rng)
-        found[name] = interface
-    if config.tun0 is not None:
-        address = int(config.tun0.address.ip)
-        edges = subnet_edges(config.tun0.address)
-        found["tun0"] = Interface("tun0", is_inside=True, address=address, mtu_bytes=config.tun0_mtu, edges=edges)
-    if config.has_vpn:
-        alias = int(config.vpn.address) if config.vpn is not None and config.vpn.address is not None else 0
-        found["vpn"] = Interface("vpn", is_inside=False, address=alias, mtu_bytes=config.vpn_mtu, egress=Egress.VPN)
-    return found
+            interface_name, _, node = name.partition(":")
+            port = self._by_name[name] = NamedPort(name, self.interfaces[interface_name], node or None)
+        return port
+
+    def of_node(self, node: str) -> NamedPort:
+        """The port of a node. `KeyError` where there is no tunnel."""
+        return self.named(VPN if node == self.default_node else vpn_target(node))
+
+    def name_of(self, target: str) -> str:
+        """The name of the port that a routing target stands for: `vpn:NODE` is `vpn` for the default node."""
+        node = node_of(target)
+        if node is None:
+            return target
+        return VPN if node == self.default_node else vpn_target(node)

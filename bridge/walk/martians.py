@@ -1,4 +1,4 @@
-"""Which addresses a packet may carry at all, before anything is asked about where it goes.
+"""Martians: addresses that no packet may carry, checked before anything is asked about where a packet goes.
 
 RFC 1812 5.3.7 and RFC 6890 (martians), RFC 2827 (sources that do not live behind the port), RFC 1812 5.3.4 and 5.3.5,
 RFC 1112 and RFC 2644 (group destinations). Every fault here is silent: RFC 1812 4.3.2.7 forbids most errors about them.
@@ -6,44 +6,36 @@ RFC 1112 and RFC 2644 (group destinations). Every fault here is silent: RFC 1812
 
 from __future__ import annotations
 
+from bridge.walk.forwarding.peer_prefixes import PeerPrefixes
 from bridge.walk.interface import Interface
-from bridge.walk.nodes import Nodes
+from bridge.walk.own import OwnAddresses
 from bridge.walk.path import Arrival
-from bridge.walk.peer_prefixes import PeerPrefixes
 from wire import gso, ipv4
 from wire.drop import Drop
 from wire.gso import GsoHeader
 from wire.ipv4 import Packet
 
 
-class Admission:
-    """The rules for one set of interfaces. `peers`: whose the inner addresses are; a reload puts another one here."""
+class Martians:
+    """The rules for one set of interfaces. `peers`: whose the inner addresses are."""
 
-    def __init__(self, interfaces: dict[str, Interface], peers: PeerPrefixes, nodes: Nodes) -> None:
-        self.peers = peers
-        self._nodes = nodes
+    def __init__(self, interfaces: dict[str, Interface], own: OwnAddresses, peers: PeerPrefixes) -> None:
+        self._own = own
+        self._peers = peers
         self._tap0 = interfaces.get("tap0")
         self._tun0 = interfaces.get("tun0")
         self._vpn = interfaces.get("vpn")
-        self._host = self._tun0.address if self._tun0 is not None else 0
-        self._interfaces = interfaces
-        self.readdressed()
-
-    def readdressed(self) -> None:
-        """The interfaces have their addresses."""
-        self._own = {itf.address for itf in self._interfaces.values() if itf.address}
-        self._edges = {edge for itf in self._interfaces.values() for edge in itf.edges}
 
     def source_fault(self, arrival: Arrival) -> Drop | None:
-        """RFC 1812 5.3.7 and RFC 2827: sources that no host may have, and those that do not live behind the port or the
-        peer."""
-        source, interface = arrival.packet.source, arrival.interface
+        """The reason to drop a packet for its source: no host may have it (RFC 1812 5.3.7), or it does not live behind
+        the port or the peer (RFC 2827)."""
+        source, interface, own = arrival.packet.source, arrival.port.interface, self._own
         network = source >> 24
         if network in (0, 127) or network >= 224 or source >> 16 == 0xA9FE:
             return Drop.IP_MARTIAN_SOURCE
-        if source in self._own:
-            return None if source == self._host and interface is self._tun0 else Drop.IP_MARTIAN_SOURCE
-        if source in self._edges:
+        if source in own.addresses:
+            return None if source == own.host and interface is self._tun0 else Drop.IP_MARTIAN_SOURCE
+        if source in own.edges:
             return Drop.IP_MARTIAN_SOURCE
         if interface is self._tap0:
             return None if interface.is_on_link(source) else Drop.IP_SPOOFED_SOURCE
@@ -52,18 +44,19 @@ class Admission:
         if self._tap0 is not None and self._tap0.is_on_link(source):
             return Drop.IP_SPOOFED_SOURCE
         if interface is self._vpn:
-            peer = self._nodes.node_at(arrival.port)
-            if peer is not None and not self.peers.may_send(peer, source):
+            peer = arrival.port.node
+            if peer is not None and not self._peers.may_send(peer, source):
                 return Drop.TUNNEL_INNER_SOURCE
         return None
 
     def destination_fault(self, arrival: Arrival) -> Drop | None:
-        """RFC 1812 5.3.4, 5.3.5 and 5.3.7, RFC 1112, RFC 2644: destinations that are never forwarded."""
+        """The reason to drop a packet for its destination, which is never forwarded (RFC 1812 5.3.4, 5.3.5 and 5.3.7,
+        RFC 1112, RFC 2644)."""
         destination = arrival.packet.destination
         network = destination >> 24
         if 224 <= network < 240:
             return Drop.IP_MULTICAST
-        if destination == ipv4.BROADCAST or destination in self._edges:
+        if destination == ipv4.BROADCAST or destination in self._own.edges:
             return Drop.IP_BROADCAST
         if network in (0, 127) or network >= 240 or destination >> 16 == 0xA9FE:
             return Drop.IP_MARTIAN_DESTINATION
@@ -71,8 +64,11 @@ class Admission:
 
 
 def claims_hold(packet: Packet, claims: GsoHeader) -> bool:
-    """Check what the port said of a packet. A partial checksum that is not the outer transport's (a host that tunnels)
-    is completed at once and the packet is plain from there on; False where the claims contradict the packet."""
+    """Check what a port's virtio header claims of a packet; False where the claims contradict the packet.
+
+    A partial checksum of an inner header (a host that tunnels) is completed at once, and the packet is plain from there
+    on.
+    """
     if claims.gso_type:
         if packet.is_fragment:
             return False

@@ -1,56 +1,57 @@
-"""The values that the walk hands on: a packet as it came in, and what was decided for it. Nobody changes them.
+"""The values that the walk hands on: a packet as it came in, and the path that was decided for it.
 
-`Arrival` and `Path` are classes with slots because every packet makes them and reads them again and again, which takes
-two thirds of a tuple's time.
+`Arrival` and `Path` are classes with slots, because every packet makes them and reads them again and again: a class
+with slots takes two thirds of a tuple's time. Nobody changes them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from alias.quote import Quote
 from alias.shelf import FragmentKey
 from alias.types import Egress, Link
-from bridge.walk.interface import Interface
+from bridge.walk.ends import WireEnds
+from bridge.walk.interface import NamedPort
 from wire.ipv4 import Packet
-
-
-class Side(NamedTuple):
-    """Where somebody is reached: the port's name and its interface. A node of the tunnel is a side of its own."""
-
-    port: str
-    interface: Interface
 
 
 @dataclass(slots=True, eq=False)
 class Arrival:
-    """A checked packet, as it came in. `packet` is never changed: errors quote it as its sender's side knows it.
-    `is_ours`: it did not come in at all, a message of our own goes the way of one that did (`Gateway.undelivered`)."""
+    """A checked packet as it came in by `port`. ICMP errors quote `packet`, so nobody changes it.
 
-    port: str
-    interface: Interface
+    `group`: its frame was sent to a group MAC address. `is_ours`: it never came in; a message of our own takes the way
+    of one that did (`Gateway.undelivered`), and no frame's fate is counted for it.
+    """
+
+    port: NamedPort
     packet: Packet
     group: bool
     is_ours: bool = False
 
     @property
     def fragment_key(self) -> FragmentKey:
-        """What the fragments of one datagram share."""
+        """The key that all fragments of one datagram share (RFC 791 3.2), with the port that they came by."""
         packet = self.packet
-        return self.port, packet.source, packet.destination, packet.protocol, packet.identification
+        return self.port.name, packet.source, packet.destination, packet.protocol, packet.identification
 
 
 @dataclass(slots=True, eq=False)
 class Path:
-    """What the walk decided for a packet, and for the later fragments of its datagram: where it leaves and what is
-    rewritten. `source` and `destination` are (address, port); `quoted` holds both for the packet inside an ICMP error,
-    `quoted_identification` its IP identification.
-    `egress` is set where the source becomes an alias; `inside` and `outside` name the flow, `link` is its NAT link.
-    `flow`: of a datagram in fragments, the ends that its first one showed."""
+    """Where a packet leaves and how it is rewritten; later fragments of its datagram follow the same path.
 
-    port: str
-    interface: Interface
+    `port`: where it leaves. `mtu_bytes`: the largest packet that may leave there.
+    `inside`, `outside`: the two ends of the flow as (address, port).
+    `source`, `destination`: the new (address, port) of either end; None where it stays.
+    `quoted`: for the packet inside an ICMP error, its quote and both new ends. `quoted_identification`: the IP
+    identification that the quoted packet had before we changed it.
+    `egress`: set where the source becomes an alias. `link`: the NAT link of the flow.
+    `identification`: the IP identification of a datagram in fragments, None: a packet gets its own.
+    `flow`: the ends that the first fragment of a datagram showed.
+    """
+
+    port: NamedPort
+    mtu_bytes: int
     inside: tuple[int, int]
     outside: tuple[int, int]
     source: tuple[int, int] | None = None
@@ -60,8 +61,4 @@ class Path:
     identification: int | None = None
     quoted_identification: int | None = None
     link: Link | None = None
-    flow: tuple[int, int, int, int] | None = None
-
-
-class Answer(NamedTuple):
-    """The datagram is an echo request for us: its fragments are put together before it is answered."""
+    flow: WireEnds | None = None

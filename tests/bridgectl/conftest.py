@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.control.answers.question import Subject
 from bridge.control.answers.route import moves_to
@@ -107,7 +108,7 @@ class Daemon:
 
     def __init__(self, folder: Path) -> None:
         config = load(folder / "gateway.toml", "replay")
-        self.gateway = Gateway(config, routes_from(config), random.Random(1))
+        self.gateway = Gateway(gateway_settings(config), routes_from(config), random.Random(1))
         self.ports = {
             "tap0": MemoryPort("tap0", "tap"),
             "tap1": RouterPort("tap1", "tap"),
@@ -153,7 +154,7 @@ class Daemon:
     def _reload(self, arguments: Document, _client: Connection) -> Document:
         if not arguments["dry_run"]:
             return {"version": 1, "warnings": ["gateway.toml:9: of no effect"]}
-        config = load(self.gateway.config.path, "replay")
+        config = load(Path(self.gateway.settings.source), "replay")
         return moves_to(self.gateway, routes_from(config), self.loop.clock())
 
 

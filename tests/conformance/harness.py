@@ -22,6 +22,7 @@ from scapy.packet import Packet as ScapyPacket
 from scapy.packet import Raw
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.walk import balance
 from bridge.walk.effects import Event, Send
@@ -134,7 +135,7 @@ class Scenario:
             (folder / name).write_text(text)
         self.write(toml, replace)
         config = load(self.path, "replay")
-        self.gateway = Gateway(config, routes_from(config), random.Random(seed), events=True)
+        self.gateway = Gateway(gateway_settings(config), routes_from(config), random.Random(seed), events=True)
         self.ethernet = {letter for letter, port in PORTS.items() if port in self.gateway.arp}
         self.announced = False
         self.now = START_NS
@@ -161,7 +162,7 @@ class Scenario:
             (self.path.parent / "offload.txt").write_text(offload)
         self.write(toml, replace)
         config = load(self.path, "replay")
-        self._collect(self.gateway.reconfigure(config, routes_from(config), self.now))
+        self._collect(self.gateway.reconfigure(gateway_settings(config), routes_from(config), self.now))
 
     def start(self) -> list[Out]:
         """Begin the RFC 5227 probes and announcements, as `run` and `replay --announce` do."""

@@ -17,14 +17,13 @@ FILES = {"route/jp": "9.9.9.0/24\n"}
 def narrow(make: MakeScenario) -> Scenario:
     s = make("V", files=FILES)
     s.replayable = False  # no capture holds what is known of a path
-    s.gateway.out.path_mtus[AT_FAR] = 1220
+    s.gateway.mtus.known[AT_FAR] = 1220
     return s
 
 
 def test_q1_the_number_is_that_of_the_nodes_path(narrow: Scenario) -> None:
-    vpn = narrow.gateway.interfaces["vpn"]
-    assert narrow.gateway.mtu_towards(AT_FAR, vpn) == 1220
-    assert narrow.gateway.mtu_towards("vpn", vpn) == 1420
+    assert narrow.gateway.mtus.towards(narrow.gateway.ports.named(AT_FAR)) == 1220
+    assert narrow.gateway.mtus.towards(narrow.gateway.ports.named("vpn")) == 1420
     for destination, mtu in ((FAR, 1220), (NEAR, 1420)):
         big = IP(src=A, dst=destination, flags="DF") / UDP(sport=5000, dport=53) / bytes(mtu - 28 + 1)
         told = only(narrow.inject("L", big))
@@ -61,7 +60,7 @@ def test_our_own_answers_are_cut_for_it_too(narrow: Scenario) -> None:
 
 
 def test_a_path_is_never_wider_than_its_interface(narrow: Scenario) -> None:
-    narrow.gateway.out.path_mtus[AT_FAR] = 9000
-    assert narrow.gateway.mtu_towards(AT_FAR, narrow.gateway.interfaces["vpn"]) == 1420
-    del narrow.gateway.out.path_mtus[AT_FAR]
+    narrow.gateway.mtus.known[AT_FAR] = 9000
+    assert narrow.gateway.mtus.towards(narrow.gateway.ports.named(AT_FAR)) == 1420
+    del narrow.gateway.mtus.known[AT_FAR]
     assert len(narrow.inject("U", udp((HOST, 5000), (FAR, 53), bytes(1392)))) == 1

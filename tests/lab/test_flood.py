@@ -17,7 +17,7 @@ from lab.sniffer import Sniffer, datagram_in
 from lab.topology import TUNNELLED, Lab
 from lab.wireguard import FarEnd
 from tests.lab.far_end import peer, run, until
-from tunnel.messages import COOKIE_REPLY_BYTES, INITIATION_BYTES, Kind
+from tunnel.messages import COOKIE_REPLY_BYTES, INITIATION_BYTES, MessageKind
 from tunnel.primitives import MAC_BYTES
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
@@ -134,7 +134,7 @@ def test_a_peer_that_calls_in_a_flood_gets_through_with_a_cookie(wired: Lab, far
 
     def has_got_through() -> bool:
         for seen in filter(None, map(datagram_in, sniffer.frames())):  # all of the flood passes there too
-            if (seen.source, seen.destination) == (theirs, ours) and seen.payload[0] == Kind.INITIATION:
+            if (seen.source, seen.destination) == (theirs, ours) and seen.payload[0] == MessageKind.INITIATION:
                 calls.append(seen.payload)
             elif (seen.source, seen.destination) == (ours, theirs):
                 answers.append(seen.payload)
@@ -149,5 +149,5 @@ def test_a_peer_that_calls_in_a_flood_gets_through_with_a_cookie(wired: Lab, far
     assert calls[0][-MAC_BYTES:] == bytes(MAC_BYTES)
     assert calls[-1][-MAC_BYTES:] != bytes(MAC_BYTES)
     kinds = [answer[0] for answer in answers[: len(calls)]]
-    assert kinds == [Kind.COOKIE_REPLY] * (len(calls) - 1) + [Kind.RESPONSE]
+    assert kinds == [MessageKind.COOKIE_REPLY] * (len(calls) - 1) + [MessageKind.RESPONSE]
     assert wired.client("lan3", "ping", TUNNELLED)["ok"]

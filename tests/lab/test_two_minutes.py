@@ -21,7 +21,7 @@ from lab.sniffer import Sniffer, datagram_in
 from lab.topology import TUNNELLED, Lab
 from lab.wireguard import FarEnd
 from tests.lab.far_end import peer, run, until
-from tunnel.messages import INITIATION_BYTES, Kind
+from tunnel.messages import INITIATION_BYTES, MessageKind
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
@@ -112,7 +112,7 @@ def seen_while(running: LabProcess, sniffer: Sniffer) -> Counter[tuple[str, str]
 def initiations_in(frames: Iterable[bytes]) -> Iterator[tuple[str, str]]:
     for frame in frames:
         seen = datagram_in(frame)
-        if seen is not None and len(seen.payload) == INITIATION_BYTES and seen.payload[0] == Kind.INITIATION:
+        if seen is not None and len(seen.payload) == INITIATION_BYTES and seen.payload[0] == MessageKind.INITIATION:
             yield seen.source, seen.destination
 
 

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import pytest
 
 from tests.tunnel.tunnel_world import DELAY_NS, HOMES, KEYS, WALL_NS, Node, World, inner, peer_of
+from tunnel.constants import REJECT_AFTER_NS
 from tunnel.effects import Effects, Endpoint, PeerConfig, Received, Stamps
 from tunnel.endpoint import Tunnel
-from tunnel.messages import Kind, kind_of
-from tunnel.peer import STAGED_PACKETS
+from tunnel.messages import MessageKind, kind_of
+from tunnel.peers.peer import STAGED_PACKETS
 from tunnel.primitives import Cipher, TransportKey
-from tunnel.session import REJECT_AFTER_NS
 from wire.drop import Drop
 from wire.units import SECOND_NS
 
@@ -120,7 +120,7 @@ class Day(World):
             self.end(datagram, "nobody there")
             return
         effects = self.carry(node, node.tunnel.receive([Received(datagram, source)], self.now))
-        if kind_of(datagram) is not Kind.DATA:
+        if kind_of(datagram) is not MessageKind.DATA:
             return
         for _, packet in effects.packets:
             self.arrived[packet] += 1
@@ -143,7 +143,7 @@ class Day(World):
 
     def carry(self, node: Node, effects: Effects) -> Effects:
         super().carry(node, effects)
-        indices = node.tunnel._common.indices
+        indices = node.tunnel._indices
         for name, size in (("sessions", len(indices.sessions)), ("pending", len(indices.pending))):
             self.most[name] = max(self.most[name], size)
         self.most["staged"] = max(self.most["staged"], node.tunnel.status(self.now)[0].staged)
@@ -254,7 +254,7 @@ def test_a_day_loses_nothing_but_what_the_wire_lost_and_repeats_nothing(seed: in
     assert len(day.incidents) == 5
     assert 0.03 * len(day.sent) < ends["lost"] < 0.07 * len(day.sent)
     assert ends["arrived"] > 0.8 * len(day.sent)
-    assert min(len(World.sent(day, name, Kind.INITIATION)) for name in ("alice", "bob")) > 10
+    assert min(len(World.sent(day, name, MessageKind.INITIATION)) for name in ("alice", "bob")) > 10
     assert (alice.drops + bob.drops)[Drop.TUNNEL_REPLAY] > 20
 
     # Nothing is left, and nothing ever grew.
@@ -262,6 +262,6 @@ def test_a_day_loses_nothing_but_what_the_wire_lost_and_repeats_nothing(seed: in
     assert day.most["pending"] <= 1
     assert day.most["staged"] <= STAGED_PACKETS
     for node in (alice, bob):
-        assert not node.tunnel._common.indices.sessions
-        assert not node.tunnel._common.indices.pending
+        assert not node.tunnel._indices.sessions
+        assert not node.tunnel._indices.pending
         assert node.tunnel.next_deadline() is None

@@ -24,9 +24,9 @@ from tunnel.announce import (
     Offer,
     Telling,
 )
-from tunnel.control import Control, ControlKind
+from tunnel.control import ControlKind, ControlMessage
 from tunnel.effects import Happening, Network, Networks, PeerConfig, Received, Verdict
-from tunnel.messages import DEFAULT_MTU_BYTES, Kind
+from tunnel.messages import DEFAULT_MTU_BYTES, MessageKind
 from wire.drop import Drop
 from wire.units import SECOND_NS
 
@@ -76,7 +76,7 @@ def announce(world: World, node: Node, body: str | bytes, *, run: bytes = RUN, n
     """A message made by hand."""
     if isinstance(body, str):
         body = b"".join(PREFIX.pack(one.length, one.network) for one in networks(body))
-    world.send(node, "bob", Control(ControlKind.ANNOUNCE, number, run + body).packed())
+    world.send(node, "bob", ControlMessage(ControlKind.ANNOUNCE, number, run + body).packed())
     world.run(0.1)
 
 
@@ -108,7 +108,7 @@ def test_an_announcement_and_packets_in_one_burst_are_taken_in_their_order() -> 
     world.send(alice, "bob", FROM_LAN)
     world.run(1)
     assert bob.drops == {Drop.TUNNEL_INNER_SOURCE: 1}
-    message = Control(ControlKind.ANNOUNCE, 1, RUN + PREFIX.pack(24, LAN[0].network)).packed()
+    message = ControlMessage(ControlKind.ANNOUNCE, 1, RUN + PREFIX.pack(24, LAN[0].network)).packed()
     effects = alice.tunnel.send("bob", [FROM_LAN, message, FROM_LAN, FROM_LAN], world.now)
     taken = bob.tunnel.receive([Received(datagram.data, alice.home) for datagram in effects.datagrams], world.now)
     assert taken.packets == [("alice", FROM_LAN)] * 2
@@ -124,14 +124,14 @@ def test_it_is_repeated_until_it_is_answered_and_again_with_each_session() -> No
     assert bob.tunnel.announced() == {}
     world.run(27)
     assert bob.tunnel.announced() == {"alice": LAN}
-    announcements = [line.at for line in world.sent("alice", Kind.DATA) if len(line.datagram) == 64]
+    announcements = [line.at for line in world.sent("alice", MessageKind.DATA) if len(line.datagram) == 64]
     assert [round(at) for at in announcements] == [0, 1, 3, 7]
     world.run(100)
     world.send(alice, "bob", FROM_LAN)
     world.run(5)
     world.send(alice, "bob", FROM_LAN)
     world.run(1)
-    assert len([line for line in world.sent("alice", Kind.DATA, 100) if len(line.datagram) == 64]) >= 1
+    assert len([line for line in world.sent("alice", MessageKind.DATA, 100) if len(line.datagram) == 64]) >= 1
     assert bob.happened(Happening.ANNOUNCED) == 1
 
 
@@ -141,10 +141,10 @@ def test_a_plain_peer_that_never_answers_is_left_alone_until_the_next_session() 
     world.run(0.015)  # the response is there, the announcement is not
     del world.at[bob.home]
     world.run(14)
-    sent = [line for line in world.sent("alice", Kind.DATA) if len(line.datagram) == 64]
+    sent = [line for line in world.sent("alice", MessageKind.DATA) if len(line.datagram) == 64]
     assert [round(line.at) for line in sent] == [0, 1, 3, 7]
     world.run(400)
-    assert len([line for line in world.sent("alice", Kind.DATA) if len(line.datagram) == 64]) == ATTEMPTS
+    assert len([line for line in world.sent("alice", MessageKind.DATA) if len(line.datagram) == 64]) == ATTEMPTS
 
 
 def test_nothing_is_said_where_nothing_is_announced() -> None:
@@ -420,11 +420,11 @@ def test_without_accept_nothing_is_taken_and_the_packets_are_counted() -> None:
 def test_a_malformed_list_leaves_the_old_one_and_is_not_answered(body: bytes) -> None:
     world, alice, bob = gateway_and_exit("")
     announce(world, alice, "192.168.7.0/24", number=1)
-    answers = len(world.sent("bob", Kind.DATA))
+    answers = len(world.sent("bob", MessageKind.DATA))
     announce(world, alice, body, number=2)
     assert bob.tunnel.announced() == {"alice": networks("192.168.7.0/24")}
     assert bob.drops == {Drop.TUNNEL_CONTROL: 1}
-    assert len(world.sent("bob", Kind.DATA)) == answers
+    assert len(world.sent("bob", MessageKind.DATA)) == answers
 
 
 def test_a_body_that_ends_within_the_run_is_malformed() -> None:
@@ -441,7 +441,7 @@ def test_the_longest_list_is_one_message_that_any_path_takes() -> None:
     world.run(1)
     assert len(bob.tunnel.announced()["alice"]) == MOST_PREFIXES
     assert set(told(alice, "bob").values()) == {TAKEN}
-    sizes = {len(line.datagram) for line in world.sent("alice", Kind.DATA)} - {DEFAULT_MTU_BYTES + 32}  # a probe
+    sizes = {len(line.datagram) for line in world.sent("alice", MessageKind.DATA)} - {DEFAULT_MTU_BYTES + 32}  # a probe
     assert 1000 < max(sizes) + 28 <= 1100
     with pytest.raises(ValueError, match="200 prefixes"):
         change(world, alice, hosts + " 10.1.0.0/16")
@@ -474,7 +474,7 @@ def test_what_a_process_that_has_ended_sent_late_is_not_taken() -> None:
     world, alice, bob = gateway_and_exit("")
     announce(world, alice, "192.168.7.0/24", number=70)
     late = alice.tunnel.send(
-        "bob", [Control(ControlKind.ANNOUNCE, 71, RUN + PREFIX.pack(24, 0xC0A80900)).packed()], world.now
+        "bob", [ControlMessage(ControlKind.ANNOUNCE, 71, RUN + PREFIX.pack(24, 0xC0A80900)).packed()], world.now
     )
     world.restart(alice, peer_of("bob"))
     announce(world, alice, "192.168.8.0/24", number=1, run=OTHER_RUN)
@@ -492,7 +492,7 @@ def test_a_flood_of_lists_is_looked_at_a_few_times_and_counted() -> None:
     world.run(1)
     for number in range(500):
         body = RUN + PREFIX.pack(32, 0xC0A80000 + number)
-        world.send(alice, "bob", Control(ControlKind.ANNOUNCE, number, body).packed())
+        world.send(alice, "bob", ControlMessage(ControlKind.ANNOUNCE, number, body).packed())
     world.run(0.1)
     assert bob.happened(Happening.ANNOUNCED) == LISTS_AT_ONCE
     assert bob.drops[Drop.TUNNEL_ANNOUNCE_LIMIT] == 500 - LISTS_AT_ONCE
@@ -509,12 +509,12 @@ def test_answers_that_differ_again_and_again_are_not_news_each_time() -> None:
     number, before = alice.tunnel._common.offer.number, alice.happened(Happening.ANSWERED)
     for turn in range(500):
         body = bytes([turn % 5] * len(alice.tunnel._common.offer.networks))
-        world.send(bob, "alice", Control(ControlKind.ANNOUNCED, number, body).packed())
+        world.send(bob, "alice", ControlMessage(ControlKind.ANNOUNCED, number, body).packed())
     world.run(1)
     assert alice.happened(Happening.ANSWERED) - before == LISTS_AT_ONCE - 1  # the honest answer was one
     assert alice.drops[Drop.TUNNEL_ANNOUNCE_LIMIT] > 300
     world.run(10)
-    world.send(bob, "alice", Control(ControlKind.ANNOUNCED, number, bytes([2] * len(body))).packed())
+    world.send(bob, "alice", ControlMessage(ControlKind.ANNOUNCED, number, bytes([2] * len(body))).packed())
     world.run(1)
     assert set(told(alice, "bob").values()) == {Verdict.NOT_ALLOWED}
 
@@ -535,7 +535,7 @@ def test_an_answer_of_another_length_or_number_changes_nothing(body: bytes) -> N
     world.carry(alice, alice.tunnel.call("bob", world.now))
     world.run(1)
     for number in (1, 7):
-        world.send(bob, "alice", Control(ControlKind.ANNOUNCED, number, body).packed())
+        world.send(bob, "alice", ControlMessage(ControlKind.ANNOUNCED, number, body).packed())
     world.run(0.1)
     assert told(alice, "bob") == dict.fromkeys(LAN, TAKEN)
     assert alice.drops == {Drop.TUNNEL_CONTROL: 1, Drop.TUNNEL_ANNOUNCE_OLD: 1}
@@ -543,7 +543,7 @@ def test_an_answer_of_another_length_or_number_changes_nothing(body: bytes) -> N
 
 def test_a_verdict_of_a_later_version_reads_as_a_refusal() -> None:
     telling = Telling(Offer(RUN, 3, LAN))
-    assert telling.answered(Control(ControlKind.ANNOUNCED, 3, b"\x63"), 0) is True
+    assert telling.answered(ControlMessage(ControlKind.ANNOUNCED, 3, b"\x63"), 0) is True
     assert telling.shown() == ((LAN[0], Verdict.UNKNOWN),)
     assert Verdict.UNKNOWN.is_refusal
     assert {verdict.says for verdict in Verdict} == {verdict.says for verdict in set(Verdict)}
@@ -553,8 +553,8 @@ def test_the_limit_does_not_care_how_long_nothing_happened() -> None:
     hearing = Hearing()
     outcomes = []
     for number, now in enumerate([0] * 6 + [10**18] * 6):
-        message = Control(ControlKind.ANNOUNCE, number, RUN + PREFIX.pack(32, number << 8))
-        outcomes.append(hearing.take(message, 0, now) is True)
+        message = ControlMessage(ControlKind.ANNOUNCE, number, RUN + PREFIX.pack(32, number << 8))
+        outcomes.append(hearing.receive(message, 0, now) is True)
     assert outcomes == ([True] * LISTS_AT_ONCE + [False] * 2) * 2
 
 
@@ -583,7 +583,7 @@ def test_whatever_peers_announce_each_gets_only_what_it_may_have(messages: list[
     change(world, bob, "", own="192.168.200.0/24")
     nodes = {"alice": alice, "carol": carol}
     for name, number, body in messages:
-        world.send(nodes[name], "bob", Control(ControlKind.ANNOUNCE, number, body).packed())
+        world.send(nodes[name], "bob", ControlMessage(ControlKind.ANNOUNCE, number, body).packed())
         world.run(12)
     taken = [one for prefixes in bob.tunnel.announced().values() for one in prefixes]
     assert len(taken) == len(set(taken)) <= 2 * MOST_PREFIXES

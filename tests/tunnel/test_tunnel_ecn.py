@@ -8,10 +8,10 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 from tunnel_world import connected, inner
 
-from tunnel.control import Control, ControlKind, read
+from tunnel.control import ControlKind, ControlMessage, read
 from tunnel.ecn import CE, ECT_0, ECT_1, HANDSHAKE_TOS, NOT_ECT, marked
 from tunnel.effects import Received
-from tunnel.messages import Kind, kind_of
+from tunnel.messages import MessageKind, kind_of
 from wire.drop import Drop
 
 DECAPSULATED = [  # RFC 6040, figure 4: rows are the inner field, columns the outer one in the order of its values
@@ -60,7 +60,11 @@ def test_w28_handshakes_are_af41_and_keepalives_plain() -> None:
     answer = bob.tunnel.receive([Received(effects.datagrams[0].data, alice.home)], world.now)
     confirmation = alice.tunnel.receive([Received(answer.datagrams[0].data, bob.home)], world.now)
     seen = [(kind_of(d.data), d.tos) for d in (*effects.datagrams, *answer.datagrams, *confirmation.datagrams)]
-    assert seen == [(Kind.INITIATION, HANDSHAKE_TOS), (Kind.RESPONSE, HANDSHAKE_TOS), (Kind.DATA, 0)]
+    assert seen == [
+        (MessageKind.INITIATION, HANDSHAKE_TOS),
+        (MessageKind.RESPONSE, HANDSHAKE_TOS),
+        (MessageKind.DATA, 0),
+    ]
 
 
 def test_g30_a_marked_datagram_is_delivered_marked_or_counted() -> None:
@@ -77,7 +81,7 @@ def test_g30_a_marked_datagram_is_delivered_marked_or_counted() -> None:
 def test_a_control_message_is_no_packet_and_a_probe_is_answered() -> None:
     world, alice, bob = connected()
     bob.packets.clear()
-    probe = Control(ControlKind.PROBE, 7, bytes(500)).packed()
+    probe = ControlMessage(ControlKind.PROBE, 7, bytes(500)).packed()
     effects = bob.tunnel.receive(
         [Received(datagram.data, alice.home) for datagram in alice.tunnel.send("bob", [probe], world.now).datagrams],
         world.now,
@@ -107,6 +111,6 @@ def test_a_malformed_control_message_is_a_counted_drop(plain: bytes) -> None:
 
 
 def test_control_messages_are_read_back_as_written() -> None:
-    message = Control(ControlKind.ANNOUNCE, 2**32 - 1, b"\x18\xc0\xa8\xc8\0")
+    message = ControlMessage(ControlKind.ANNOUNCE, 2**32 - 1, b"\x18\xc0\xa8\xc8\0")
     assert read(message.packed() + bytes(3)) == message
     assert inner()[0] >> 4 == 4

@@ -9,7 +9,7 @@ from tunnel_world import KEYS, PUBLIC, World, connected, inner, kinds, pair, pee
 from tunnel import noise, tai64n
 from tunnel.cookies import SOURCES, CookieDesk, CookieJar, LoadGauge, SourceLimits
 from tunnel.effects import Endpoint, Received
-from tunnel.messages import Kind
+from tunnel.messages import MessageKind
 from wire.drop import Drop
 from wire.units import SECOND_NS
 
@@ -29,12 +29,12 @@ def flood(count: int, seed: int = 0) -> list[Received]:
 
 def test_w24_flood_gets_cookies_and_leaves_no_state() -> None:
     world, alice, bob = connected()
-    tables = bob.tunnel._common.indices
+    tables = bob.tunnel._indices
     before = (len(tables.sessions), len(tables.pending), len(bob.tunnel._limits._full_ns))
     burst = flood(6000)
     effects = bob.tunnel.receive(burst, world.now)
     assert effects.drops == {Drop.TUNNEL_HANDSHAKE: 127, Drop.TUNNEL_COOKIE_SENT: 5873}
-    assert set(kinds(effects)) == {Kind.COOKIE_REPLY}
+    assert set(kinds(effects)) == {MessageKind.COOKIE_REPLY}
     assert len(effects.datagrams) == 5873
     assert (len(tables.sessions), len(tables.pending), len(bob.tunnel._limits._full_ns)) == before
     # No amplification, and the reply goes where the message came from.
@@ -54,7 +54,7 @@ def test_w24_peer_gets_through_a_flood_with_its_cookie() -> None:
         world.run(0.1)
     assert bob.packets == [("alice", inner())]
     assert bob.drops == {Drop.TUNNEL_COOKIE_SENT: 1}
-    first, second = world.sent("alice", Kind.INITIATION)
+    first, second = world.sent("alice", MessageKind.INITIATION)
     assert not any(first.datagram[132:])
     assert any(second.datagram[132:])
     assert 5 <= second.at - first.at < 5.5
@@ -69,7 +69,7 @@ def test_w24_responses_need_a_cookie_under_load_too() -> None:
     while not gauge.is_under_load(world.now):
         pass
     effects = alice.tunnel.receive([Received(response, bob.home)], world.now)
-    assert kinds(effects) == [Kind.COOKIE_REPLY]
+    assert kinds(effects) == [MessageKind.COOKIE_REPLY]
     assert effects.drops == {Drop.TUNNEL_COOKIE_SENT: 1}
     assert bob.tunnel.receive([Received(effects.datagrams[0][1], alice.home)], world.now).drops == {}
 
@@ -83,11 +83,11 @@ def test_w24_proven_source_has_20_handshakes_a_second_and_5_at_once() -> None:
     bob.tunnel.receive(flood(200), now)
     body, _ = noise.initiate(local, remote, b"\5" * 32, tai64n.stamp(1 << 61), 1)
     jar = CookieJar(PUBLIC["bob"])
-    assert jar.take(desk.reply(jar.finish(body, now), SOURCE, now), now)
+    assert jar.accept_reply(desk.reply(jar.finish(body, now), SOURCE, now), now)
     proven = jar.finish(body, now)
     effects = bob.tunnel.receive([Received(proven, SOURCE)] * 8, now)
     assert effects.drops == {Drop.TUNNEL_OLD_TIMESTAMP: 4, Drop.TUNNEL_SOURCE_LIMIT: 3}
-    assert kinds(effects) == [Kind.RESPONSE]
+    assert kinds(effects) == [MessageKind.RESPONSE]
     elsewhere = bob.tunnel.receive([Received(proven, SOURCE._replace(port=1))], now)
     assert elsewhere.drops == {Drop.TUNNEL_COOKIE_SENT: 1}
 
@@ -125,7 +125,7 @@ def test_w25_secret_and_cookies_expire_after_120_s() -> None:
     now = 50 * SECOND_NS
     message = jar.finish(b"\1\0\0\0" + bytes(112), now)
     assert not desk.is_proven(message, SOURCE, now)
-    assert jar.take(desk.reply(message, SOURCE, now), now)
+    assert jar.accept_reply(desk.reply(message, SOURCE, now), now)
     at = now + 120 * SECOND_NS - 1
     proven = jar.finish(message[:116], at)
     assert desk.is_proven(proven, SOURCE, at)
@@ -139,7 +139,7 @@ def test_w25_cookie_is_bound_to_address_and_port() -> None:
     desk = CookieDesk(PUBLIC["bob"], random.Random(1).randbytes)
     jar = CookieJar(PUBLIC["bob"])
     message = jar.finish(bytes(116), 0)
-    assert jar.take(desk.reply(message, SOURCE, 0), 0)
+    assert jar.accept_reply(desk.reply(message, SOURCE, 0), 0)
     proven = jar.finish(bytes(116), 0)
     assert desk.is_proven(proven, SOURCE, 0)
     for other in (SOURCE._replace(port=1), SOURCE._replace(address=b"\1\2\3\4"), SOURCE._replace(via="relay")):
@@ -168,7 +168,7 @@ def test_w26_cookie_is_kept_only_if_it_answers_our_last_mac1_and_resends_nothing
     world.nodes.pop("bob")
     world.at.pop(bob.home)
     world.run(6)
-    again = world.sent("alice", Kind.INITIATION)[-1].datagram
+    again = world.sent("alice", MessageKind.INITIATION)[-1].datagram
     assert desk.is_proven(again, alice.home, world.now)
 
 
@@ -179,7 +179,7 @@ def test_w26_cookie_is_used_in_a_response_too() -> None:
     desk = CookieDesk(PUBLIC["alice"], world.rng.randbytes)
     assert bob.tunnel.receive([Received(desk.reply(response, bob.home, world.now), alice.home)], world.now).drops == {}
     world.run(6)
-    second = world.sent("bob", Kind.RESPONSE)[-1].datagram
+    second = world.sent("bob", MessageKind.RESPONSE)[-1].datagram
     assert desk.is_proven(second, bob.home, world.now)
 
 

@@ -12,7 +12,7 @@ from tunnel_world import HOMES, KEYS, PUBLIC, World, connected, inner, kinds, pa
 from tunnel import noise, tai64n
 from tunnel.cookies import CookieDesk, CookieJar
 from tunnel.effects import Effects, Endpoint, Received
-from tunnel.messages import Kind
+from tunnel.messages import MessageKind
 from wire.drop import Drop
 from wire.units import seconds_ns
 
@@ -33,12 +33,12 @@ def is_silent(effects: Effects, reason: Drop) -> bool:
     return effects.drops == {reason: 1} and not (effects.datagrams or effects.packets or effects.events)
 
 
-def messages(world: World) -> dict[Kind, bytes]:
+def messages(world: World) -> dict[MessageKind, bytes]:
     """One of each kind, all of them real."""
     alice, bob = world.nodes["alice"], world.nodes["bob"]
     found = {line.kind: line.datagram for line in world.log if line.kind is not None}
-    found[Kind.COOKIE_REPLY] = CookieDesk(PUBLIC["bob"], world.rng.randbytes).reply(
-        found[Kind.INITIATION], alice.home, world.now
+    found[MessageKind.COOKIE_REPLY] = CookieDesk(PUBLIC["bob"], world.rng.randbytes).reply(
+        found[MessageKind.INITIATION], alice.home, world.now
     )
     assert bob.drops == {}
     return found
@@ -49,7 +49,7 @@ def test_w3_wrong_lengths_types_and_reserved_bytes_are_dropped_in_silence() -> N
     for kind, datagram in messages(world).items():
         wrong = [datagram[:-1], datagram[:4], b"", b"\x06" + datagram[1:], b"\0" + datagram[1:]]
         wrong += [datagram[:at] + b"\x01" + datagram[at + 1 :] for at in (1, 2, 3)]
-        if kind is not Kind.DATA:
+        if kind is not MessageKind.DATA:
             wrong.append(datagram + b"\0")
         else:
             wrong = [datagram[:31], *wrong[1:], datagram.ljust(65_536, b"\0")]
@@ -72,7 +72,7 @@ def test_w4_mac1_comes_first_and_all_that_follows_is_silent() -> None:
         assert is_silent(receive([Received(jar.finish(bytes(body), 0), STRANGER)], world.now), Drop.TUNNEL_HANDSHAKE)
     low_order = jar.finish(good[:8] + bytes(32) + good[40:116], 0)
     assert is_silent(receive([Received(low_order, STRANGER)], world.now), Drop.TUNNEL_HANDSHAKE)
-    assert kinds(receive([Received(good, STRANGER)], world.now)) == [Kind.RESPONSE]
+    assert kinds(receive([Received(good, STRANGER)], world.now)) == [MessageKind.RESPONSE]
 
 
 def test_w4_forged_response_does_not_end_the_handshake() -> None:
@@ -86,13 +86,13 @@ def test_w4_forged_response_does_not_end_the_handshake() -> None:
         )
     unknown = jar.finish(answer[:8] + b"\1\2\3\4" + answer[12:60], 0)
     assert is_silent(alice.tunnel.receive([Received(unknown, STRANGER)], world.now), Drop.TUNNEL_UNKNOWN_INDEX)
-    assert kinds(alice.tunnel.receive([Received(answer, bob.home)], world.now)) == [Kind.DATA]
+    assert kinds(alice.tunnel.receive([Received(answer, bob.home)], world.now)) == [MessageKind.DATA]
     assert is_silent(alice.tunnel.receive([Received(answer, bob.home)], world.now), Drop.TUNNEL_UNKNOWN_INDEX)
 
 
 def test_w5_recorded_and_equal_and_older_timestamps_are_ignored() -> None:
     world, alice, bob = connected()
-    recorded = world.sent("alice", Kind.INITIATION)[0].datagram
+    recorded = world.sent("alice", MessageKind.INITIATION)[0].datagram
     world.run(1)
     assert is_silent(bob.tunnel.receive([Received(recorded, alice.home)], world.now), Drop.TUNNEL_OLD_TIMESTAMP)
     greatest = bob.tunnel.stamps()[PUBLIC["alice"]].received
@@ -104,7 +104,7 @@ def test_w5_recorded_and_equal_and_older_timestamps_are_ignored() -> None:
 
 def test_w5_recorded_initiation_is_ignored_after_our_restart() -> None:
     world, _alice, bob = connected()
-    recorded = world.sent("alice", Kind.INITIATION)[0].datagram
+    recorded = world.sent("alice", MessageKind.INITIATION)[0].datagram
     world.restart(bob, peer_of("alice", known=False))
     assert is_silent(bob.tunnel.receive([Received(recorded, STRANGER)], world.now), Drop.TUNNEL_OLD_TIMESTAMP)
 
@@ -121,7 +121,7 @@ def test_w5_our_stamps_grow_over_a_restart_with_a_clock_that_stepped_back() -> N
 
 def test_w5_reload_that_drops_a_peer_and_takes_it_back_still_knows_its_stamp() -> None:
     world, _alice, bob = connected()
-    recorded = world.sent("alice", Kind.INITIATION)[0].datagram
+    recorded = world.sent("alice", MessageKind.INITIATION)[0].datagram
     bob.tunnel.set_peers([], world.now)
     bob.tunnel.set_peers([peer_of("alice", known=False)], world.now)
     assert is_silent(bob.tunnel.receive([Received(recorded, STRANGER)], world.now), Drop.TUNNEL_OLD_TIMESTAMP)
@@ -146,12 +146,12 @@ def test_w6_one_initiation_of_a_peer_in_20_ms() -> None:
 def test_w18_indices_are_random_and_unique_and_unknown_ones_are_silent() -> None:
     world, alice, bob = connected()
     given_out = iter([b"\1\0\0\0", b"\1\0\0\0", b"\2\0\0\0"])
-    table = bob.tunnel._common.indices
+    table = bob.tunnel._indices
     random_bytes = table._random_bytes
     table._random_bytes = lambda size: next(given_out)
-    table.sessions[1] = next(iter(table.sessions.values()))
+    table.entries[1] = next(iter(table.entries.values()))
     assert table.draw() == 2
-    del table.sessions[1]
+    del table.entries[1]
     table._random_bytes = random_bytes
     data = world.send(alice, "bob", inner()).datagrams[0][1]
     wrong = data[:4] + b"\xff\xff\xff\xfe" + data[8:]
@@ -161,7 +161,7 @@ def test_w18_indices_are_random_and_unique_and_unknown_ones_are_silent() -> None
         world.send(alice, "bob", inner())
         world.run(1)
         assert len(table.sessions) <= 3
-    indices = [line.datagram[4:8] for line in world.log if line.kind in (Kind.INITIATION, Kind.RESPONSE)]
+    indices = [line.datagram[4:8] for line in world.log if line.kind in (MessageKind.INITIATION, MessageKind.RESPONSE)]
     assert len(set(indices)) == len(indices) >= 12
 
 
@@ -186,7 +186,7 @@ def test_w30_wrong_preshared_key_fails_at_the_response_in_silence() -> None:
     world.run(30)
     assert bob.packets == []
     assert set(alice.drops) == {Drop.TUNNEL_HANDSHAKE}
-    assert {line.kind for line in world.log} == {Kind.INITIATION, Kind.RESPONSE}
+    assert {line.kind for line in world.log} == {MessageKind.INITIATION, MessageKind.RESPONSE}
 
 
 def test_w30_preshared_key_of_zeros_is_none_and_the_right_one_works() -> None:
@@ -233,7 +233,7 @@ def test_w27_damaged_messages_never_raise_and_are_never_answered(seed: int) -> N
         effects = node.tunnel.receive([Received(bytes(datagram), STRANGER)], world.now)
         if any(datagram[:-16] == known[:-16] and len(datagram) in (148, 92) for known in real):
             continue  # only mac2 is damaged, which nobody looks at now
-        assert all(kind is Kind.COOKIE_REPLY for kind in kinds(effects))
+        assert all(kind is MessageKind.COOKIE_REPLY for kind in kinds(effects))
         assert (effects.packets, effects.events) == ([], [])
 
 

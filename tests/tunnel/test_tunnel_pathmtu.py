@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tunnel_world import DELAY_NS, HOMES, ROUTER, Node, Sent, World, connected, inner, pair, peer_of
 
-from tunnel.control import Control, ControlKind
-from tunnel.effects import Endpoint, Event, Happening, PathState, Received, TooBig, Unsent
-from tunnel.messages import DATA_HEADER, Kind
-from tunnel.pathmtu import AGE_NS, PAUSE_NS, PathMtu, Probe, Way, direct_way
+from tunnel.control import ControlKind, ControlMessage
+from tunnel.effects import Endpoint, Happening, PathState, PeerEvent, Received, TooBig, Unsent
+from tunnel.messages import DATA_HEADER, MessageKind
+from tunnel.pathmtu import AGE_NS, PAUSE_NS, PathLimits, PathMtu, Probe, direct_limits
 from tunnel.session import RECENT_PACKETS
 from wire.drop import Drop
 from wire.units import SECOND_NS, seconds_ns
@@ -45,7 +45,7 @@ def busy(world: World, alice: Node, seconds: float, until: Callable[[], bool] = 
 
 def probes(world: World, by: str = "alice", since: float = 0.0) -> list[Sent]:
     """Probes among the data messages of a node that sends no long packets."""
-    return [line for line in world.sent(by, Kind.DATA, since) if len(line.datagram) > 200]
+    return [line for line in world.sent(by, MessageKind.DATA, since) if len(line.datagram) > 200]
 
 
 def state(world: World, node: Node) -> PathState:
@@ -54,7 +54,7 @@ def state(world: World, node: Node) -> PathState:
 
 def quote_of(node: Node, *, receiver: int | None = None, ahead: int = 0, head: int = 4, size: int = 48) -> bytes:
     """The beginning of the last data message that a node sent under its newest session, or of a forged one."""
-    session = max(node.tunnel._common.indices.sessions.values(), key=lambda session: session.created_ns)
+    session = max(node.tunnel._indices.sessions.values(), key=lambda session: session.created_ns)
     index = session.remote if receiver is None else receiver
     counter = (session.counter - 1 + ahead) % (1 << 64)
     return (DATA_HEADER.pack(head, index, counter) + bytes(1400))[:size]
@@ -75,7 +75,7 @@ def test_q3_a_router_on_the_path_lowers_the_tunnel_s_mtu(plain: bool) -> None:
     if world.mtu(alice, "bob") == LIMIT:
         world.send(alice, "bob", inner(LIMIT))
         world.run(0.1)
-        assert alice.events == [Event(Happening.MTU, "bob")]
+        assert alice.events == [PeerEvent(Happening.MTU, "bob")]
     assert world.mtu(alice, "bob") == NARROW
     assert state(world, alice) is PathState.LOWERED
     bob.packets.clear()
@@ -123,7 +123,7 @@ def test_q3_what_quotes_nothing_that_we_sent_is_not_believed(forged: Callable[[N
 
 def test_q3_an_old_counter_and_an_old_session_are_not_believed() -> None:
     world, alice, _ = connected()
-    session = next(iter(alice.tunnel._common.indices.sessions.values()))
+    session = next(iter(alice.tunnel._indices.sessions.values()))
     session.counter = RECENT_PACKETS + 5
     world.signal(alice, too_big(alice, ahead=-RECENT_PACKETS))
     assert world.mtu(alice, "bob") == LIMIT
@@ -142,7 +142,7 @@ def test_q3_a_packet_under_the_previous_session_may_still_be_quoted() -> None:
     world, alice, _ = connected()
     late = too_big(alice)
     busy(world, alice, 125)
-    assert len(world.sent("alice", Kind.INITIATION)) == 2
+    assert len(world.sent("alice", MessageKind.INITIATION)) == 2
     world.signal(alice, late)
     assert world.mtu(alice, "bob") == NARROW
 
@@ -156,7 +156,7 @@ def test_q3_q4_nothing_below_576_is_believed(told: int, used: int) -> None:
 
 
 def test_q3_nothing_below_1280_is_believed_of_ipv6() -> None:
-    path = PathMtu(direct_way(Endpoint(bytes(16), 1), 1420), random.Random(0).randrange)
+    path = PathMtu(direct_limits(Endpoint(bytes(16), 1), 1420), random.Random(0).randrange)
     path.told(1279, 0)
     assert path.mtu_bytes == 1200
     path.told(100, 0)
@@ -306,11 +306,11 @@ def test_probes_are_no_data_for_the_timers_of_the_protocol() -> None:
     """W11, W12: probes that are lost call for no handshake, and keepalives are sent as if there were none."""
     world, _, _ = narrow(silent=True, plain=True)
     world.run(100)
-    assert len(world.sent("alice", Kind.INITIATION)) == 1
+    assert len(world.sent("alice", MessageKind.INITIATION)) == 1
     assert len(probes(world)) == 9
     world, _, _ = narrow(silent=True)
     world.run(100)
-    assert len(world.sent("alice", Kind.INITIATION)) == 1
+    assert len(world.sent("alice", MessageKind.INITIATION)) == 1
     assert [round(line.at) for line in world.keepalives("bob")] == [10]
 
 
@@ -318,7 +318,7 @@ def test_an_answer_that_nobody_asked_for_changes_nothing() -> None:
     """A peer can lower its own path by silence, and can raise nothing."""
     world, alice, bob = narrow()
     for number in range(200):
-        answer = Control(ControlKind.PROBED, number).packed()
+        answer = ControlMessage(ControlKind.PROBED, number).packed()
         for datagram in bob.tunnel.send("alice", [answer], world.now).datagrams:
             world.carry(alice, alice.tunnel.receive([Received(datagram.data, bob.home)], world.now))
     assert world.mtu(alice, "bob") == NARROW
@@ -430,7 +430,7 @@ def test_a_peer_that_restarts_is_still_behind_the_same_path() -> None:
     world, alice, bob = narrow()
     world.restart(bob, peer_of("alice"))
     busy(world, alice, 60)
-    assert len(world.sent("alice", Kind.INITIATION)) == 2
+    assert len(world.sent("alice", MessageKind.INITIATION)) == 2
     assert world.mtu(alice, "bob") == NARROW
 
 
@@ -486,7 +486,7 @@ def test_a_name_that_leads_to_a_relay_elsewhere_is_another_way_for_all_behind_it
     assert (world.mtu(alice, "carol"), world.mtu(alice, "bob")) == (1220, 1168)
     done = world.carry(alice, alice.tunnel.set_endpoint("carol", Endpoint(bytes(15) + b"\x01", 51820), world.now))
     assert (world.mtu(alice, "carol"), world.mtu(alice, "bob")) == (1420, 1368)
-    assert sorted(done.events) == [Event(Happening.MTU, "bob"), Event(Happening.MTU, "carol")]
+    assert sorted(done.events) == [PeerEvent(Happening.MTU, "bob"), PeerEvent(Happening.MTU, "carol")]
     kernel = TooBig(Endpoint(bytes(15) + b"\x01", 51820), 1400, b"", b"")
     world.signal(alice, kernel)  # 80 bytes around a packet for Carol, 52 more around one for Bob
     assert (world.mtu(alice, "carol"), world.mtu(alice, "bob")) == (1320, 1268)
@@ -512,7 +512,7 @@ def test_q5_whatever_comes_in_nothing_is_used_beyond_what_was_told_for_ten_minut
 ) -> None:
     """Q5, Q3: and sizes stay between floor and limit, deadlines in the future, probes few."""
     numbers = iter(range(1 << 20))
-    path = PathMtu(Way(LIMIT), lambda: next(numbers))
+    path = PathMtu(PathLimits(LIMIT), lambda: next(numbers))
     now = 0
     width = 1500
     sent: list[tuple[int, Probe]] = []

@@ -22,7 +22,7 @@ from tunnel.cookies import LOAD_HANDSHAKES
 from tunnel.ecn import HANDSHAKE_TOS
 from tunnel.effects import Effects, Endpoint, Happening, PeerConfig, Received, Role, Unsent
 from tunnel.envelope import HOPS, node_id
-from tunnel.messages import ENVELOPE_BYTES, Kind, kind_of
+from tunnel.messages import ENVELOPE_BYTES, MessageKind, kind_of
 from tunnel.relay import CALL_AGAIN_S, HELD_DATAGRAMS, HELD_NS, same_id
 from wire.drop import Drop
 from wire.units import SECOND_NS
@@ -84,11 +84,11 @@ def test_what_passes_the_relay_is_the_sealed_message_byte_for_byte_and_nothing_c
     assert world.nodes["bob"].packets[-1] == ("alice", packet)
     [first, second] = world.log[start:]
     assert [(line.by, line.kind, line.to) for line in (first, second)] == [
-        ("alice", Kind.RELAYED, HOMES["relay"]),
-        ("relay", Kind.RELAYED, HOMES["bob"]),
+        ("alice", MessageKind.RELAYED, HOMES["relay"]),
+        ("relay", MessageKind.RELAYED, HOMES["bob"]),
     ]
     assert first.datagram[ENVELOPE_BYTES:] == second.datagram[ENVELOPE_BYTES:]
-    assert kind_of(first.datagram[ENVELOPE_BYTES:]) is Kind.DATA
+    assert kind_of(first.datagram[ENVELOPE_BYTES:]) is MessageKind.DATA
     assert first.datagram[4:ENVELOPE_BYTES] != second.datagram[4:ENVELOPE_BYTES]
     assert len(first.datagram) == len(second.datagram) == ENVELOPE_BYTES + 32 + 80
     for line in world.log:
@@ -164,7 +164,7 @@ def test_without_the_relay_32_datagrams_wait_for_5_seconds() -> None:
     for _ in range(40):  # each is a cookie's worth of trouble: an initiation that nobody answers
         world.run(6)
         world.carry(alice, alice.tunnel.call("bob", world.now))
-    assert {line.kind for line in world.log if line.by == "alice"} == {Kind.INITIATION}
+    assert {line.kind for line in world.log if line.by == "alice"} == {MessageKind.INITIATION}
     assert {line.to for line in world.log if line.by == "alice"} == {HOMES["relay"]}
     assert alice.drops[Drop.TUNNEL_RELAY_QUEUE] > 10
     world.fate = lambda datagram: [DELAY_NS]
@@ -178,7 +178,7 @@ def test_data_that_finds_no_relay_is_bounded_and_old_data_does_not_leave() -> No
     alice._by_name["relay"].erase()
     effects = alice.send("bob", [inner(mark=mark) for mark in range(100)], world.now)
     assert effects.drops == {Drop.TUNNEL_RELAY_QUEUE: 100 - HELD_DATAGRAMS}
-    assert kinds(effects) in ([Kind.INITIATION], [])  # not twice within 5 s
+    assert kinds(effects) in ([MessageKind.INITIATION], [])  # not twice within 5 s
     world.now += HELD_NS
     late = alice.send("bob", [inner(mark=1)], world.now)
     assert late.drops == {Drop.TUNNEL_RELAY_QUEUE: HELD_DATAGRAMS}
@@ -214,7 +214,9 @@ def test_all_three_sessions_are_renewed_under_traffic_and_nothing_is_lost() -> N
 def test_every_envelope_has_a_counter_of_its_own_among_the_data_of_its_session() -> None:
     world = talking()
     Talk(world, 0.5).go_on(300)
-    named = [(line.by, line.datagram[4:16]) for line in world.log if line.kind in (Kind.DATA, Kind.RELAYED)]
+    named = [
+        (line.by, line.datagram[4:16]) for line in world.log if line.kind in (MessageKind.DATA, MessageKind.RELAYED)
+    ]
     assert len(set(named)) == len(named) > 1000
 
 
@@ -291,7 +293,9 @@ def test_four_hours_of_loss_restarts_and_roaming_end_with_everything_in_order(se
         arrived = talk.arrived(name)
         assert len(arrived) == len(set(arrived))
         assert len(arrived) > talk.sent * 0.85
-    named = [(line.by, line.datagram[4:16]) for line in world.log if line.kind in (Kind.DATA, Kind.RELAYED)]
+    named = [
+        (line.by, line.datagram[4:16]) for line in world.log if line.kind in (MessageKind.DATA, MessageKind.RELAYED)
+    ]
     assert len(set(named)) == len(named)
 
 
@@ -363,7 +367,7 @@ def test_a_message_that_comes_directly_from_a_node_behind_a_relay_is_taken_and_m
     world.run(10)
     [wrapped] = bob.tunnel.call("alice", world.now).datagrams
     effects = alice.tunnel.receive([Received(wrapped.data[ENVELOPE_BYTES:], bob.home)], world.now)
-    assert [(one.endpoint, kind_of(one.data)) for one in effects.datagrams] == [(HOMES["relay"], Kind.RELAYED)]
+    assert [(one.endpoint, kind_of(one.data)) for one in effects.datagrams] == [(HOMES["relay"], MessageKind.RELAYED)]
     assert endpoint_of(alice, "bob", world.now) == BOB_BEHIND_RELAY
     alice.tunnel.set_endpoint("bob", bob.home, world.now)
     assert endpoint_of(alice, "bob", world.now) == BOB_BEHIND_RELAY
@@ -418,7 +422,7 @@ def test_two_relays_in_a_row_pass_everything_and_add_one_envelope() -> None:
     assert arrives(world, 2, "bob")
     start = len(world.log)
     assert arrives(world, 3)
-    lines = [line for line in world.log[start:] if line.kind is Kind.RELAYED]
+    lines = [line for line in world.log[start:] if line.kind is MessageKind.RELAYED]
     assert [line.by for line in lines] == ["alice", "relay", "second"]
     assert len({len(line.datagram) for line in lines}) == 1
 
@@ -479,11 +483,11 @@ def test_a_reload_moves_a_peer_behind_a_relay_and_back_without_a_new_handshake()
     for name, other in RELAYED.items():
         set_peers(world, name, peer_of("relay"), peer_of(other))
     assert arrives(world, 1)
-    assert world.log[-1].kind is Kind.DATA
+    assert world.log[-1].kind is MessageKind.DATA
     for name in RELAYED:
         set_peers(world, name, *star_peers(name))
     assert arrives(world, 2)
-    assert world.log[-1].kind is Kind.RELAYED
+    assert world.log[-1].kind is MessageKind.RELAYED
     assert {name: world.nodes[name].happened(Happening.SESSION) for name in RELAYED} == before
 
 
@@ -528,7 +532,7 @@ def test_a_node_may_get_another_relay() -> None:
     world.run(1)
     start = len(world.log)
     assert arrives(world, 1)
-    assert not [line for line in world.log[start:] if line.by == "relay" and line.kind is Kind.RELAYED]
+    assert not [line for line in world.log[start:] if line.by == "relay" and line.kind is MessageKind.RELAYED]
 
 
 def test_relaying_is_switched_off_and_on_by_a_reload() -> None:

@@ -8,11 +8,11 @@ import pytest
 from tunnel_world import HOMES, KEYS, Node, World, inner, kinds, peer_of, star, talking
 
 from tunnel.cookies import SOURCE_BURST, SourceLimits
-from tunnel.effects import Effects, Endpoint, Event, Happening, Received
+from tunnel.effects import Effects, Endpoint, Happening, PeerEvent, Received
 from tunnel.endpoint import Tunnel
 from tunnel.envelope import HOPS, Envelope, node_id
-from tunnel.messages import DATAGRAM_MAXIMUM_BYTES, ENVELOPE_BYTES, Kind, kind_of
-from tunnel.peer import Peer
+from tunnel.messages import DATAGRAM_MAXIMUM_BYTES, ENVELOPE_BYTES, MessageKind, kind_of
+from tunnel.peers.peer import Peer
 from tunnel.primitives import TransportKey, seal_under
 from tunnel.session import Session
 from wire.drop import Drop
@@ -28,7 +28,7 @@ def peer_at(node: Node, name: str) -> Peer:
 
 
 def session_with(node: Node, name: str) -> Session:
-    session = peer_at(node, name)._current
+    session = peer_at(node, name).slots.current
     assert session is not None
     return session
 
@@ -43,7 +43,7 @@ def crafted(world: World, by: str, to: str, *envelopes: Envelope) -> list[bytes]
 def message(world: World, by: str = "alice", to: str = "bob", size: int = 30) -> bytes:
     """A data message as it lies in its envelope."""
     [one] = world.nodes[by].tunnel.send(to, [inner(size)], world.now).datagrams
-    assert kind_of(one.data) is Kind.RELAYED
+    assert kind_of(one.data) is MessageKind.RELAYED
     return one.data[ENVELOPE_BYTES:]
 
 
@@ -235,7 +235,7 @@ def test_an_envelope_under_the_session_of_two_ends_is_refused() -> None:
     world = talking()
     bob_s = session_with(world.nodes["bob"], "alice")
     for envelope in (Envelope(1, BOB, ALICE, message(world, "bob", "alice")), Envelope(1, BOB, RELAY, message(world))):
-        datagram = envelope.sealed(bob_s.keys.send, bob_s.remote, bob_s.take(1))
+        datagram = envelope.sealed(bob_s.keys.send, bob_s.remote, bob_s.reserve(1))
         assert is_refused(taken(world, "alice", datagram, source=STRANGER), Drop.TUNNEL_RELAY_SOURCE)
     assert peer_at(world.nodes["alice"], "bob").endpoint == Endpoint(BOB, 0, "relay")
 
@@ -258,7 +258,7 @@ def test_relay_false_refuses_and_its_own_messages_still_pass() -> None:
     world.send(world.nodes["alice"], "bob", inner())
     world.run(3)
     assert world.nodes["relay"].drops[Drop.TUNNEL_RELAY_OFF] >= 1
-    assert not world.sent("relay", Kind.RELAYED)
+    assert not world.sent("relay", MessageKind.RELAYED)
     world.send(world.nodes["alice"], "relay", inner(mark=1))
     world.run(1)
     assert world.nodes["relay"].packets == [("alice", inner(mark=1))]
@@ -272,7 +272,7 @@ def test_a_destination_without_a_session_gets_nothing_and_is_called_once_in_five
     burst = crafted(world, "alice", "relay", *[Envelope(HOPS, ALICE, BOB, message(world))] * 100)
     effects = taken(world, "relay", *burst)
     assert effects.drops == {Drop.TUNNEL_RELAY_NO_SESSION: 100}
-    assert kinds(effects) == [Kind.INITIATION]
+    assert kinds(effects) == [MessageKind.INITIATION]
     assert relay.tunnel._relaying._held == {}
     fresh = star()
     fresh.nodes["relay"].tunnel.set_peers([peer_of("alice", known=False), peer_of("bob", known=False)], fresh.now)
@@ -294,8 +294,8 @@ def test_two_relays_that_name_each_other_do_not_play_ball() -> None:
     world.run(20)
     assert second.drops[Drop.TUNNEL_RELAY_BACK] >= 2
     for by in ("relay", "second"):
-        assert len(world.sent(by, Kind.RELAYED)) <= len(world.sent("alice", Kind.RELAYED))
-    assert world.sent("second", Kind.RELAYED) == []
+        assert len(world.sent(by, MessageKind.RELAYED)) <= len(world.sent("alice", MessageKind.RELAYED))
+    assert world.sent("second", MessageKind.RELAYED) == []
 
 
 def circle() -> World:
@@ -327,7 +327,7 @@ def test_an_envelope_in_a_circle_of_relays_ends_with_its_hops() -> None:
     assert peer_at(world.nodes["third"], "relay").carry([Envelope(HOPS, ALICE, BOB, body)], world.now, out)
     world.carry(world.nodes["third"], out)
     world.run(5)
-    lines = [line for line in world.log[start:] if line.kind is Kind.RELAYED]
+    lines = [line for line in world.log[start:] if line.kind is MessageKind.RELAYED]
     assert [line.by for line in lines] == ["third", "relay", "second", "third", "relay"]
     assert world.nodes["second"].drops == {Drop.TUNNEL_RELAY_HOPS: 1}
 
@@ -367,7 +367,7 @@ def test_a_flood_is_never_made_larger() -> None:
             mangled[rng.randrange(len(mangled))] ^= 1 << rng.randrange(8)
             burst.append(bytes(mangled))
         effects = taken(world, "relay", *burst, source=HOMES[by])
-        passed = [one.data for one in effects.datagrams if kind_of(one.data) is Kind.RELAYED]
+        passed = [one.data for one in effects.datagrams if kind_of(one.data) is MessageKind.RELAYED]
         assert len(passed) <= 1
         for counts, datagrams in ((came, burst), (went, [one.data for one in effects.datagrams])):
             counts[0] += len(datagrams)
@@ -416,8 +416,8 @@ def test_a_session_that_ends_within_a_burst_opens_nothing_afterwards() -> None:
             taken(world, "relay", *(one.data for one in confirmed.datagrams))
     effects = taken(world, "relay", held[0], envelope, held[1])
     assert [packet for _, packet in effects.packets] == [inner(), inner()]
-    assert len([one for one in effects.datagrams if kind_of(one.data) is Kind.RELAYED]) == 1
-    assert Event(Happening.SESSION, "alice") in effects.events
+    assert len([one for one in effects.datagrams if kind_of(one.data) is MessageKind.RELAYED]) == 1
+    assert PeerEvent(Happening.SESSION, "alice") in effects.events
     assert is_refused(taken(world, "relay", held[0]), Drop.TUNNEL_UNKNOWN_INDEX)
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.compiled import compiled
-from tunnel.replay import REACH, REJECT_AFTER_MESSAGES, SLOTS, ReplayWindow
+from tunnel.constants import REJECT_AFTER_MESSAGES
+from tunnel.replay import REACH, SLOTS, ReplayWindow
 
 LIMIT = REACH + 1
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tunnel_world import EVERYTHING, HOMES, PUBLIC, World, connected, inner, kinds, pair, peer_of
 
 from tunnel.allowed import AllowedIps
-from tunnel.effects import Endpoint, Event, Happening, Network, PeerConfig, Unsent
+from tunnel.effects import Endpoint, Happening, Network, PeerConfig, PeerEvent, Unsent
 from tunnel.endpoint import Tunnel
-from tunnel.messages import DEFAULT_MTU_BYTES, OVERHEAD_IPV4_BYTES, OVERHEAD_IPV6_BYTES, Kind
+from tunnel.messages import DEFAULT_MTU_BYTES, OVERHEAD_IPV4_BYTES, OVERHEAD_IPV6_BYTES, MessageKind
 from wire.drop import Drop
 from wire.units import address_int
 
@@ -42,7 +42,7 @@ def test_w21_padded_with_zeros_to_16_but_not_above_the_mtu(size: int, datagram: 
 
 def test_w21_follows_a_changed_mtu_and_longer_packets_come_back() -> None:
     world, alice, _ = connected()
-    assert alice.tunnel.set_mtu(1280, world.now).events == [Event(Happening.MTU, "bob")]
+    assert alice.tunnel.set_mtu(1280, world.now).events == [PeerEvent(Happening.MTU, "bob")]
     effects = world.send(alice, "bob", inner(1279), inner(1281), inner(1400))
     assert [len(sealed) for _, sealed, _ in effects.datagrams] == [1280 + 32]
     assert effects.unsent == [Unsent("bob", inner(size), Drop.TUNNEL_TOO_BIG) for size in (1281, 1400)]
@@ -150,7 +150,7 @@ def test_w29_queue_holds_128_and_the_oldest_give_way() -> None:
     effects = world.send(alice, "bob", *packets)
     assert [unsent.packet for unsent in effects.unsent] == packets[:72]
     assert effects.drops == {Drop.TUNNEL_QUEUE_FULL: 72}
-    assert kinds(effects) == [Kind.INITIATION]
+    assert kinds(effects) == [MessageKind.INITIATION]
     assert world.send(alice, "bob", inner(mark=200)).unsent == [Unsent("bob", packets[72], Drop.TUNNEL_QUEUE_FULL)]
     world.run(1)
     assert [packet for _, packet in bob.packets] == [*packets[73:], inner(mark=200)]
@@ -202,7 +202,7 @@ def test_reload_keeps_sessions_of_unchanged_peers_and_learned_endpoints() -> Non
     world.run(1)
     assert alice.packets == [("bob", inner(source="10.0.0.2"))]
     assert bob.packets[-1] == ("renamed", inner(mark=1))
-    assert {line.kind for line in world.log[seen:]} == {Kind.DATA}
+    assert {line.kind for line in world.log[seen:]} == {MessageKind.DATA}
     alice.tunnel.set_peers([peer_of("bob", endpoint=Endpoint(b"\x0a\0\0\x09", 9))], world.now)
     assert alice.tunnel.status(world.now)[0].endpoint == Endpoint(b"\x0a\0\0\x09", 9)
     assert alice.tunnel.status(world.now)[0].has_session
@@ -210,14 +210,14 @@ def test_reload_keeps_sessions_of_unchanged_peers_and_learned_endpoints() -> Non
 
 def test_reload_ends_removed_peers_and_those_whose_preshared_key_changed() -> None:
     world, alice, _ = connected()
-    session = next(iter(alice.tunnel._common.indices.sessions.values()))
+    session = next(iter(alice.tunnel._indices.sessions.values()))
     alice.tunnel.set_peers([peer_of("bob", psk=b"\7" * 32)], world.now)
     assert session.keys.send.is_wiped
     assert not alice.tunnel.status(world.now)[0].has_session
     effects = alice.tunnel.send("bob", [inner()], world.now)
-    assert kinds(effects) == [Kind.INITIATION]
+    assert kinds(effects) == [MessageKind.INITIATION]
     assert alice.tunnel.set_peers([], world.now).unsent == [Unsent("bob", inner(), Drop.TUNNEL_NO_PEER)]
-    assert alice.tunnel._common.indices.pending == alice.tunnel._common.indices.sessions == {}
+    assert alice.tunnel._indices.pending == alice.tunnel._indices.sessions == {}
 
 
 def test_reload_that_is_refused_changes_nothing() -> None:

@@ -7,11 +7,10 @@ import itertools
 import pytest
 from tunnel_world import DELAY_NS, KEYS, World, connected, inner, kinds, pair, peer_of
 
+from tunnel.constants import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from tunnel.effects import Happening, Received, Unsent
-from tunnel.messages import Kind, kind_of
+from tunnel.messages import MessageKind, kind_of
 from tunnel.primitives import Cipher, TransportKey
-from tunnel.replay import REJECT_AFTER_MESSAGES
-from tunnel.session import REKEY_AFTER_MESSAGES
 from wire.drop import Drop
 from wire.units import SECOND_NS
 
@@ -34,10 +33,10 @@ def test_w7_initiator_rekeys_when_it_sends_after_120_s() -> None:
     until(world, 119.9)
     both_ways(world)
     until(world, 120.1)
-    assert len(world.sent("alice", Kind.INITIATION)) == 1
+    assert len(world.sent("alice", MessageKind.INITIATION)) == 1
     world.send(alice, "bob", inner(mark=5))
     until(world, 121)
-    assert len(world.sent("alice", Kind.INITIATION, since=120)) == 1
+    assert len(world.sent("alice", MessageKind.INITIATION, since=120)) == 1
     assert bob.packets[-1] == ("alice", inner(mark=5))
     assert alice.happened(Happening.SESSION) == bob.happened(Happening.SESSION) == 2
 
@@ -48,9 +47,9 @@ def test_w7_responder_never_rekeys_for_age() -> None:
     world.send(bob, "alice", inner(source="10.0.0.2"))
     until(world, 122)
     assert alice.packets == [("bob", inner(source="10.0.0.2"))]
-    assert world.sent("bob", Kind.INITIATION) == []
+    assert world.sent("bob", MessageKind.INITIATION) == []
     until(world, 130)
-    assert world.sent("bob", Kind.INITIATION) == []
+    assert world.sent("bob", MessageKind.INITIATION) == []
 
 
 @pytest.mark.parametrize("name", ["alice", "bob"])
@@ -58,11 +57,11 @@ def test_w7_either_side_rekeys_after_2_to_the_60_messages(name: str) -> None:
     world, alice, bob = connected()
     node, other = (alice, "bob") if name == "alice" else (bob, "alice")
     until(world, 20)
-    session = node.tunnel._by_name[other]._current
+    session = node.tunnel._by_name[other].slots.current
     assert session is not None
     session.counter = REKEY_AFTER_MESSAGES - 2
-    assert kinds(world.send(node, other, inner())) == [Kind.DATA]
-    assert kinds(world.send(node, other, inner())) == [Kind.DATA, Kind.INITIATION]
+    assert kinds(world.send(node, other, inner())) == [MessageKind.DATA]
+    assert kinds(world.send(node, other, inner())) == [MessageKind.DATA, MessageKind.INITIATION]
 
 
 def test_w8_old_keys_neither_send_nor_accept_after_180_s() -> None:
@@ -81,22 +80,22 @@ def test_w8_old_keys_neither_send_nor_accept_after_180_s() -> None:
     assert effects.drops == {Drop.TUNNEL_EXPIRED: 1}
     assert effects.packets == []
     for node, other in ((alice, "bob"), (bob, "alice")):
-        assert Kind.DATA not in kinds(world.send(node, other, inner()))
+        assert MessageKind.DATA not in kinds(world.send(node, other, inner()))
         status = node.tunnel.status(world.now)[0]
         assert status.staged == 1
         assert not status.has_session
     until(world, 187)
-    assert world.sent("alice", Kind.INITIATION, since=180)
+    assert world.sent("alice", MessageKind.INITIATION, since=180)
 
 
 def test_w8_last_counter_is_never_passed() -> None:
     world, alice, bob = connected()
     until(world, 20)
-    session = alice.tunnel._by_name["bob"]._current
+    session = alice.tunnel._by_name["bob"].slots.current
     assert session is not None
     session.counter = REJECT_AFTER_MESSAGES - 2
     effects = world.send(alice, "bob", *[inner(mark=mark) for mark in range(5)])
-    assert kinds(effects) == [Kind.DATA, Kind.DATA, Kind.INITIATION]
+    assert kinds(effects) == [MessageKind.DATA, MessageKind.DATA, MessageKind.INITIATION]
     last = int.from_bytes(effects.datagrams[1][1][8:16], "little")
     assert last == REJECT_AFTER_MESSAGES - 1
     world.run(1)
@@ -108,13 +107,13 @@ def test_w9_initiator_that_still_hears_at_165_s_asks_for_one_new_handshake() -> 
     until(world, 164.5)
     world.send(bob, "alice", inner(source="10.0.0.2"))
     until(world, 164.9)
-    assert len(world.sent("alice", Kind.INITIATION)) == 1
+    assert len(world.sent("alice", MessageKind.INITIATION)) == 1
     until(world, 166)
     for mark in range(3):
         world.send(bob, "alice", inner(source="10.0.0.2", mark=mark))
     until(world, 170)
-    assert len(world.sent("alice", Kind.INITIATION)) == 2
-    assert world.sent("bob", Kind.INITIATION) == []
+    assert len(world.sent("alice", MessageKind.INITIATION)) == 2
+    assert world.sent("bob", MessageKind.INITIATION) == []
 
 
 def test_w9_responder_that_still_hears_at_165_s_does_nothing() -> None:
@@ -124,7 +123,7 @@ def test_w9_responder_that_still_hears_at_165_s_does_nothing() -> None:
     world.send(alice, "bob", inner(mark=1))
     until(world, 175)
     assert bob.packets[-1] == ("alice", inner(mark=1))
-    assert world.sent("bob", Kind.INITIATION) == []
+    assert world.sent("bob", MessageKind.INITIATION) == []
 
 
 def test_w10_twenty_initiations_5_s_apart_then_silence_until_the_next_packet() -> None:
@@ -136,7 +135,7 @@ def test_w10_twenty_initiations_5_s_apart_then_silence_until_the_next_packet() -
         if not alice.happened(Happening.GAVE_UP):
             world.send(alice, "bob", inner(mark=2))
     until(world, 125)
-    initiations = world.sent("alice", Kind.INITIATION)
+    initiations = world.sent("alice", MessageKind.INITIATION)
     pauses = [after.at - before.at for before, after in itertools.pairwise(initiations)]
     assert all(5 <= pause <= 5.334 for pause in pauses)
     assert len(set(pauses)) > 10
@@ -147,7 +146,7 @@ def test_w10_twenty_initiations_5_s_apart_then_silence_until_the_next_packet() -
     assert alice.unsent[0] == Unsent("bob", inner(mark=1), Drop.TUNNEL_GAVE_UP)
     assert {unsent.reason for unsent in alice.unsent} == {Drop.TUNNEL_GAVE_UP}
     until(world, 600)
-    assert len(world.sent("alice", Kind.INITIATION)) == 20
+    assert len(world.sent("alice", MessageKind.INITIATION)) == 20
     world.fate = lambda datagram: [DELAY_NS]
     world.send(alice, "bob", inner(mark=3))
     world.run(1)
@@ -158,7 +157,7 @@ def test_w10_twenty_initiations_5_s_apart_then_silence_until_the_next_packet() -
 def test_w10_call_restarts_without_a_packet_and_never_within_5_s() -> None:
     world, alice, _ = pair()
     lose_everything(world)
-    assert kinds(alice.tunnel.call("bob", world.now)) == [Kind.INITIATION]
+    assert kinds(alice.tunnel.call("bob", world.now)) == [MessageKind.INITIATION]
     for _ in range(40):
         world.now += SECOND_NS // 10
         assert kinds(alice.tunnel.call("bob", world.now)) == []
@@ -193,9 +192,9 @@ def test_w12_unanswered_data_means_a_new_handshake_after_15_s() -> None:
     until(world, 40)
     world.send(alice, "bob", inner())
     until(world, 44.9)
-    assert len(world.sent("alice", Kind.INITIATION)) == 1
+    assert len(world.sent("alice", MessageKind.INITIATION)) == 1
     until(world, 45.4)
-    assert len(world.sent("alice", Kind.INITIATION)) == 2
+    assert len(world.sent("alice", MessageKind.INITIATION)) == 2
 
 
 def test_w12_keepalive_of_the_peer_is_an_answer() -> None:
@@ -203,13 +202,13 @@ def test_w12_keepalive_of_the_peer_is_an_answer() -> None:
     until(world, 30)
     world.send(alice, "bob", inner())
     until(world, 100)
-    assert len(world.sent("alice", Kind.INITIATION)) == 1
+    assert len(world.sent("alice", MessageKind.INITIATION)) == 1
 
 
 def test_w13_persistent_keepalive_begins_at_once_and_is_reset_by_any_traffic() -> None:
     world, alice, bob = pair(keepalive_s=25)
     until(world, 1)
-    assert len(world.sent("alice", Kind.INITIATION)) == 1
+    assert len(world.sent("alice", MessageKind.INITIATION)) == 1
     until(world, 20)
     world.send(bob, "alice", inner(source="10.0.0.2"))
     until(world, 29)
@@ -229,7 +228,7 @@ def test_w13_a_keepalive_that_waited_for_an_endpoint_begins_with_the_reload_that
     assert not world.log
     world.carry(alice, alice.tunnel.set_peers([peer_of("bob", persistent_keepalive_s=25)], world.now))
     until(world, 90)
-    assert [round(line.at) for line in world.sent("alice", Kind.INITIATION)] == [60]
+    assert [round(line.at) for line in world.sent("alice", MessageKind.INITIATION)] == [60]
     assert [round(line.at) for line in world.keepalives("alice")] == [60, 85]
 
 
@@ -245,13 +244,13 @@ def test_a_peer_that_called_just_now_counts_as_silent_only_after_initiations_of_
     world = World()
     world.add("alice", peer_of("bob"))
     bob = world.add("bob", peer_of("alice"))
-    world.fate = lambda datagram: [DELAY_NS] if kind_of(datagram) is Kind.INITIATION else []
+    world.fate = lambda datagram: [DELAY_NS] if kind_of(datagram) is MessageKind.INITIATION else []
     world.send(world.nodes["alice"], "bob", inner())
     until(world, 1)
     world.fate = lambda datagram: []
     world.send(bob, "alice", inner(source="10.0.0.2"))  # waits for what our response, which is lost, brings
     until(world, 20)
-    assert len(world.sent("bob", Kind.INITIATION)) == 3
+    assert len(world.sent("bob", MessageKind.INITIATION)) == 3
     assert bob.happened(Happening.UNANSWERED) == 0
     until(world, 28)
     assert bob.happened(Happening.UNANSWERED) == 1
@@ -262,7 +261,7 @@ def test_w14_keys_are_zero_540_s_after_the_last_new_one() -> None:
     held = [
         key
         for node in (alice, bob)
-        for session in node.tunnel._common.indices.sessions.values()
+        for session in node.tunnel._indices.sessions.values()
         for key in (session.keys.send, session.keys.receive)
     ]
     assert len(held) == 4
@@ -271,7 +270,7 @@ def test_w14_keys_are_zero_540_s_after_the_last_new_one() -> None:
     until(world, 541)
     assert all(key.is_wiped for key in held)
     assert alice.happened(Happening.ERASED) == bob.happened(Happening.ERASED) == 1
-    assert alice.tunnel._common.indices.sessions == {}
+    assert alice.tunnel._indices.sessions == {}
     world.send(alice, "bob", inner(mark=8))
     world.run(1)
     assert bob.packets[-1] == ("alice", inner(mark=8))
@@ -281,22 +280,22 @@ def test_w14_ephemeral_key_of_a_handshake_in_vain_is_zero_at_once_when_it_ends()
     world, alice, _ = pair()
     lose_everything(world)
     world.send(alice, "bob", inner())
-    pending = alice.tunnel._by_name["bob"]._pending
+    pending = alice.tunnel._by_name["bob"].handshake.pending
     assert pending is not None
     assert any(pending.ephemeral)
     until(world, 6)
     assert not any(pending.ephemeral + pending.chain)
     until(world, 120)
-    assert alice.tunnel._common.indices.pending == {}
-    assert alice.tunnel._by_name["bob"]._pending is None
+    assert alice.tunnel._indices.pending == {}
+    assert alice.tunnel._by_name["bob"].handshake.pending is None
 
 
 def test_w14_close_wipes_everything() -> None:
     world, alice, _ = connected()
-    key = next(iter(alice.tunnel._common.indices.sessions.values())).keys.send
+    key = next(iter(alice.tunnel._indices.sessions.values())).keys.send
     local = alice.tunnel._common.local
     assert any(local.private)
-    remote = alice.tunnel._by_name["bob"].keys
+    remote = alice.tunnel._by_name["bob"].handshake.keys
     alice.tunnel.close()
     assert key.is_wiped
     assert not any(local.private + remote.static_static + remote.psk)
@@ -308,10 +307,10 @@ def test_w15_responder_sends_under_the_old_session_until_the_new_one_is_confirme
     world, alice, bob = connected()
     until(world, 121)
     world.fate = lambda datagram: [] if len(datagram) == 32 or len(datagram) > 1000 else [DELAY_NS]  # and no probe
-    old = world.sent("alice", Kind.INITIATION)[0].datagram[4:8]
+    old = world.sent("alice", MessageKind.INITIATION)[0].datagram[4:8]
     world.send(alice, "bob", inner(mark=1))
     until(world, 121.5)
-    assert len(world.sent("bob", Kind.RESPONSE)) == 2
+    assert len(world.sent("bob", MessageKind.RESPONSE)) == 2
     world.send(bob, "alice", inner(source="10.0.0.2", mark=2))
     assert world.log[-1].datagram[4:8] == old
     until(world, 122)
@@ -328,7 +327,9 @@ def test_w15_responder_without_an_old_session_queues_until_the_new_one_is_confir
     answer = bob.tunnel.receive([Received(first.datagrams[0][1], alice.home)], world.now)
     assert kinds(bob.tunnel.send("alice", [inner(source="10.0.0.2")], world.now)) == []
     confirmation = alice.tunnel.receive([Received(answer.datagrams[0][1], bob.home)], world.now)
-    assert kinds(bob.tunnel.receive([Received(confirmation.datagrams[0][1], alice.home)], world.now)) == [Kind.DATA]
+    assert kinds(bob.tunnel.receive([Received(confirmation.datagrams[0][1], alice.home)], world.now)) == [
+        MessageKind.DATA
+    ]
 
 
 def test_w15_responder_that_is_never_confirmed_calls_itself() -> None:
@@ -339,7 +340,7 @@ def test_w15_responder_that_is_never_confirmed_calls_itself() -> None:
     world.nodes.pop("alice")
     world.carry(bob, bob.tunnel.send("alice", [inner(source="10.0.0.2")], world.now))
     world.run(5.4)
-    assert len(world.sent("bob", Kind.INITIATION)) == 1
+    assert len(world.sent("bob", MessageKind.INITIATION)) == 1
 
 
 @pytest.mark.parametrize("staged", [0, 1, 3])
@@ -382,7 +383,7 @@ def test_w17_previous_session_is_still_heard_while_the_next_one_waits() -> None:
     until(world, 70)
     assert bob.happened(Happening.SESSION) == 2
     initiation = alice.tunnel.call("bob", world.now).datagrams[0][1]
-    assert kinds(bob.tunnel.receive([Received(initiation, alice.home)], world.now)) == [Kind.RESPONSE]
+    assert kinds(bob.tunnel.receive([Received(initiation, alice.home)], world.now)) == [MessageKind.RESPONSE]
     assert bob.tunnel.receive([Received(late, alice.home)], world.now).packets == [("alice", inner(mark=10))]
 
 

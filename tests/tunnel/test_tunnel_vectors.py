@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tunnel import noise, primitives, tai64n
 from tunnel.cookies import CookieDesk, CookieJar
 from tunnel.effects import Endpoint
-from tunnel.messages import Kind, index_at, kind_of
+from tunnel.messages import MessageKind, index_at, kind_of
 from tunnel.primitives import Cipher, public_key
 
 
@@ -50,7 +50,7 @@ def test_w1_handshake_is_the_known_transcript_byte_for_byte(vector: dict[str, An
     assert public_key(vector["sr"]) == vector["pub_r"]
     assert initiation == vector["initiation"]
     assert response == vector["response"]
-    assert [kind_of(initiation), kind_of(response)] == [Kind.INITIATION, Kind.RESPONSE]
+    assert [kind_of(initiation), kind_of(response)] == [MessageKind.INITIATION, MessageKind.RESPONSE]
 
 
 def test_w1_data_and_keepalive_are_the_known_transcript_byte_for_byte(vector: dict[str, Any]) -> None:
@@ -82,7 +82,7 @@ def test_w25_w26_cookie_and_its_reply_and_mac2_are_the_known_ones(vector: dict[s
     assert desk.reply(vector["initiation"], source, 0) == vector["cookie_reply_to_initiation"]
     jar = CookieJar(vector["pub_r"])
     assert jar.finish(vector["initiation"][:116], 0) == vector["initiation"]
-    assert jar.take(vector["cookie_reply_to_initiation"], 0)
+    assert jar.accept_reply(vector["cookie_reply_to_initiation"], 0)
     assert jar.finish(vector["initiation"][:116], 1) == vector["initiation_with_mac2"]
     assert desk.is_proven(vector["initiation_with_mac2"], source, 1)
     assert not desk.is_proven(vector["initiation_with_mac2"], source._replace(port=1), 1)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tunnel_world import DELAY_NS, Fate, Node, World, connected, inner, peer_of
 
 from tunnel.effects import Received
-from tunnel.messages import Kind, kind_of
+from tunnel.messages import MessageKind, kind_of
 from tunnel.primitives import Cipher, TransportKey
 from wire.drop import Drop
 from wire.units import SECOND_NS
@@ -111,7 +111,7 @@ def test_w17_w20_hours_with_loss_duplicates_and_reordering_lose_only_what_the_wi
             Drop.TUNNEL_UNKNOWN_INDEX,
         }
     assert hour.world.seconds > 3600
-    assert len(hour.world.sent("alice", Kind.RESPONSE) + hour.world.sent("bob", Kind.RESPONSE)) > 30
+    assert len(hour.world.sent("alice", MessageKind.RESPONSE) + hour.world.sent("bob", MessageKind.RESPONSE)) > 30
 
 
 def test_packets_stay_in_order_where_the_wire_keeps_them_so() -> None:
@@ -181,13 +181,13 @@ def test_whatever_happens_no_nonce_comes_twice_and_the_ends_find_each_other_agai
 
 def check(node: Node) -> None:
     """What is always true of a tunnel between two calls."""
-    table = node.tunnel._common.indices
+    table = node.tunnel._indices
     for peer in node.tunnel._peers.values():
-        slots = [session for session in (peer._current, peer._previous, peer._next) if session is not None]
+        slots = [one for one in (peer.slots.current, peer.slots.previous, peer.slots.next) if one is not None]
         assert {id(session) for session in slots} == {id(session) for session in table.sessions.values()}
         assert all(table.sessions[session.local] is session for session in slots)
         assert not any(session.keys.send.is_wiped for session in slots)
-        assert list(table.pending) == ([peer._pending_index] if peer._pending is not None else [])
+        assert list(table.pending) == ([peer.handshake.pending_index] if peer.handshake.pending is not None else [])
         assert not peer._staged or peer.timers.retransmit < 1 << 63
 
 
@@ -198,7 +198,7 @@ def test_initiations_are_never_closer_than_5_s_whatever_happens() -> None:
         hour.send(hour.rng.choice((hour.alice, hour.bob)), 1)
         hour.world.run(hour.rng.choice((0.01, 0.3, 4.0, 30.0)))
     for name in ("alice", "bob"):
-        times = [line.at for line in hour.world.sent(name, Kind.INITIATION)]
+        times = [line.at for line in hour.world.sent(name, MessageKind.INITIATION)]
         assert len(times) > 20
         assert all(after - before >= 5 for before, after in itertools.pairwise(times))
     assert all(kind_of(line.datagram) is not None for line in hour.world.log)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from tunnel.effects import (
     Effects,
     Endpoint,
-    Event,
     Happening,
     Network,
     PeerConfig,
+    PeerEvent,
     Received,
     Role,
     Stamps,
@@ -22,7 +22,7 @@ from tunnel.effects import (
     Unsent,
 )
 from tunnel.endpoint import Tunnel
-from tunnel.messages import Kind, kind_of
+from tunnel.messages import MessageKind, kind_of
 from tunnel.primitives import public_key
 from wire.drop import Drop
 from wire.units import SECOND_NS, address_int, seconds_ns
@@ -57,7 +57,7 @@ def peer_of(node: str, /, *, known: bool = True, **changes: object) -> PeerConfi
     return replace(config, **changes)
 
 
-def kinds(effects: Effects) -> list[Kind | None]:
+def kinds(effects: Effects) -> list[MessageKind | None]:
     """What the datagrams of a call are."""
     return [kind_of(datagram) for _, datagram, _ in effects.datagrams]
 
@@ -68,7 +68,7 @@ class Sent:
 
     at: float
     by: str
-    kind: Kind | None
+    kind: MessageKind | None
     datagram: bytes
     to: Endpoint
 
@@ -81,7 +81,7 @@ class Node:
     tunnel: Tunnel
     home: Endpoint
     packets: list[tuple[str, bytes]] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    events: list[PeerEvent] = field(default_factory=list)
     unsent: list[Unsent] = field(default_factory=list)
     drops: Counter[Drop] = field(default_factory=Counter)
 
@@ -159,7 +159,7 @@ class World:
         node.drops.update(effects.drops)
         for to, datagram, _ in effects.datagrams:
             self.log.append(Sent(self.now / SECOND_NS - 100, node.name, kind_of(datagram), datagram, to))
-            if node.name in self.plain and kind_of(datagram) is Kind.DATA and len(datagram) > 32:
+            if node.name in self.plain and kind_of(datagram) is MessageKind.DATA and len(datagram) > 32:
                 continue
             width = self.widths.get(to.address, 1 << 16)
             if len(datagram) + OUTER_HEADERS_BYTES > width:
@@ -212,7 +212,7 @@ class World:
                 assert deadline is None or deadline > self.now
         self.now = end
 
-    def sent(self, by: str, kind: Kind, since: float = 0.0) -> list[Sent]:
+    def sent(self, by: str, kind: MessageKind, since: float = 0.0) -> list[Sent]:
         return [line for line in self.log if line.by == by and line.kind is kind and line.at >= since]
 
     def mtu(self, node: Node, peer: str) -> int:
@@ -220,7 +220,7 @@ class World:
         return next(status.mtu_bytes for status in node.tunnel.status(self.now) if status.name == peer)
 
     def keepalives(self, by: str, since: float = 0.0) -> list[Sent]:
-        return [line for line in self.sent(by, Kind.DATA, since) if len(line.datagram) == 32]
+        return [line for line in self.sent(by, MessageKind.DATA, since) if len(line.datagram) == 32]
 
     @property
     def seconds(self) -> float:

@@ -53,7 +53,7 @@ class LaneEnd:
         """The datagrams that have come."""
         now = time.monotonic_ns()
         taken = self.lanes.receive(1 << 16, now)
-        effects, frames = self.tunnel.taken(taken.heard, taken.opened, now)
+        effects, frames = self.tunnel.lane_opened(taken.received, taken.opened, now)
         self.socket.send_burst(effects.datagrams)
         if taken.strange:
             self.socket.send_burst(self.tunnel.receive(taken.strange, now).datagrams)

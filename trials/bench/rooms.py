@@ -22,6 +22,7 @@ from arp import packet as arp_packet
 from arp.port import ArpPort
 from arp.responder import STRANGERS_PER_SECOND
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.state.links import open_link_file
 from bridge.walk.gateway import Gateway
@@ -105,7 +106,7 @@ def gateway_in(folder: Path, lines: int = 10_000) -> Gateway:
     unbounded = "max_links = 65536\nmax_links_per_host = 65536"
     path.write_text(CONFIGURATION.replace("max_links = 2000\nmax_links_per_host = 500", unbounded))
     config = load(path, "replay")
-    return Gateway(config, routes_from(config), random.Random(0))
+    return Gateway(gateway_settings(config), routes_from(config), random.Random(0))
 
 
 def figures(rounds: int) -> list[Figure]:
@@ -126,7 +127,7 @@ def _routes(gateway: Gateway, rounds: int) -> Iterator[Figure]:
 
     def load_routes() -> float:
         started = time.perf_counter()
-        routes_from(load(gateway.config.path, "replay"))
+        routes_from(load(Path(gateway.settings.source), "replay"))
         return (time.perf_counter() - started) * 1e3
 
     def look_up() -> float:
@@ -190,7 +191,7 @@ def _new_flows(folder: Path, rounds: int) -> Iterator[Figure]:
     def kept_flows() -> float:
         """In bursts of 64 on the real clock, each with its turn of the timers, as the loop has them."""
         fresh = gateway_in(folder, 100)
-        parts = fresh.aliases, fresh.interfaces, fresh.decision.openings
+        parts = fresh.aliases, fresh.interfaces, fresh.decision.crossing
         fresh.ledger = open_link_file(folder / "links", *parts, time.perf_counter_ns())
         assert fresh.ledger is not None
         frames = [ETHERNET + udp(port) for port in range(1024, 21_024)]

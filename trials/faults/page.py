@@ -14,12 +14,12 @@ Written by `python -m trials.faults --write-docs` (`make faults` plays without w
 `-j` prints everything that was measured). Two LAN hosts, the gateway, the ISP router and the tunnel's other end are
 network namespaces of one machine; the gateway is the real daemon, the other end a second instance of ours where nothing
 else is said. Each flow concerned sends 100 numbered datagrams a second (200 on bad wires), each of which is echoed, and
-beside them a TCP connection that lasts through the whole case: all of it must come back, with the SHA-256 of what was
-sent. The fault is brought about under that traffic and taken away.
+beside them a TCP connection that lasts through the whole case: all of it must come back, with the SHA-256 of the bytes
+that were sent. The fault is brought about under that traffic and taken away.
 
 Every case is judged: no flow that the fault does not concern loses anything; the others lose nothing that was sent
 before the fault or after the recovery; the gateway counts no drops for other reasons than the fault's; TCP survives
-(but where its address changes); memory and descriptors are what they were. `tests/trials/faults/test_faults.py` plays
+(but where its address changes); memory and descriptors are as before. `tests/trials/faults/test_faults.py` plays
 the same cases, shorter.
 
 ## What each cost
@@ -32,7 +32,7 @@ echo of a datagram sent behind it, of the slowest flow.
 _FOUND = """
 ## Where it was lost, and what stayed
 
-Drops are the gateway's own and those of the tunnel's other end. What is lost and not in them was lost outside of both:
+Drops are the gateway's own and those of the tunnel's other end. All other losses happened outside of both:
 at a cable that is out, before a device that is not there, or by the wire.
 
 """
@@ -52,11 +52,11 @@ _TAIL = """
   doubled with each try.
 - **tap1's address.** Links of the old address end with it, as a kernel that masquerades has it: UDP opens new ones
   with its next datagram, TCP connections through tap1 are lost.
-- **The wall clock.** It is stepped in the daemon alone (a `time.time_ns` that adds what stands in a file): the
+- **The wall clock.** It is stepped in the daemon alone (a `time.time_ns` that adds a number from a file): the
   machine's clock is not ours to step. Timers rest on the monotonic clock; only the stamps of handshakes use the
   wall clock, and they never step back, a restart included. The monotonic clock is moved by a time namespace.
 - **Loss, copies, order.** `trials/cables/damage.py` carries the frames and decides by a seed. It counts our datagrams
-  by their length: what is missing at the ends is what it lost, datagram for datagram. Around sealed packets nothing
+  by their length: the ends miss exactly the datagrams that it lost. Around sealed packets nothing
   comes twice.
 """
 

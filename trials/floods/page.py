@@ -20,9 +20,9 @@ _HEAD = """\
 
 `make floods` measures this again. A LAN host keeps ordinary flows by both ways out; they are watched without a flood
 and then with one, in the same run against the same daemon. Each flood has a daemon of its own. Flooder, gateway and
-both ends of the ordinary flows share the machine's cores: what they take from each other is in the figures. Why they
-look like this, and what is policed: [decision 0033](decisions/0033-policing-of-the-walk.md). What each store holds at
-most: [bounds](bounds.md).
+both ends of the ordinary flows share the machine's cores: the figures contain their effect on each other. The reasons
+for these figures, and the rules of policing: [decision 0033](decisions/0033-policing-of-the-walk.md). The bounds of
+each store: [bounds](bounds.md).
 """
 
 _LEGEND = """\
@@ -31,7 +31,7 @@ _LEGEND = """\
 - *CPU*: what the gateway used, in cores.
 - The first 0.3 s of a flood are not measured: in the first 1,536 frames the gateway sees that it is behind.
 - *loss*, *p50*, *p99*: of datagrams of an established flow, 500 a second; *there* is towards the far end.
-- *TCP*: what a connection carried during the flood, as a share of what it carried just before.
+- *TCP*: the bytes that a connection carried during the flood, as a share of those just before.
 - *new flows*: how many of those that the ordinary host began (50 a second) got no answer; *first* is the time there and
   back of the first datagram of one.
 - *memory*: the daemon's resident memory before the flood, and its peak during it.

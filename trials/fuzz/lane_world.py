@@ -17,7 +17,7 @@ from bridge.ports.burst import CompiledBursts
 from bridge.ports.device import DevicePort
 from bridge.ports.udp.datagrams import DatagramSocket
 from bridge.ports.udp.lanes import Lanes
-from bridge.vpn.lanes import PeerLanes, Taken
+from bridge.vpn.lanes import LaneBurst, PeerLanes
 from flow.fast import CompiledTable
 from flow.table import NO_SLOT, REPEAT
 from tunnel.burst import CompiledCipher
@@ -74,7 +74,7 @@ class LaneWorld:
         self.twin_packets: list[bytes] = []
         self.answers: list[bytes] = []
         self.twin_answers: list[bytes] = []
-        self.last = Taken([], [], [], [], (0, 0, 0, 0))
+        self.last = LaneBurst([], [], [], [], (0, 0, 0, 0))
         self.meet()
 
     def repeat(self, stack: ExitStack) -> socket.socket:
@@ -149,7 +149,7 @@ class LaneWorld:
         """Receive as the port `vpn` does where it has lanes."""
         self.last = taken = self.peer_lanes.receive(1 << 20, self.now)
         self.drops.update({reason: count for reason, count in zip(LANE_DROPS, taken.drops, strict=True) if count})
-        effects, frames = self.near.taken(taken.heard, taken.opened, self.now)
+        effects, frames = self.near.lane_opened(taken.received, taken.opened, self.now)
         self.settle(effects)
         self.packets += cut([(frame, gso) for _, frame, gso in frames])
         if taken.strange:
@@ -173,7 +173,7 @@ class LaneWorld:
     def session_of(self, of: Tunnel) -> Session:
         """The newest with the far end."""
         peer = of._by_name["far"]
-        session = peer._current or peer._next
+        session = peer.slots.current or peer.slots.next
         assert session is not None
         return session
 
@@ -187,8 +187,7 @@ class LaneWorld:
         for of in (self.near, self.twin):
             timers = of._by_name["far"].timers
             windows = {
-                index: (session.counter, session.window.state())
-                for index, session in of._common.indices.sessions.items()
+                index: (session.counter, session.window.state()) for index, session in of._indices.sessions.items()
             }
             states.append((windows, {field: getattr(timers, field) for field in FIELDS}))
         assert states[0] == states[1]

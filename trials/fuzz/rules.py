@@ -16,7 +16,6 @@ from alias.fragments import DECIDED, WAITING
 from alias.reassembly import LIMITS
 from bridge.walk.effects import Send
 from bridge.walk.gateway import Gateway
-from bridge.walk.interface import is_ethernet
 from trials.fuzz.hostile import Failure
 from wire.gso import GsoHeader
 
@@ -127,7 +126,7 @@ class Rules:
         self.gateway = gateway
         self.hidden = tuple(hidden)
         self._now = 0
-        self._taps = frozenset(port for port in ("tap0", "tap1") if is_ethernet(gateway.config, port))
+        self._taps = frozenset(itf.name for itf in gateway.interfaces.values() if itf.framing == "ethernet")
 
     def is_tap(self, port: str) -> bool:
         """Whether the port's frames begin with an Ethernet header."""
@@ -247,7 +246,7 @@ class Rules:
     def stores(self, now: int) -> None:
         """Links, by counting them, fragments and ARP entries stay within their bounds."""
         gateway = self.gateway
-        settings = gateway.config.alias
+        settings = gateway.settings.alias
         links = [link for link in gateway.aliases.links(now) if not link.is_static]
         if len(links) > settings.max_links:
             raise Failure(f"{len(links)} links of {settings.max_links}")

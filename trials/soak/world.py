@@ -14,12 +14,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
-from bridge.config.into_routes import Announced, routes_from
+from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.daemon.implementation import open_table
-from bridge.ports.base import Arrival, Kind
+from bridge.ports.base import PortKind, ReceivedFrame
 from bridge.ports.bursts import PlainBursts
 from bridge.walk.effects import Effect, Send
+from bridge.walk.forwarding.peer_prefixes import Announced
 from bridge.walk.gateway import Gateway
 from icmp import errors
 from trials.fuzz.targets.flow import FlowPair, packet
@@ -78,7 +80,7 @@ SILENT, REFUSES, UNREACHABLE = 66, 77, 88
 class _SoakPort:
     """A device of the gateway: frames wait to be read, what is written goes to the world."""
 
-    def __init__(self, name: str, kind: Kind, written: Callable[[str, bytes], None]) -> None:
+    def __init__(self, name: str, kind: PortKind, written: Callable[[str, bytes], None]) -> None:
         self.name, self.kind, self.link_bytes = name, kind, _LINK_BYTES if kind == "tap" else 0
         self.waiting: deque[bytes] = deque()
         self._written = written
@@ -86,7 +88,7 @@ class _SoakPort:
     def fileno(self) -> int:
         return -1
 
-    def read_burst(self, limit: int) -> list[Arrival]:
+    def read_burst(self, limit: int) -> list[ReceivedFrame]:
         return [(self.waiting.popleft(), None) for _ in range(min(limit, len(self.waiting)))]
 
     def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
@@ -107,7 +109,9 @@ class SoakWorld:
         self.path.write_text(CONFIGURATION)
         self.list_prefixes(())
         config = load(self.path, "replay")
-        self.gateway = Gateway(config, routes_from(config), random.Random(seed), table=open_table(self.rng, 8192))
+        self.gateway = Gateway(
+            gateway_settings(config), routes_from(config), random.Random(seed), table=open_table(self.rng, 8192)
+        )
         self.now = seconds_ns(1_000_000)
         self.frames: Counter[tuple[str, str]] = Counter()
         self.stations: dict[int, bytes] = {SERVER: SERVER_MAC}
@@ -281,7 +285,7 @@ class SoakWorld:
         """Take the files as they are now."""
         self.path.write_text(configuration)
         config = load(self.path, "replay")
-        self.carry_out(self.gateway.reconfigure(config, routes_from(config), self.now))
+        self.carry_out(self.gateway.reconfigure(gateway_settings(config), routes_from(config), self.now))
 
     def announce(self, announced: Announced) -> None:
         """Peers announce prefixes."""

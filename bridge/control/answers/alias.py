@@ -15,7 +15,7 @@ from bridge.control.answers.question import (
 )
 from bridge.control.protocol import Document
 from bridge.walk.gateway import Gateway
-from bridge.walk.outgoing import end_text, protocol_name
+from bridge.walk.trace import end_text, protocol_name
 
 
 @question("alias.show", in_fork=True)  # there may be hundreds of thousands
@@ -24,7 +24,7 @@ def show(subject: Subject, arguments: Arguments, now: int) -> Document:
     gateway = subject.gateway
     gateway.fast.harvest(gateway.fast.table.limit, now)
     links = [_link(gateway, link, now) for link in gateway.aliases.links(now)]
-    return document(links=links, max_links=gateway.config.alias.max_links)
+    return document(links=links, max_links=gateway.settings.alias.max_links)
 
 
 @change("alias.flush")

@@ -40,7 +40,7 @@ def flush(subject: Subject, arguments: Arguments, now: int) -> ChangeAnswer:
 @change("arp.add")
 def add(subject: Subject, arguments: Arguments, now: int) -> ChangeAnswer:
     """Add a static entry: `ip`, `mac`, and `port` where the address alone does not tell. The effects are the frames
-    that waited for the entry."""
+    that waited for the entry. Raises `QuestionRefused` for an address outside the subnet and for a bad MAC address."""
     port, address = _neighbour(subject.gateway, arguments)
     try:
         mac = mac_bytes(str(arguments.get("mac", "")))
@@ -52,7 +52,7 @@ def add(subject: Subject, arguments: Arguments, now: int) -> ChangeAnswer:
 
 @change("arp.del")
 def delete(subject: Subject, arguments: Arguments, now: int) -> ChangeAnswer:
-    """Forget the entry of `ip`, static or learned."""
+    """Forget the entry of `ip`, static or learned. Raises `QuestionRefused` where there is none."""
     port, address = _neighbour(subject.gateway, arguments)
     if not subject.gateway.arp[port].delete(address):
         raise QuestionRefused(FAILED, f"{address_text(address)} has no entry on {port}")

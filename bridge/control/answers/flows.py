@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bridge.control.answers.question import Arguments, Subject, document, question, seconds
 from bridge.control.protocol import Document
-from bridge.walk.outgoing import end_text, protocol_name
+from bridge.walk.trace import end_text, protocol_name
 
 
 @question("flows", in_fork=True)  # there may be hundreds of thousands

@@ -14,7 +14,7 @@ from tunnel.effects import Status
 @question("peers")
 def show(subject: Subject, arguments: Arguments, now: int) -> Document:
     """The tunnel's peers."""
-    return described(subject.gateway.config, statuses(subject), now)
+    return document(peers=[]) if subject.config is None else described(subject.config, statuses(subject), now)
 
 
 def statuses(subject: Subject) -> list[Status]:

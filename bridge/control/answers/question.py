@@ -18,19 +18,26 @@ from bridge.walk.gateway import Gateway
 from wire.units import SECOND_NS, address_int
 
 if TYPE_CHECKING:
+    from bridge.config.model import Config
     from bridge.vpn.ciphers import Cores
-    from bridge.vpn.port import Uplink
+    from bridge.vpn.port import VpnPort
 
 Arguments = Mapping[str, Any]
 """The arguments of a question: any JSON object, as it came from the socket. Nothing in it is checked yet."""
 
 
-class Subject(NamedTuple):
-    """The gateway that is asked about, and the tunnel that a running one may have. `cores` seal for `tunnel`."""
+@dataclass
+class Subject:
+    """The gateway that is asked about, and the tunnel that a running one may have. `cores` seal for `tunnel`.
+
+    `config` is the configuration that the gateway runs with; a reload puts the next one in its place. None: nobody asks
+    for peers.
+    """
 
     gateway: Gateway
-    tunnel: Uplink | None = None
+    tunnel: VpnPort | None = None
     cores: Cores | None = None
+    config: Config | None = None
 
 
 class ChangeAnswer(NamedTuple):

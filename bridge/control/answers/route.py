@@ -36,7 +36,7 @@ def table(subject: Subject, arguments: Arguments, now: int) -> Document:
     `bridgectl route diff` compares with it."""
     gateway = subject.gateway
     announced = {peer: [str(prefix) for prefix in prefixes] for peer, prefixes in gateway.announced.items()}
-    return document(config=str(gateway.config.path.absolute()), entries=gateway.routes.entries(), announced=announced)
+    return document(config=gateway.settings.source, entries=gateway.routes.entries(), announced=announced)
 
 
 def moves_to(gateway: Gateway, routes: RouteTable, now: int) -> Document:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 def show(subject: Subject, arguments: Arguments, now: int) -> Document:
     """Counters of each port and every drop reason, zeros shown."""
     gateway = subject.gateway
-    gateway.fast.account()
     counters, accounts = gateway.counters, balance.accounts(gateway)
     return document(
         uptime_s=seconds(now - gateway.started_ns),

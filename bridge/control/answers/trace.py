@@ -6,7 +6,6 @@ from bridge.control.answers.question import Arguments, Subject, document, questi
 from bridge.control.protocol import FAILED, USAGE, Document, QuestionRefused
 from bridge.replay.run import Misuse, port_name
 from bridge.walk.gateway import Gateway
-from bridge.walk.interface import is_ethernet
 from wire.ethernet import IPV4_TYPE
 from wire.pcap import LINK_ETHERNET, LINK_RAW, LINKS_RAW
 
@@ -33,7 +32,7 @@ def walk(subject: Subject, arguments: Arguments, now: int) -> Document:
         out=[
             {
                 "port": sent.port,
-                "summary": summary(bytes(sent.frame), ethernet=is_ethernet(gateway.config, sent.port)),
+                "summary": summary(bytes(sent.frame), ethernet=_is_ethernet(gateway, sent.port)),
                 "hex": bytes(sent.frame).hex(),
             }
             for sent in told.out
@@ -44,7 +43,7 @@ def walk(subject: Subject, arguments: Arguments, now: int) -> Document:
 
 def _frame(gateway: Gateway, port: str, arguments: Arguments) -> bytes:
     """The bytes that come in by the port, with an Ethernet header where the port has one."""
-    ethernet = is_ethernet(gateway.config, port)
+    ethernet = _is_ethernet(gateway, port)
     data = _bytes(arguments["packet"] if "packet" in arguments else arguments.get("frame"))
     link_type = _link_type(arguments)
     if link_type is None:
@@ -67,12 +66,16 @@ def _port(gateway: Gateway, arguments: Arguments) -> str:
         if not ports:
             says = "the configuration has no port, add [tap0] (a LAN gateway) or [tun0] (an exit node)"
             raise QuestionRefused(FAILED, says)
-        raw = [port for port in ports if not is_ethernet(gateway.config, port)]
+        raw = [port for port in ports if not _is_ethernet(gateway, port)]
         name = raw[0] if raw and _link_type(arguments) in LINKS_RAW else ports[0]
     try:
-        return port_name(gateway.config, gateway.routes, str(name))
+        return port_name(gateway.settings, gateway.routes, str(name))
     except Misuse as error:
         raise QuestionRefused(USAGE, str(error)) from error
+
+
+def _is_ethernet(gateway: Gateway, port: str) -> bool:
+    return gateway.ports.named(port).interface.framing == "ethernet"
 
 
 def _link_type(arguments: Arguments) -> int | None:

@@ -33,7 +33,7 @@ _MOST_NEWS = 64
 _ANSWER_S = 1.0
 
 
-class Route(NamedTuple):
+class KernelRoute(NamedTuple):
     """A route that leads somewhere. `device`: index, 0 where several share it; `source`: the address that the kernel
     would send from, b"" where it does not say; `length`: of its prefix; `metric`: the lower, the better."""
 
@@ -85,7 +85,7 @@ class KernelRoutes:
                 return socket.if_nametoindex(self._avoid)
         return 0
 
-    def chosen(self, address: bytes) -> Route | None:
+    def chosen(self, address: bytes) -> KernelRoute | None:
         """What the kernel does with a datagram to 4 or 16 bytes of address, the avoided device not left out; None where
         it has no way."""
         return self._ask(address, 0, 0)
@@ -108,7 +108,7 @@ class KernelRoutes:
         ]
         return min(found)[2] if found else 0
 
-    def _ask(self, address: bytes, device: int, flags: int) -> Route | None:
+    def _ask(self, address: bytes, device: int, flags: int) -> KernelRoute | None:
         family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
         body = _ROUTE.pack(family, 8 * len(address), 0, 0, 0, 0, 0, 0, flags)
         body += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(address), _RTA_DST) + address
@@ -135,7 +135,7 @@ class KernelRoutes:
         self._news.close()
 
 
-def _route(reply: bytes) -> Route | None:
+def _route(reply: bytes) -> KernelRoute | None:
     _, length, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(reply, _MESSAGE.size)
     if kind not in (_UNICAST, _LOCAL):
         return None
@@ -143,7 +143,7 @@ def _route(reply: bytes) -> Route | None:
     device, metric = (
         _NUMBER.unpack(attributes[kind])[0] if kind in attributes else 0 for kind in (_RTA_OIF, _RTA_PRIORITY)
     )
-    return Route(device, attributes.get(_RTA_PREFSRC, b""), length, metric)
+    return KernelRoute(device, attributes.get(_RTA_PREFSRC, b""), length, metric)
 
 
 def _attributes(reply: bytes, at: int) -> Iterator[tuple[int, bytes]]:

@@ -33,7 +33,7 @@ from tunnel.burst cimport (COUNTER, GREATEST, HEADER_BYTES, MEMORY_BYTES, PACKET
 from wire.segments cimport MOST_SEGMENTS, SLOTS, SUPER_FRAME_BYTES, Cut, Segment, assemble, chain, piece, plan
 
 from flow.table import IN_ORDER
-from tunnel.replay import REJECT_AFTER_MESSAGES
+from tunnel.constants import REJECT_AFTER_MESSAGES
 from wire.gso import GsoHeader
 
 cdef extern from "<sys/socket.h>" nogil:

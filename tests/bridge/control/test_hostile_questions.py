@@ -7,6 +7,7 @@ import random
 import pytest
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.control.answers import trace
 from bridge.control.answers.every import CHANGES, QUESTIONS
 from bridge.control.answers.question import Subject
@@ -18,7 +19,7 @@ from trials.fuzz.targets.frames import WORLDS, configuration
 @pytest.fixture
 def gateway() -> Gateway:
     config = configuration(WORLDS[0].configuration)
-    return Gateway(config, routes_from(config), random.Random(0))
+    return Gateway(gateway_settings(config), routes_from(config), random.Random(0))
 
 
 @pytest.mark.parametrize("command", ["arp.show", "arp.entry", "arp.del", "arp.flush"])

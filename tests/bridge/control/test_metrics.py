@@ -98,9 +98,9 @@ def test_each_peer_has_its_handshake_age_bytes_and_state(tmp_path: Path, monkeyp
     world.send(udp())
     world.meet()
     world.now += 2 * SECOND_NS
-    registry = registry_of(GatewayCollector(Subject(world.gateway, world.uplink), lambda: world.now))
+    registry = registry_of(GatewayCollector(Subject(world.gateway, world.vpn, config=world.config), lambda: world.now))
     text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]  # the library leaves it unannotated
-    hk, sg = described(world.gateway.config, world.uplink.status(), world.now)["peers"]
+    hk, sg = described(world.config, world.vpn.status(), world.now)["peers"]
     world.close()
     lines = text.decode().splitlines()
     assert [line for line in lines if line.startswith("tapbridge_peer_handshake")] == [

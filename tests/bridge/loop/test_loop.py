@@ -14,7 +14,7 @@ import pytest
 from bridge.loop.bugs import BUG_INTERVAL_NS
 from bridge.loop.loop import BURST_FRAMES, CLAIM_INTERVAL_NS, PAUSE_AFTER_BUG_NS, Loop
 from bridge.loop.signals import Signals
-from bridge.ports.base import Arrival, Port, PortGone
+from bridge.ports.base import Port, PortGone, ReceivedFrame
 from bridge.ports.bursts import PlainBursts, Queued
 from bridge.ports.memory import MemoryPort
 from bridge.walk.effects import Effect, Event, Send
@@ -253,7 +253,7 @@ class Failing(PlainBursts):
 
     def wait(
         self, epoll: select.epoll, timeout_s: float | None, limit: int
-    ) -> tuple[tuple[int, list[Arrival], list[Queued]] | None, list[tuple[int, int]]]:
+    ) -> tuple[tuple[int, list[ReceivedFrame], list[Queued]] | None, list[tuple[int, int]]]:
         raise self.error
 
 
@@ -325,6 +325,20 @@ def test_a_signal_is_handled_in_the_loop_and_the_old_handlers_come_back(bench: B
     os.kill(os.getpid(), signal.SIGHUP)
     bench.loop.run()  # ends because the handler stops it
     signals.close()
+    assert signal.getsignal(signal.SIGHUP) == before
+
+
+def test_a_signal_that_comes_before_anybody_handles_it_waits(bench: Bench) -> None:
+    signals = Signals([signal.SIGHUP])
+    os.kill(os.getpid(), signal.SIGHUP)
+    signals.deliver(bench.loop, {signal.SIGHUP: bench.loop.stop})
+    bench.loop.run()  # ends because the handler stops it
+    signals.close()
+
+
+def test_signals_of_a_start_that_failed_are_closed_without_a_loop() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    Signals([signal.SIGHUP]).close()
     assert signal.getsignal(signal.SIGHUP) == before
 
 

@@ -14,9 +14,10 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.loop.loop import Loop
-from bridge.ports.faulty import Faults, FaultyPort
+from bridge.ports.faulty import CableFaults, FaultyPort
 from bridge.ports.memory import MemoryPort
 from bridge.walk.gateway import Gateway
 from wire.drop import Drop
@@ -62,10 +63,10 @@ class House:
         config = load(folder / "gateway.toml", "replay")
         self.rng = random.Random(seed)
         self.now_ns = SECOND_NS
-        self.gateway = Gateway(config, routes_from(config), self.rng)
+        self.gateway = Gateway(gateway_settings(config), routes_from(config), self.rng)
         self.loop = Loop(self.gateway, clock=lambda: self.now_ns)
         stack.callback(self.loop.close)
-        faults = Faults(loss=0.05, duplicate=0.1, reorder=0.1, corrupt=0.3)
+        faults = CableFaults(loss=0.05, duplicate=0.1, reorder=0.1, corrupt=0.3)
         self.ports: dict[str, MemoryPort] = {}
         for name, kind in KINDS.items():
             self.ports[name] = MemoryPort(name, "tap" if kind == "tap" else "tun", capacity=500)

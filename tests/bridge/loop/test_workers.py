@@ -10,7 +10,7 @@ import pytest
 
 from bridge.loop.loop import BURST_FRAMES, Loop
 from bridge.loop.workers import STOP_S, Workers
-from bridge.ports.base import Arrival, Port, PortGone
+from bridge.ports.base import Port, PortGone, ReceivedFrame
 from bridge.ports.bursts import PlainBursts
 from bridge.ports.memory import MemoryPort
 from bridge.walk.effects import Effect, Send
@@ -56,7 +56,7 @@ class Walk:
 class Fragile(MemoryPort):
     """Its device is gone as soon as a frame says so."""
 
-    def read_burst(self, limit: int) -> list[Arrival]:
+    def read_burst(self, limit: int) -> list[ReceivedFrame]:
         burst = super().read_burst(limit)
         if (b"gone", None) in burst:
             raise PortGone("it was removed")

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from bridge.ports.base import Kind, PortGone
-from bridge.ports.bursts import BURST_BYTES, Bursts, Counted, PlainBursts, unwalked
+from bridge.ports.base import PortGone, PortKind
+from bridge.ports.bursts import BURST_BYTES, Bursts, PlainBursts
+from bridge.ports.counted import Counted, unwalked
 from bridge.ports.device import DevicePort
 from bridge.ports.policing import PlainPolice, Senders
 from flow.plain import PlainTable
@@ -67,7 +68,7 @@ class Bench:
             table.set_port(number, mac, 1500, slots if mac else None)
         table.set_port(PEER, b"", 1420, None)
 
-    def _attach(self, number: int, kind: Kind, stack: ExitStack) -> socket.socket:
+    def _attach(self, number: int, kind: PortKind, stack: ExitStack) -> socket.socket:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (near, far):
             end.setblocking(False)

@@ -9,6 +9,7 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.loop.loop import Loop
 from bridge.ports.capture import CapturePort
@@ -46,7 +47,7 @@ def test_the_loop_over_captures_gives_what_replay_gives(tmp_path: Path) -> None:
         "tun0": written(tmp_path / "host.pcap", pcap.LINK_RAW, *host),
     }
     config = load(tmp_path / "gateway.toml", "replay")
-    loop = Loop(Gateway(config, routes_from(config), random.Random(0)), clock=lambda: 0)
+    loop = Loop(Gateway(gateway_settings(config), routes_from(config), random.Random(0)), clock=lambda: 0)
     kinds = {"tap0": "tap", "tap1": "tap", "tun0": "tun", "vpn": "tun"}
     ports = []
     for name, kind in kinds.items():

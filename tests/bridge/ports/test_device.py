@@ -12,7 +12,7 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
-from bridge.ports.base import Arrival, Port, PortError, PortGone
+from bridge.ports.base import Port, PortError, PortGone, ReceivedFrame
 from bridge.ports.device import CSUM, OFFLOAD_STEPS, TSO4, DevicePort, open_device
 from bridge.ports.namespace import entered
 from bridge.ports.netif import DevicePlan, kernel_mac, open_ports
@@ -47,7 +47,7 @@ def tap(host: Namespace, **settings: object) -> DevicePort:
     return open_ports([DevicePlan("tap0", "tap", "tap0", **plan)])["tap0"]  # type: ignore[arg-type] # by keyword
 
 
-def next_frame(port: Port, wanted: bytes) -> Arrival:
+def next_frame(port: Port, wanted: bytes) -> ReceivedFrame:
     """The next frame that holds some bytes, with a deadline."""
     while select.select([port], [], [], WAIT_S)[0]:
         for frame, gso in port.read_burst(64):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.ports.faulty import Faults, FaultyPort
+from bridge.ports.faulty import CableFaults, FaultyPort
 from bridge.ports.memory import MemoryPort
 
 
@@ -23,7 +23,7 @@ def cable() -> Iterator[MemoryPort]:
 FRAMES = [bytes([number]) * 20 for number in range(8)]
 
 
-def through(cable: MemoryPort, faults: Faults, seed: int = 0) -> list[bytes]:
+def through(cable: MemoryPort, faults: CableFaults, seed: int = 0) -> list[bytes]:
     """The frames as they are read, one burst."""
     port = FaultyPort(cable, faults, random.Random(seed))
     cable.deliver(*FRAMES)
@@ -31,29 +31,29 @@ def through(cable: MemoryPort, faults: Faults, seed: int = 0) -> list[bytes]:
 
 
 def test_a_good_cable_changes_nothing(cable: MemoryPort) -> None:
-    assert through(cable, Faults()) == FRAMES
+    assert through(cable, CableFaults()) == FRAMES
 
 
 def test_certain_loss_lets_nothing_through(cable: MemoryPort) -> None:
-    assert through(cable, Faults(loss=1.0)) == []
+    assert through(cable, CableFaults(loss=1.0)) == []
 
 
 def test_certain_duplication_doubles_every_frame(cable: MemoryPort) -> None:
-    assert through(cable, Faults(duplicate=1.0)) == [frame for frame in FRAMES for _ in range(2)]
+    assert through(cable, CableFaults(duplicate=1.0)) == [frame for frame in FRAMES for _ in range(2)]
 
 
 def test_certain_reordering_swaps_neighbours(cable: MemoryPort) -> None:
-    assert through(cable, Faults(reorder=1.0)) == [FRAMES[number ^ 1] for number in range(len(FRAMES))]
+    assert through(cable, CableFaults(reorder=1.0)) == [FRAMES[number ^ 1] for number in range(len(FRAMES))]
 
 
 def test_certain_damage_flips_one_bit_of_every_frame(cable: MemoryPort) -> None:
-    for before, after in zip(FRAMES, through(cable, Faults(corrupt=1.0)), strict=True):
+    for before, after in zip(FRAMES, through(cable, CableFaults(corrupt=1.0)), strict=True):
         changed = int.from_bytes(before, "big") ^ int.from_bytes(after, "big")
         assert changed.bit_count() == 1
 
 
 def test_writing_suffers_as_reading_does(cable: MemoryPort) -> None:
-    port = FaultyPort(cable, Faults(reorder=1.0), random.Random(0))
+    port = FaultyPort(cable, CableFaults(reorder=1.0), random.Random(0))
     for frame in FRAMES:
         assert port.write(frame, None) is None
     assert [frame for frame, _ in cable.sent] == [FRAMES[number ^ 1] for number in range(len(FRAMES))]
@@ -64,6 +64,6 @@ def test_the_same_seed_gives_the_same_faults(seed: int, rates: tuple[float, floa
     outcomes = []
     for _ in range(2):
         port = MemoryPort("tap0", "tap")
-        outcomes.append(through(port, Faults(*rates), seed))
+        outcomes.append(through(port, CableFaults(*rates), seed))
         port.close()
     assert outcomes[0] == outcomes[1]

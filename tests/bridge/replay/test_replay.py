@@ -17,6 +17,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import Config, load
 from bridge.replay import run as replay
 from bridge.replay.run import Input, Misuse, ReplaySummary
@@ -320,8 +321,8 @@ def test_vpn_is_the_default_node_and_other_nodes_have_outputs_of_their_own(bench
     (bench.folder / "route" / "sg").write_text("9.9.9.0/24\n")
     config = bench.config
     routes = routes_from(config)
-    assert replay.port_name(config, routes, "vpn:hk") == "vpn"
-    assert replay.port_name(config, routes, "vpn:sg") == "vpn:sg"
+    assert replay.port_name(gateway_settings(config), routes, "vpn:hk") == "vpn"
+    assert replay.port_name(gateway_settings(config), routes, "vpn:sg") == "vpn:sg"
     bench.capture("tap0", [(0, from_lan(IP(src=HOST_A, dst="9.9.9.9") / QUERY))])
     bench.capture("vpn:sg", [(1, IP(src="9.9.9.9", dst="192.168.192.210") / ANSWER)])
     report = bench.run()
@@ -334,23 +335,23 @@ def test_vpn_is_the_default_node_and_other_nodes_have_outputs_of_their_own(bench
 @pytest.mark.parametrize("name", ["eth0", "tap2", "tap0:x", "vpn:", "vpn:a/b", "vpn:..", "", "tun1"])
 def test_an_unknown_port_is_a_misuse(bench: Bench, name: str) -> None:
     with pytest.raises(Misuse):
-        replay.port_name(bench.config, routes_from(bench.config), name)
+        replay.port_name(gateway_settings(bench.config), routes_from(bench.config), name)
 
 
 def test_a_node_that_is_no_peer_is_unknown_once_there_are_peers(bench: Bench) -> None:
     config = bench.config
-    assert replay.port_name(config, routes_from(config), "vpn:anybody") == "vpn:anybody"
+    assert replay.port_name(gateway_settings(config), routes_from(config), "vpn:anybody") == "vpn:anybody"
     bench.configure(CONFIGURATION + '[peer.sg]\nallowed_ips = ["9.9.9.0/24"]\n')
     config = bench.config
-    assert replay.port_name(config, routes_from(config), "vpn:sg") == "vpn:sg"
+    assert replay.port_name(gateway_settings(config), routes_from(config), "vpn:sg") == "vpn:sg"
     with pytest.raises(Misuse, match="knows no node"):
-        replay.port_name(config, routes_from(config), "vpn:anybody")
+        replay.port_name(gateway_settings(config), routes_from(config), "vpn:anybody")
 
 
 def test_a_port_that_the_configuration_lacks_is_a_misuse(bench: Bench) -> None:
     bench.configure('[tap0]\naddress = "192.168.200.2/24"\n')
     with pytest.raises(Misuse, match=r"no \[tap1\]"):
-        replay.port_name(bench.config, routes_from(bench.config), "tap1")
+        replay.port_name(gateway_settings(bench.config), routes_from(bench.config), "tap1")
 
 
 EXIT = """
@@ -379,12 +380,12 @@ def test_an_exit_node_has_a_capture_for_each_of_its_peers(bench: Bench) -> None:
 def test_without_a_default_node_the_bare_word_vpn_is_a_misuse(bench: Bench) -> None:
     bench.configure(EXIT)
     with pytest.raises(Misuse, match="name a node, as vpn:NODE"):
-        replay.port_name(bench.config, routes_from(bench.config), "vpn")
+        replay.port_name(gateway_settings(bench.config), routes_from(bench.config), "vpn")
     bench.configure(EXIT + "[vpn]\n")
-    assert replay.port_name(bench.config, routes_from(bench.config), "vpn") == "vpn"
+    assert replay.port_name(gateway_settings(bench.config), routes_from(bench.config), "vpn") == "vpn"
     bench.configure('[tun0]\naddress = "10.8.0.1/24"\n')
     with pytest.raises(Misuse, match="no tunnel"):
-        replay.port_name(bench.config, routes_from(bench.config), "vpn:alice")
+        replay.port_name(gateway_settings(bench.config), routes_from(bench.config), "vpn:alice")
 
 
 def test_tap1_of_kind_tun_carries_raw_ip(bench: Bench) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from alias.types import COARSE_BITS, Egress, Link
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.state.links import AT_ONCE, LAG_NS, LinkFile, link_file_of, open_link_file
 from bridge.walk.gateway import Gateway
@@ -51,7 +52,7 @@ STEP_NS = 1 << COARSE_BITS
 
 def keep(gateway: Gateway, path: Path, now: int) -> LinkFile:
     """Give a gateway a link file, as the daemon does."""
-    kept = open_link_file(path, gateway.aliases, gateway.interfaces, gateway.decision.openings, now)
+    kept = open_link_file(path, gateway.aliases, gateway.interfaces, gateway.decision.crossing, now)
     assert kept is not None
     gateway.ledger = kept
     return kept
@@ -302,7 +303,7 @@ def test_what_is_no_file_stops_nothing(tmp_path: Path, kind: str, caplog: pytest
     else:
         path.symlink_to(tmp_path / "nowhere")
     world = Scenario(tmp_path)
-    kept = open_link_file(path, world.gateway.aliases, world.gateway.interfaces, world.gateway.decision.openings, 0)
+    kept = open_link_file(path, world.gateway.aliases, world.gateway.interfaces, world.gateway.decision.crossing, 0)
     assert (kept is None) == (kind == "folder"), "the others are replaced"
     if kept is None:
         assert "links will not outlive a restart" in caplog.text
@@ -313,7 +314,7 @@ def test_what_is_no_file_stops_nothing(tmp_path: Path, kind: str, caplog: pytest
 def test_a_folder_that_is_not_there_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     gateway = Scenario(tmp_path).gateway
     path = tmp_path / "nowhere" / "links"
-    assert open_link_file(path, gateway.aliases, gateway.interfaces, gateway.decision.openings, 0) is None
+    assert open_link_file(path, gateway.aliases, gateway.interfaces, gateway.decision.crossing, 0) is None
     assert "No such file or directory; links will not outlive a restart" in caplog.text
 
 
@@ -349,7 +350,7 @@ def _gateway(folder: Path) -> Gateway:
     (folder / "offload.txt").write_text("203.0.113.0/24\n")
     (folder / "gateway.toml").write_text(CONFIGURATION + "[alias]\nmax_links = 40\nmax_links_per_host = 30\n")
     config = load(folder / "gateway.toml", "replay")
-    return Gateway(config, routes_from(config), random.Random(0))
+    return Gateway(gateway_settings(config), routes_from(config), random.Random(0))
 
 
 def _frame(host: int, port: int, kind: int) -> bytes:
@@ -449,7 +450,7 @@ def test_a_start_that_has_no_room_leaves_nothing_for_the_one_after_it(
 
     gateway = world.gateway
     monkeypatch.setattr("bridge.state.links.os.posix_fallocate", full)
-    assert open_link_file(world.file, gateway.aliases, gateway.interfaces, gateway.decision.openings, world.now) is None
+    assert open_link_file(world.file, gateway.aliases, gateway.interfaces, gateway.decision.crossing, world.now) is None
     assert not list(world.file.parent.glob("links*"))
 
 

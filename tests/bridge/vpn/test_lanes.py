@@ -19,10 +19,10 @@ from lane_world import MTU_BYTES, VPN, LaneWorld, cut, left
 
 from bridge.ports.udp.datagrams import DatagramSocket
 from bridge.vpn.lanes import MOST_SESSIONS, PeerLanes
-from tunnel.control import Control, ControlKind
+from tunnel.constants import REJECT_AFTER_NS
+from tunnel.control import ControlKind, ControlMessage
 from tunnel.effects import Datagram, Endpoint, Happening, Network, PeerConfig, Received
 from tunnel.primitives import public_key
-from tunnel.session import REJECT_AFTER_NS
 from wire import ipv4
 from wire.checksum import checksum, pseudo_header_sum
 from wire.drop import Drop
@@ -170,7 +170,7 @@ def test_forged_tags_leave_no_trace(make: Callable[..., LaneWorld]) -> None:
     world.carry(forged)
     assert world.drops[Drop.TUNNEL_AUTHENTICATION] == 50
     assert world.session.window.state() == before
-    assert world.last.heard == []
+    assert world.last.received == []
     world.agree()
 
 
@@ -194,7 +194,7 @@ def test_a_far_end_that_moves_is_answered_there_and_heard_there(make: Callable[.
     assert world.lanes.write(VPN, udp(), None, world.now)
     world.lanes.send()
     assert [received.source.port for received in read(world.third)] == [world.home.port]
-    world.near.emitted("far", world.lanes.sent()[0][2], world.now)
+    world.near.lane_sealed("far", world.lanes.sent()[0][2], world.now)
     world.twin.send("far", [udp()], world.now)
     world.agree()
 
@@ -224,7 +224,7 @@ def test_a_far_end_that_is_here_and_there_in_one_burst_is_where_the_twin_finds_i
     make: Callable[..., LaneWorld], seed: int
 ) -> None:
     world, rng = make(), random.Random(seed)
-    probe = Control(ControlKind.PROBE, 7, bytes(100)).packed()
+    probe = ControlMessage(ControlKind.PROBE, 7, bytes(100)).packed()
     for burst in range(5):
         packets = [tcp(100 * burst + number) for number in range(rng.randrange(1, 40))]
         packets[rng.randrange(len(packets))] = probe
@@ -258,7 +258,7 @@ def test_a_control_message_is_taken_in_its_place(make: Callable[..., LaneWorld])
     """It may decide about what follows: nothing behind it is dealt with before it."""
     world = make(Network(SERVER, 32))
     other = address_int("10.9.9.9")
-    probe = Control(ControlKind.PROBE, 7, bytes(100)).packed()
+    probe = ControlMessage(ControlKind.PROBE, 7, bytes(100)).packed()
     packets = [tcp(0), tcp(1), probe, tcp(2), tcp(3), udp(source=other), tcp(4)]
     world.carry(world.seal(*packets))
     assert [plain[0] >> 4 for _, plain, _, _ in world.last.opened] == [4, 0, 4, 4]
@@ -312,7 +312,7 @@ def test_new_keys_take_over_and_late_packets_under_the_old_ones_still_come(make:
     assert world.lanes.write(VPN, udp(), None, world.now)
     world.lanes.send()
     assert (before.counter, world.session.counter) == (0, 1)
-    world.near.emitted("far", world.lanes.sent()[0][2], world.now)
+    world.near.lane_sealed("far", world.lanes.sent()[0][2], world.now)
     world.twin.send("far", [udp()], world.now)
     world.agree()
 
@@ -455,7 +455,7 @@ def test_what_leaves_is_what_the_tunnel_would_have_sent(frames: list[tuple[str, 
                 packets += [bytes(piece) for piece in segment(bytearray(frame), gso)]
             assert here.lanes.write(VPN, frame, gso, here.now)
         [(peer, size_bytes)] = here.peer_lanes.send()
-        here.near.emitted(peer, size_bytes, here.now)
+        here.near.lane_sealed(peer, size_bytes, here.now)
         expected = here.twin.send("far", packets, here.now).datagrams
         received = read(here.far_socket)
         assert [one.data for one in received] == [datagram.data for datagram in expected]
@@ -582,7 +582,7 @@ def test_an_old_session_asks_for_new_keys_when_its_lane_is_used(make: Callable[.
     world.now += 125 * SECOND_NS
     assert world.lanes.write(VPN, udp(), None, world.now)
     [(peer, size_bytes)] = world.peer_lanes.send()
-    effects = world.near.emitted(peer, size_bytes, world.now)
+    effects = world.near.lane_sealed(peer, size_bytes, world.now)
     assert Happening.STAMPED in {event.what for event in effects.events}
 
 
@@ -610,7 +610,7 @@ def test_what_the_kernel_did_not_take_still_leaves_when_its_peer_has_gone_meanwh
     world.renew()
     assert world.peer_lanes.open == {}
     [(peer, size_bytes)] = world.peer_lanes.send()
-    assert not world.near.emitted(peer, size_bytes, world.now).datagrams
+    assert not world.near.lane_sealed(peer, size_bytes, world.now).datagrams
     [unsent] = world.peer_lanes.take_unsent()
     assert unsent.endpoint == world.away
     assert world.peer_lanes.take_unsent() == []

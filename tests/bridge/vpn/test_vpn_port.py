@@ -1,4 +1,4 @@
-"""The uplink under a virtual clock: the real walk, loop and tunnel, a second tunnel as the far end, no socket.
+"""The port vpn under a virtual clock: the real walk, loop and tunnel, a second tunnel as the far end, no socket.
 
 The file is long because every case plays in the same world of both ends, which is a fifth of it.
 """
@@ -18,6 +18,7 @@ from scapy.packet import Raw
 
 from bridge.config.into_routes import routes_from
 from bridge.config.into_tunnel import Peers, read_key
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import read
 from bridge.control.answers import route
 from bridge.control.answers.peers import described
@@ -25,8 +26,9 @@ from bridge.control.answers.question import Subject
 from bridge.loop.loop import Loop
 from bridge.ports.memory import MemoryPort
 from bridge.state.stamps import StampFile
-from bridge.vpn.port import RESOLVE_AGAIN_S, Uplink
-from bridge.vpn.resolver import Answer
+from bridge.vpn.endpoint_names import RESOLVE_AGAIN_S
+from bridge.vpn.port import VpnPort
+from bridge.vpn.resolver import OnResolved
 from bridge.walk.gateway import Gateway
 from route.lists import Prefix
 from tunnel.effects import (
@@ -44,7 +46,7 @@ from tunnel.effects import (
 )
 from tunnel.endpoint import Tunnel
 from tunnel.envelope import node_id
-from tunnel.messages import Kind, kind_of
+from tunnel.messages import MessageKind, kind_of
 from tunnel.primitives import public_key
 from tunnel.tai64n import NEVER
 from wire.drop import Drop
@@ -112,16 +114,16 @@ class Wire:
 class World:
     def __init__(self, peers: Peers, unserved: set[str], stamps: Mapping[bytes, Stamps] | None = None) -> None:
         self.now = 1000 * SECOND_NS
-        self.asked: list[tuple[str, Answer]] = []
+        self.asked: list[tuple[str, OnResolved]] = []
         self.kept: list[Mapping[bytes, Stamps]] = []
-        config = read(CONFIGURATION, Path("gateway.toml"), "replay")
-        self.gateway = Gateway(config, routes_from(config), random.Random(1))
+        self.config = config = read(CONFIGURATION, Path("gateway.toml"), "replay")
+        self.gateway = Gateway(gateway_settings(config), routes_from(config), random.Random(1))
         self.loop = Loop(self.gateway, clock=lambda: self.now)
         self.tun0 = MemoryPort("tun0", "tun")
         self.loop.attach(self.tun0)
         self.wire = Wire()
         self.far = self.tunnel(FAR_KEY, [PeerConfig("home", public_key(OUR_KEY), (Network(0xC0A8C000, 24),))])
-        self.uplink = Uplink(
+        self.vpn = VpnPort(
             self.loop,
             self.gateway,
             self.tunnel(OUR_KEY, peers.configs, peers.role, stamps),
@@ -186,7 +188,7 @@ class World:
         return {reason: number for reason, number in self.gateway.counters.drops.items() if number}
 
     def close(self) -> None:
-        self.uplink.close()
+        self.vpn.close()
         self.loop.close()
         self.tun0.close()
         self.wire.close()
@@ -228,12 +230,12 @@ def test_a_peer_of_an_earlier_run_is_called_before_anybody_sends(make: Callable[
     known = {public_key(FAR_KEY): Stamps(NEVER, b"\x40" + bytes(11)), public_key(OTHER_KEY): Stamps(NEVER, NEVER)}
     other = replace(SG, endpoint=Endpoint(FAR.address, 51821))
     world = make(HK, other, stamps=known)
-    world.uplink.begin()
+    world.vpn.begin()
     assert [(endpoint, len(datagram)) for endpoint, datagram, _ in world.wire.sent] == [(FAR, 148)]
     world.meet()
-    assert world.uplink.status()[0].latest_handshake is not None
+    assert world.vpn.status()[0].latest_handshake is not None
     stranger = make()
-    stranger.uplink.begin()
+    stranger.vpn.begin()
     assert stranger.wire.sent == []
 
 
@@ -245,7 +247,7 @@ def test_stamps_are_kept_before_their_datagram_leaves(make: Callable[..., World]
         sent_at_keep.append(len(world.wire.sent))
         keep(stamps)
 
-    world.uplink._keep = kept
+    world.vpn._keep = kept
     world.send(udp())
     assert sent_at_keep == [0]
     assert world.kept[0][HK.public_key].sent != bytes(12)
@@ -317,12 +319,12 @@ def test_after_a_handshake_in_vain_senders_are_told_and_the_next_packet_calls_ag
 
 def test_other_nodes_have_ports_of_their_own(make: Callable[..., World]) -> None:
     world = make(HK, SG, unserved="de")
-    assert world.uplink.ports == ["vpn", "vpn:sg"]
+    assert world.vpn.ports == ["vpn", "vpn:sg"]
     assert world.gateway.unreachable_nodes == {"sg", "de"}
     world.send(udp(destination="9.9.9.9"))
     assert world.received()[0][ICMP].code == 1
-    world.uplink.reconfigure(Peers((HK,), {}), {"sg"})
-    assert world.uplink.ports == ["vpn"]
+    world.vpn.reconfigure(Peers((HK,), {}), {"sg"})
+    assert world.vpn.ports == ["vpn"]
     world.send(udp())
     assert len(world.meet()) == 1
 
@@ -331,7 +333,7 @@ def test_a_reload_leaves_sessions_of_unchanged_peers_alone(make: Callable[..., W
     world = make()
     world.send(udp())
     world.meet()
-    world.uplink.reconfigure(Peers((HK, replace(SG, endpoint=FAR)), {}), set())
+    world.vpn.reconfigure(Peers((HK, replace(SG, endpoint=FAR)), {}), set())
     world.send(udp(1))
     assert [datagram[0] for _, datagram, _ in world.wire.sent] == [4]
     assert len(world.meet()) == 1
@@ -413,7 +415,7 @@ def test_answers_go_to_the_very_endpoint_that_the_latest_authentic_datagram_came
 
 def test_an_endpoint_of_ipv6_is_shown_in_brackets(make: Callable[..., World]) -> None:
     world = make(replace(HK, endpoint=Endpoint(bytes([0x20, 1, 0xD, 0xB8, *bytes(11), 1]), 51820)))
-    [hk, _] = described(world.gateway.config, world.uplink.status(), world.now)["peers"]
+    [hk, _] = described(world.config, world.vpn.status(), world.now)["peers"]
     assert hk["endpoint"] == "[2001:db8::1]:51820"
 
 
@@ -430,7 +432,7 @@ def test_peers_are_told_as_the_interface_says(make: Callable[..., World]) -> Non
     world.send(udp())
     world.meet()
     world.now += 2 * SECOND_NS
-    document = described(world.gateway.config, world.uplink.status(), world.now)
+    document = described(world.config, world.vpn.status(), world.now)
     assert document["version"] == 1
     hk, sg = document["peers"]
     wanted = {"name", "public_key", "endpoint", "via", "allowed_ips", "latest_handshake_s", "rx_bytes", "tx_bytes"}
@@ -469,7 +471,7 @@ def test_what_a_peer_announces_is_routed_to_it_until_it_withdraws_it(
     assert at_lab(world) == "10.20.0.9"
     told = route.get(Subject(world.gateway), {"ip": "10.20.0.9"}, world.now)
     assert (told["prefix"], told["target"], told["source"]) == ("10.20.0.0/16", "vpn:hk", "announced by hk")
-    hk = described(world.gateway.config, world.uplink.status(), world.now)["peers"][0]
+    hk = described(world.config, world.vpn.status(), world.now)["peers"][0]
     assert (hk["announced"], hk["refused"]) == (
         ["10.20.0.0/16"],
         [{"prefix": "10.21.0.0/16", "reason": "not in accept"}],
@@ -489,15 +491,15 @@ def test_a_reload_takes_back_what_it_does_not_accept_and_tells_what_we_announce(
     world.meet()
     far_announces(world, LAB)
     ours = Network(0xC0A8C000, 24)
-    world.uplink.reconfigure(Peers((HK,), {}, Networks((ours,))), set())
+    world.vpn.reconfigure(Peers((HK,), {}, Networks((ours,))), set())
     assert world.gateway.announced == {}
     world.at_far()
     assert at_lab(world) == "unreachable"
-    hk = described(world.gateway.config, world.uplink.status(), world.now)["peers"][0]
+    hk = described(world.config, world.vpn.status(), world.now)["peers"][0]
     assert hk["told"] == [{"prefix": "192.168.192.0/24", "answer": "configured"}]
-    world.uplink.reconfigure(Peers((TAKING,), {}), set())
+    world.vpn.reconfigure(Peers((TAKING,), {}), set())
     assert at_lab(world) == "10.20.0.9"
-    world.uplink.reconfigure(Peers((SG,), {}), {"hk"})
+    world.vpn.reconfigure(Peers((SG,), {}), {"hk"})
     assert world.gateway.announced == {}
 
 
@@ -507,8 +509,25 @@ def test_what_another_configuration_would_accept_is_known_before_it_counts(make:
     world.meet()
     far_announces(world, LAB)
     assert world.gateway.announced == {}
-    assert world.uplink.announced_under(Peers((TAKING,), {})) == {"hk": [Prefix(*LAB[:2])]}
+    assert world.vpn.announced_under(Peers((TAKING,), {})) == {"hk": [Prefix(*LAB[:2])]}
     assert world.gateway.announced == {}
+
+
+def test_a_reload_tells_the_walk_of_announced_prefixes_once(make: Callable[..., World]) -> None:
+    world = make(TAKING)
+    world.send(udp())
+    world.meet()
+    far_announces(world, LAB)
+    applied: list[Mapping[str, Sequence[Prefix]]] = []
+    announce = world.gateway.announce
+
+    def count(announced: Mapping[str, Sequence[Prefix]]) -> None:
+        applied.append(announced)
+        announce(announced)
+
+    world.gateway.announce = count
+    world.vpn.reconfigure(Peers((HK,), {}), set())  # it does not accept the prefix any more, which is an event as well
+    assert applied == [{}]
 
 
 def test_a_long_announcement_is_one_line_of_the_log(
@@ -529,7 +548,7 @@ BEHIND_HK = replace(SG, endpoint=None, via="hk")
 def behind_a_relay(make: Callable[..., World]) -> World:
     """The node sg is reached through hk, which the far end is."""
     world = make(HK)
-    world.uplink.reconfigure(Peers((HK, BEHIND_HK), {}, role=Role("home")), set())
+    world.vpn.reconfigure(Peers((HK, BEHIND_HK), {}, role=Role("home")), set())
     return world
 
 
@@ -537,14 +556,14 @@ def test_a_node_behind_a_relay_gets_its_packets_in_envelopes_to_the_relay(make: 
     world = behind_a_relay(make)
     assert world.gateway.unreachable_nodes == set()
     world.loop.turn(0)
-    assert [(one.endpoint, kind_of(one.data)) for one in world.wire.sent] == [(FAR, Kind.INITIATION)]
+    assert [(one.endpoint, kind_of(one.data)) for one in world.wire.sent] == [(FAR, MessageKind.INITIATION)]
     world.meet()
     world.send(udp(destination="9.9.9.9"))
-    assert [(one.endpoint, kind_of(one.data)) for one in world.wire.sent] == [(FAR, Kind.RELAYED)]
-    sg = next(status for status in world.uplink.status() if status.name == "sg")
+    assert [(one.endpoint, kind_of(one.data)) for one in world.wire.sent] == [(FAR, MessageKind.RELAYED)]
+    sg = next(status for status in world.vpn.status() if status.name == "sg")
     assert sg.endpoint == Endpoint(node_id("sg"), 0, "hk")
     assert sg.mtu_bytes == 1420 - 52
-    assert world.gateway.out.path_mtus == {"vpn": 1420, "vpn:sg": 1420 - 52}
+    assert world.gateway.mtus.known == {"vpn": 1420, "vpn:sg": 1420 - 52}
     world.take()
     long = IP(src=HOST, dst="9.9.9.9", flags="DF") / UDP(sport=5000, dport=53) / Raw(bytes(1400))
     world.send(long)
@@ -568,7 +587,7 @@ def test_a_reload_that_takes_the_relay_away_leaves_the_node_without_an_endpoint(
     world = behind_a_relay(make)
     world.loop.turn(0)
     world.meet()
-    world.uplink.reconfigure(Peers((HK, SG), {}, role=Role("home")), set())
+    world.vpn.reconfigure(Peers((HK, SG), {}, role=Role("home")), set())
     assert world.gateway.unreachable_nodes == {"sg"}
     world.send(udp())
     assert len(world.meet()) == 1
@@ -577,7 +596,7 @@ def test_a_reload_that_takes_the_relay_away_leaves_the_node_without_an_endpoint(
 def test_a_peer_behind_a_relay_is_told_with_via_and_without_an_endpoint(make: Callable[..., World]) -> None:
     world = behind_a_relay(make)
     config = read(CONFIGURATION + 'via = "hk"\n', Path("gateway.toml"), "replay")
-    sg = described(config, world.uplink.status(), world.now)["peers"][1]
+    sg = described(config, world.vpn.status(), world.now)["peers"][1]
     assert (sg["name"], sg["via"], sg["endpoint"], sg["state"]) == ("sg", "hk", None, "idle")
 
 
@@ -615,7 +634,7 @@ def test_while_a_node_is_silent_its_fallback_takes_new_flows_and_it_is_called_st
     world = make(HK, replace(SG, endpoint=far_end, allowed_ips=(Network(0, 0),)))
     text = CONFIGURATION.replace("[peer.hk]\n", '[peer.hk]\nfallback = "sg"\n').replace("9.9.9.0/24", "0.0.0.0/0")
     config = read(text, Path("gateway.toml"), "replay")
-    world.gateway.reconfigure(config, routes_from(config), world.now)
+    world.gateway.reconfigure(gateway_settings(config), routes_from(config), world.now)
     world.send(udp())
     world.wait(120)
     assert world.gateway.unreachable_nodes == {"hk"}
@@ -637,7 +656,7 @@ def test_a_peer_of_an_earlier_run_is_called_when_its_name_is_found(make: Callabl
     known = {public_key(key): Stamps(NEVER, b"\x40" + bytes(11)) for key in (FAR_KEY, OTHER_KEY)}
     named = replace(SG, endpoint=None)
     world = make(HK, named, names={"sg": ("node.example", 51820)}, stamps=known)
-    world.uplink.begin()
+    world.vpn.begin()
     assert [(endpoint, len(datagram)) for endpoint, datagram, _ in world.take()] == [(FAR, 148)]
     [(_, answer)] = world.asked
     there = Endpoint(bytes((192, 0, 2, 3)), 51820)

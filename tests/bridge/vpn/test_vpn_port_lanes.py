@@ -1,4 +1,4 @@
-"""The uplink with lanes: the real walk, loop, tunnel and sockets on loopback, under a virtual clock."""
+"""The port vpn with lanes: the real walk, loop, tunnel and sockets on loopback, under a virtual clock."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from scapy.packet import Raw
 
 from bridge.config.into_routes import routes_from
 from bridge.config.into_tunnel import Peers
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import read
 from bridge.daemon.implementation import open_lanes
 from bridge.loop.loop import Loop
@@ -21,7 +22,7 @@ from bridge.ports.memory import MemoryPort
 from bridge.ports.udp.datagrams import DatagramSocket
 from bridge.vpn.ciphers import open_cores
 from bridge.vpn.lanes import PeerLanes
-from bridge.vpn.port import Uplink
+from bridge.vpn.port import VpnPort
 from bridge.walk.gateway import Gateway
 from tests.compiled import compiled
 from tunnel.effects import Datagram, Endpoint, Network, PeerConfig
@@ -52,7 +53,7 @@ class World:
         compiled("bridge.ports.udp.lanes", "Lanes")
         self.now = 1000 * SECOND_NS
         config = read(CONFIGURATION, Path("gateway.toml"), "replay")
-        self.gateway = Gateway(config, routes_from(config), random.Random(1))
+        self.gateway = Gateway(gateway_settings(config), routes_from(config), random.Random(1))
         self.loop = Loop(self.gateway, clock=lambda: self.now)
         self.tun0 = MemoryPort("tun0", "tun")
         self.loop.attach(self.tun0)
@@ -62,7 +63,7 @@ class World:
         assert lanes is not None
         self.hk = PeerConfig("hk", public_key(KEYS["far"]), (Network(0, 0),), self.at(self.far_socket))
         self.far = self.tunnel("far", PeerConfig("home", public_key(KEYS["near"]), (Network(0, 0),)))
-        self.uplink = Uplink(
+        self.vpn = VpnPort(
             self.loop,
             self.gateway,
             self.tunnel("near", self.hk),
@@ -73,7 +74,7 @@ class World:
             unserved=set(),
             lanes=PeerLanes(lanes, self.near_socket, self.gateway.fast.number, cores.worked),
         )
-        for closing in (self.near_socket, self.far_socket, cores, self.tun0, self.loop, self.uplink):
+        for closing in (self.near_socket, self.far_socket, cores, self.tun0, self.loop, self.vpn):
             stack.callback(closing.close)
 
     def tunnel(self, name: str, peer: PeerConfig) -> Tunnel:
@@ -130,10 +131,10 @@ def segments(count: int) -> list[bytes]:
 
 
 def test_once_both_have_met_packets_pass_by_lanes_both_ways(world: World) -> None:
-    assert world.uplink.lanes == 0
+    assert world.vpn.lanes == 0
     world.meet()
-    assert world.uplink.lanes == 1
-    before = world.uplink.status()[0]
+    assert world.vpn.lanes == 1
+    before = world.vpn.status()[0]
     payload = bytes(range(250)) * 80
     whole = IP(src=HOST, dst=REMOTE, ttl=64, flags="DF") / TCP(sport=5000, dport=443, flags="PA") / Raw(payload)
     world.send(udp(1), udp(2))
@@ -144,7 +145,7 @@ def test_once_both_have_met_packets_pass_by_lanes_both_ways(world: World) -> Non
     world.answer(world.far.send("home", segments(30), world.now).datagrams)
     [(frame, claims)] = world.tun0.sent
     assert (len(frame), claims and claims.gso_bytes) == (40 + 30_000, 1000)
-    after = world.uplink.status()[0]
+    after = world.vpn.status()[0]
     assert after.tx_bytes - before.tx_bytes == 2 * (80 + 32) + 20 * (1040 + 32)
     assert after.rx_bytes - before.rx_bytes == 30 * (1040 + 32)
     assert not any(world.gateway.counters.drops.values())
@@ -178,24 +179,24 @@ def test_while_somebody_watches_all_packets_are_seen(world: World) -> None:
 def test_packets_that_wait_are_not_overtaken(world: World) -> None:
     """What is in the queue of a peer leaves first, whatever may be sent by a lane."""
     world.meet()
-    world.uplink._queues["hk"] = [bytes(udp(1))]
+    world.vpn._queues["hk"] = [bytes(udp(1))]
     world.send(udp(2), udp(3))
     assert [IP(packet).sport for packet in world.at_far()] == [5001, 5002, 5003]
 
 
 def test_a_peer_that_goes_in_a_reload_takes_its_lane_along_and_a_new_name_keeps_it(world: World) -> None:
     world.meet()
-    world.uplink.reconfigure(Peers((world.hk,), {}), set())
-    assert world.uplink.lanes == 1
+    world.vpn.reconfigure(Peers((world.hk,), {}), set())
+    assert world.vpn.lanes == 1
     renamed = PeerConfig("sg", world.hk.public_key, (Network(0, 0),), world.hk.endpoint)
-    world.uplink.reconfigure(Peers((renamed,), {}), set())
-    assert world.uplink.lanes == 1
+    world.vpn.reconfigure(Peers((renamed,), {}), set())
+    assert world.vpn.lanes == 1
     world.send(udp(4))
     assert world.at_far() == [], "nothing leads to hk any more"
     world.send(udp(5, destination="9.9.9.9"))
     assert [IP(packet).sport for packet in world.at_far()] == [5005]
-    world.uplink.reconfigure(Peers((), {}), set())
-    assert world.uplink.lanes == 0
+    world.vpn.reconfigure(Peers((), {}), set())
+    assert world.vpn.lanes == 0
     world.send(udp(6, destination="9.9.9.9"))
     assert world.at_far() == []
 
@@ -209,25 +210,25 @@ def test_a_far_end_that_calls_anew_gets_lanes_under_its_new_keys(world: World) -
         world.answer(world.far.send("home", segments(2), world.now).datagrams)
         world.send(udp(1))
         assert len(world.at_far()) == 1
-        assert world.uplink.lanes == 1
+        assert world.vpn.lanes == 1
     assert len(world.tun0.sent) == 3
 
 
 def test_forgeries_are_counted_and_nothing_else_happens(world: World) -> None:
     world.meet()
     sealed = world.far.send("home", segments(5), world.now).datagrams
-    before = world.uplink.status()
+    before = world.vpn.status()
     world.answer([datagram._replace(data=datagram.data[:-1] + bytes([datagram.data[-1] ^ 1])) for datagram in sealed])
     assert world.gateway.counters.drops[Drop.TUNNEL_AUTHENTICATION] == 5
-    assert (world.tun0.sent, world.uplink.status()) == ([], before)
+    assert (world.tun0.sent, world.vpn.status()) == ([], before)
     world.answer(sealed + sealed)
     assert world.gateway.counters.drops[Drop.TUNNEL_REPLAY] == 5
 
 
 def test_where_it_is_closed_nothing_leaves(world: World) -> None:
     world.meet()
-    lanes = world.uplink._lanes
+    lanes = world.vpn._lanes
     assert lanes is not None
     number = lanes.open["hk"]
-    world.uplink.close()
+    world.vpn.close()
     assert not lanes.lanes.write(number, bytes(udp()), None, world.now)

@@ -1,4 +1,4 @@
-"""The uplink and the path's MTU: what a narrow path means for packets of the walk."""
+"""The port vpn and the path's MTU: what a narrow path means for packets of the walk."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def world(make: Callable[..., World]) -> World:
     tell(world, told(lost))
     world.loop.turn(0)
     world.received()
-    assert world.gateway.out.path_mtus == {"vpn": NARROW}
+    assert world.gateway.mtus.known == {"vpn": NARROW}
     return world
 
 
@@ -113,7 +113,7 @@ def test_what_comes_from_a_narrow_path_is_delivered_whole(world: World) -> None:
 def test_what_waited_for_its_session_is_cut_or_answered_when_it_no_longer_fits(make: Callable[..., World]) -> None:
     world = make()
     world.send(big(1420, df=True, number=1), big(1420, df=False, number=2), udp(3))
-    world.uplink.tunnel._by_name["hk"].path.told(1280, world.now)
+    world.vpn.tunnel._by_name["hk"].path.told(1280, world.now)
     packets = [IP(packet) for packet in world.meet()]
     assert [(packet.frag, packet.len) for packet in packets] == [(0, 68), (0, 1220), (150, 220)]
     [error] = world.received()
@@ -129,7 +129,7 @@ def test_q3_a_forged_signal_is_counted_and_changes_nothing(make: Callable[..., W
     for quoted in (b"", b"\4\0\0\0", b"\4\0\0\0" + bytes(40), bytes(548)):
         tell(world, TooBig(FAR, 576, quoted, ROUTER))
     world.loop.turn(0)
-    assert world.gateway.out.path_mtus == {"vpn": 1420}
+    assert world.gateway.mtus.known == {"vpn": 1420}
     assert world.drops() == {Drop.TUNNEL_SIGNAL: 4}
 
 
@@ -139,17 +139,17 @@ def test_each_node_has_its_own_path_and_a_reload_keeps_it(make: Callable[..., Wo
     world.meet()
     tell(world, TooBig(FAR, 1400, b"", b""))  # our own device
     world.loop.turn(0)
-    assert world.gateway.out.path_mtus == {"vpn": 1340, "vpn:sg": 1420}
+    assert world.gateway.mtus.known == {"vpn": 1340, "vpn:sg": 1420}
     world.take()
     world.send(big(1420, df=True), big(1420, df=True, destination="9.9.9.9"))
     [error] = world.received()
     assert (error[ICMP].nexthopmtu, IP(bytes(error[ICMP].payload)).dst) == (1340, REMOTE)
-    world.uplink.reconfigure(Peers((HK,), {}), {"sg"})
-    assert world.gateway.out.path_mtus == {"vpn": 1340}
+    world.vpn.reconfigure(Peers((HK,), {}), {"sg"})
+    assert world.gateway.mtus.known == {"vpn": 1340}
 
 
 def test_the_mtu_is_told_and_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    [hk, sg] = described(world.gateway.config, world.uplink.status(), world.now)["peers"]
+    [hk, sg] = described(world.config, world.vpn.status(), world.now)["peers"]
     assert (hk["mtu"], hk["mtu_state"], sg["mtu"]) == (NARROW, PathState.LOWERED, None)
     with caplog.at_level(logging.INFO):
         tell(world, TooBig(FAR, 1270, b"", b""), TooBig(FAR, 1260, b"", b""))

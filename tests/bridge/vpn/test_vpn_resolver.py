@@ -11,9 +11,10 @@ import pytest
 
 from bridge.config.into_routes import routes_from
 from bridge.config.into_tunnel import address_of
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import read
 from bridge.loop.loop import Loop
-from bridge.vpn.resolver import Resolver
+from bridge.vpn.resolver import HostNames
 from bridge.walk.gateway import Gateway
 
 DEADLINE_S = 10.0
@@ -24,7 +25,7 @@ FOUR, SIX = bytes((192, 0, 2, 1)), bytes([0x20, 1, 0xD, 0xB8, *bytes(11), 1])
 def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     monkeypatch.chdir(tmp_path)  # no `route` folder lies beside the configuration
     config = read('[tap0]\naddress = "192.168.200.2/24"\n', Path("gateway.toml"), "replay")
-    loop = Loop(Gateway(config, routes_from(config), random.Random(1)))
+    loop = Loop(Gateway(gateway_settings(config), routes_from(config), random.Random(1)))
     yield loop
     loop.close()
 
@@ -45,7 +46,7 @@ def test_a_look_up_answers_everybody_who_asked_with_every_address(
     loop: Loop, host: str, with_ipv6: bool, found: list[bytes]
 ) -> None:
     before = threading.active_count()
-    resolver = Resolver(loop, with_ipv6=with_ipv6)
+    resolver = HostNames(loop, with_ipv6=with_ipv6)
     answers: list[list[bytes]] = []
     resolver.resolve(host, lambda addresses: answers.append(list(addresses)))
     assert threading.active_count() == before, "it waits until rights have been given up"

@@ -168,7 +168,7 @@ def test_a_fault_behind_the_walk_is_counted_once_and_takes_no_fate_away(
 
 def test_frames_that_are_repeated_are_in_the_account(gateway: Gateway) -> None:
     table = PlainTable(16)
-    gateway = Gateway(gateway.config, gateway.routes, random.Random(1), table=table)
+    gateway = Gateway(gateway.settings, gateway.routes, random.Random(1), table=table)
     ports = {name: MemoryPort(name, "tap") for name in ("tap0", "tap1")}
     bursts = PlainBursts(table)
     for name, port in ports.items():

@@ -21,6 +21,7 @@ from alias.table import Aliases
 from alias.types import AliasSettings, Egress
 from arp.waiting import WaitingFrames, WaitingLimits
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.daemon.implementation import open_table
 from bridge.ports.policing import PlainPolice, Senders
@@ -193,7 +194,7 @@ def gateway(folder: Path) -> Gateway:
     config = load(folder / "gateway.toml", "replay")
     table = open_table(random.Random(1), 1024, {"TAPBRIDGE_FAST": "0"})
     assert isinstance(table, PlainTable)
-    return Gateway(config, routes_from(config), random.Random(1), table=table)
+    return Gateway(gateway_settings(config), routes_from(config), random.Random(1), table=table)
 
 
 def walk_all(walked: Gateway, port: str, frames: list[bytes], begun: int) -> int:

@@ -33,6 +33,7 @@ from scapy.packet import Raw
 from scapy.utils import checksum, wrpcap
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.walk import balance
 from bridge.walk.effects import Send
@@ -76,7 +77,7 @@ class Bench:
         (folder / "gateway.toml").write_text(CONFIGURATION + f"[tap0.arp]\n{static}\n")
         (folder / "offload.txt").write_text(offload)
         config = load(folder / "gateway.toml", "replay")
-        self.gateway = Gateway(config, routes_from(config), random.Random(0), events=True)
+        self.gateway = Gateway(gateway_settings(config), routes_from(config), random.Random(0), events=True)
         self.now = 1000 * SECOND_NS
         self.neighbours = neighbours
         self.left: list[bytes] = []

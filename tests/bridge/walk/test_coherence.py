@@ -280,11 +280,11 @@ def test_a_lower_path_mtu_is_obeyed_by_the_very_next_packet(make: Callable[..., 
     world = make()
     learned(world, F)
     assert world.inside(UDP, (A, 5000, F, 53), bytes(1300))
-    world.both(lambda gateway: setattr(gateway.out, "path_mtus", {"vpn": 1280}))
+    world.both(lambda gateway: setattr(gateway.mtus, "known", {"vpn": 1280}))
     assert not world.inside(UDP, (A, 5000, F, 53), bytes(1300))
     assert world.punts[Punt.TOO_BIG] == 1
     assert world.inside(UDP, (A, 5000, F, 53), bytes(1252))
-    world.both(lambda gateway: setattr(gateway.out, "path_mtus", {}))
+    world.both(lambda gateway: setattr(gateway.mtus, "known", {}))
     assert world.inside(UDP, (A, 5000, F, 53), bytes(1300))
 
 
@@ -594,8 +594,7 @@ def test_the_timer_runs_only_while_there_are_entries(make: Callable[..., World])
 
 def test_without_a_table_flows_are_recorded_and_nothing_is_repeated(make: Callable[..., World]) -> None:
     world = make()
-    config = world.walk.config
-    plain = Gateway(config, world.walk.routes, random.Random(1))
+    plain = Gateway(world.walk.settings, world.walk.routes, random.Random(1))
     raw = packet(UDP, (A, 5000, E, 53), b"data", flags=DONT_FRAGMENT)
     for _ in range(3):
         plain.receive("tap0", MACS["tap0"] + IPV4_TYPE + raw, world.now)

@@ -13,6 +13,7 @@ import pytest
 
 from bridge.config.errors import ConfigError
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.loop.loop import Loop
 from trials.fuzz.targets.frames import WORLDS, Feed, gateway_of
@@ -46,7 +47,7 @@ def test_a_reload_leaves_no_cycles_whether_it_is_taken_or_not(tmp_path: Path, qu
     gc.collect()
     for number in range(2):
         config = load(path, "replay")
-        gateway.reconfigure(config, routes_from(config), number)
+        gateway.reconfigure(gateway_settings(config), routes_from(config), number)
     assert gc.collect() == 0
     path.write_text('[tap0]\naddress = "nowhere"\n')
     with pytest.raises(ConfigError):

@@ -10,6 +10,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Raw
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import read
 from bridge.walk.effects import Send
 from bridge.walk.gateway import Gateway
@@ -58,7 +59,7 @@ def test_nothing_crosses_that_should_not(tmp_path: Path, monkeypatch: pytest.Mon
     forward = f'[[alias.forward]]\non = "tap1"\nprotocol = "tcp"\noutside_port = 80\ninside = "{ALICE}:80"\n'
     config = read(CONFIGURATION + forward, Path("gateway.toml"), "replay")
     rng = random.Random(seed)
-    gateway = Gateway(config, routes_from(config), random.Random(seed))
+    gateway = Gateway(gateway_settings(config), routes_from(config), random.Random(seed))
     seen: list[bytes] = []
     now = 0
     visited = set()

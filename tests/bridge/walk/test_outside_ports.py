@@ -10,6 +10,7 @@ import pytest
 
 from alias.ports import USED, PortSpace
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.config.model import Config
 from bridge.walk.gateway import Gateway
@@ -30,7 +31,9 @@ class World:
 
     def __init__(self, folder: Path, table: Table) -> None:
         self.folder = folder
-        self.walked = Gateway(self.config(""), routes_from(self.config("")), random.Random(1), table=table)
+        self.walked = Gateway(
+            gateway_settings(self.config("")), routes_from(self.config("")), random.Random(1), table=table
+        )
         self.now = SECOND_NS
 
     def config(self, more: str) -> Config:
@@ -40,7 +43,7 @@ class World:
 
     def reload(self, more: str) -> None:
         config = self.config(more)
-        self.walked.reconfigure(config, routes_from(config), self.now)
+        self.walked.reconfigure(gateway_settings(config), routes_from(config), self.now)
 
     def opens(self, source_port: int, protocol: int = ipv4.UDP) -> None:
         """The LAN host sends something to the offloaded one."""

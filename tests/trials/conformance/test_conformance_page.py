@@ -19,7 +19,7 @@ HEAD = """# Conformance
 The gateway is held to a checklist drawn from RFCs 768, 791, 792, 826, 1122, 1191, 1624, 1812, 4787, 4884, 5227, 5382,
 5508, 6040, 6864, 6888, 7857 and WireGuard's protocol. `make conformance` runs the tests that carry a row's name, prints
 for each row its state, on which egresses it was shown, and the test, and fails where one is failing or was shown on one
-egress only. These rows are owed by what is built:
+egress only. The gateway as it stands owes these rows:
 """
 AGREE = """
 ## Beside the kernel's NAT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -128,8 +129,8 @@ def test_a_timer_that_does_not_move_on_and_a_clock_that_goes_back_are_found() ->
         def tick(self, now: int) -> list[Effect]:
             return []
 
-    config = fuzz_frames.configuration(WORLDS[0].configuration)
-    gateway = Stuck(config, gateway_of(WORLDS[0].configuration, 0).routes, random.Random(0))
+    made = gateway_of(WORLDS[0].configuration, 0)
+    gateway = Stuck(made.settings, made.routes, random.Random(0))
     gateway.start(0)
     with pytest.raises(Failure, match="does not move on"):
         Rules(gateway, []).tick_until(60 * SECOND_NS)
@@ -145,9 +146,7 @@ def test_more_links_than_a_host_may_have_are_counted() -> None:
         gateway.receive("tap0", MACS["tap0"] + b"\x08\0" + packet(INSIDE, struct.pack("!HHHH", number + 1, 9, 8, 0)), 0)
     watched = Rules(gateway, [])
     watched.stores(0)
-    gateway.config = gateway.config.model_copy(
-        update={"alias": gateway.config.alias.model_copy(update={"max_links_per_host": 19})}
-    )
+    gateway.settings = replace(gateway.settings, alias=replace(gateway.settings.alias, max_links_per_host=19))
     with pytest.raises(Failure, match="20 links of one host, 19 allowed"):
         watched.stores(0)
 

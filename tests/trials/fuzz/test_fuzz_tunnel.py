@@ -15,8 +15,8 @@ from trials.fuzz.targets.tunnel import AUTHENTIC, FIELDS, STAGES, STRANGERS_HOME
 from tunnel.cookies import CookieDesk
 from tunnel.effects import Received
 from tunnel.endpoint import Tunnel
-from tunnel.messages import Kind
-from tunnel.peer import Peer
+from tunnel.messages import MessageKind
+from tunnel.peers.peer import Peer
 from tunnel.primitives import Cipher, TransportKey
 from tunnel.replay import ReplayWindow
 from wire.drop import Drop
@@ -42,7 +42,7 @@ def test_some_thousand_hostile_messages_break_nothing_and_reach_every_refusal(mo
 
 
 def test_every_type_of_message_has_its_fields_and_its_authenticated_part() -> None:
-    assert AUTHENTIC.keys() == FIELDS.keys() == set(Kind)
+    assert AUTHENTIC.keys() == FIELDS.keys() == set(MessageKind)
 
 
 def test_the_same_seed_gives_the_same_messages() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from alias.fragments import FragmentStore
 from bridge.walk.balance import Unbalanced
-from bridge.walk.outgoing import Outgoing
+from bridge.walk.counters import Counters
 from trials.soak.days import SimulatedSoak, Unfit
 from trials.soak.world import SoakWorld
 
@@ -44,7 +44,7 @@ def test_a_fragment_that_is_kept_for_ever_is_found(tmp_path: Path, monkeypatch: 
 
 
 def test_a_drop_that_nobody_counts_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Outgoing, "dropped", lambda self, port, reason: None)
+    monkeypatch.setattr(Counters, "dropped", lambda self, port, reason: None)
     with pytest.raises(Unbalanced, match="without a fate"):
         SimulatedSoak(tmp_path, seed=3, busy=0.05, slack_s=5.0).run(0.3)
 

@@ -16,7 +16,7 @@ from array import array
 from contextlib import ExitStack
 from typing import Any
 
-from bridge.ports.base import Kind
+from bridge.ports.base import PortKind
 from bridge.ports.bursts import PlainBursts
 from bridge.ports.device import DevicePort
 from flow.table import NO_SLOT
@@ -27,7 +27,7 @@ from wire import ipv4
 from wire.gso import pack
 
 TAP0, TAP1, TUN0, PEER = range(4)
-_KINDS: dict[int, Kind] = {TAP0: "tap", TAP1: "tap", TUN0: "tun"}
+_KINDS: dict[int, PortKind] = {TAP0: "tap", TAP1: "tap", TUN0: "tun"}
 _BUFFER_BYTES = 1 << 21
 _FRAME_BYTES = 1 << 17
 

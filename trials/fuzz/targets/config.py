@@ -18,6 +18,7 @@ from pathlib import Path
 from bridge.config.errors import ConfigError
 from bridge.config.into_routes import routes_from
 from bridge.config.into_tunnel import peers_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import Config, load
 from bridge.config.model import Purpose
 from bridge.walk.gateway import Gateway
@@ -185,7 +186,7 @@ def episode(rng: random.Random, _most: int) -> int:
             raise Failure("replay refuses what run takes")
         peers_from(demanding).wipe()
     if config is not None:
-        Gateway(config, routes_from(config), random.Random(0)).start(0)
+        Gateway(gateway_settings(config), routes_from(config), random.Random(0)).start(0)
     return 1
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.control.answers.every import CHANGES, QUESTIONS
 from bridge.control.answers.question import Subject
 from bridge.control.connection import LONGEST_REQUEST_BYTES, MOST_UNSENT_BYTES
@@ -50,7 +51,7 @@ class ControlStage:
     def __init__(self, folder: Path) -> None:
         self.now_ns = 1000 * SECOND_NS
         config = configuration(STATIC_ARP)
-        self.gateway = Gateway(config, routes_from(config), random.Random(1), table=PlainTable(64))
+        self.gateway = Gateway(gateway_settings(config), routes_from(config), random.Random(1), table=PlainTable(64))
         self.loop = Loop(self.gateway, clock=lambda: self.now_ns)
         self.path = folder / "control.sock"
         subject = Subject(self.gateway)
@@ -127,6 +128,7 @@ def _ask_metrics(stage: ControlStage, data: bytes) -> None:
 def _ask_control(stage: ControlStage, data: bytes) -> None:
     lines = data.replace(b"\0", b"").split(b"\n")[:-1]
     asked = [_command(line) for line in lines]
+    stage.loop.turn(0)  # timers that are due fire now, so that a change is the question's
     before = stage.state() if all(name is None or name in READING for name in asked) else None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(str(stage.path))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
 from bridge.daemon.implementation import store_maker
 from bridge.walk import balance
@@ -205,7 +206,7 @@ class Twins:
         self.table = make_table()
         self.fast, self.walk = (
             Gateway(
-                config,
+                gateway_settings(config),
                 routes_from(config),
                 random.Random(seed),
                 table=table,
@@ -265,7 +266,7 @@ class Twins:
         # An exempt destination sees LAN addresses, and links of before may go on for a while.
         self.rules.hidden = () if "exempt" in self.path.read_text() else self.rules.hidden
         config = load(self.path, "replay")
-        self.both(lambda gateway: gateway.reconfigure(config, routes_from(config), self.now))
+        self.both(lambda gateway: gateway.reconfigure(gateway_settings(config), routes_from(config), self.now))
 
     def compare_links(self) -> None:
         """Once everything is told, links differ by no more than a harvest in time, and by nothing else. Each frame has
@@ -367,7 +368,7 @@ def _change(twins: Twins, rng: random.Random) -> None:
         twins.both(lambda gateway: setattr(gateway, "unreachable_nodes", nodes))
     elif kind == 5:
         known = rng.choice(({"vpn": 1000}, {}))
-        twins.both(lambda gateway: setattr(gateway.out, "path_mtus", known))
+        twins.both(lambda gateway: setattr(gateway.mtus, "known", known))
     else:
         twins.compare_links()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridge.config.into_routes import routes_from
+from bridge.config.into_walk import gateway_settings
 from bridge.config.load import Config, read
 from bridge.walk import balance
 from bridge.walk.effects import Send
@@ -151,7 +152,7 @@ def configuration(text: str) -> Config:
 def gateway_of(text: str, seed: int) -> Gateway:
     """A gateway with small bounds."""
     config = configuration(text)
-    return Gateway(config, routes_from(config), random.Random(seed))
+    return Gateway(gateway_settings(config), routes_from(config), random.Random(seed))
 
 
 def packet(rng: random.Random) -> bytes:

@@ -82,7 +82,7 @@ def _outgoing(world: LaneWorld, rng: random.Random, read: Any) -> None:
         claims = None  # the walk drops such a packet (`bridge.walk.martians.claims_hold`)
     taken = world.lanes.write(3, data, claims, world.now)
     for peer, size_bytes in world.peer_lanes.send():
-        world.near.emitted(peer, size_bytes, world.now)
+        world.near.lane_sealed(peer, size_bytes, world.now)
     received = read(world.far_socket)
     opened = world.far.receive([Received(one.data, world.home, one.ecn) for one in received], world.now)
     packets = [inner for _, inner in opened.packets]

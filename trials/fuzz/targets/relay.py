@@ -24,7 +24,7 @@ from trials.fuzz.hostile import Broken, Failure, Target, goes_on, mutated
 from tunnel.effects import Datagram, Effects, Endpoint, Network, PeerConfig, Received, Role
 from tunnel.endpoint import Tunnel
 from tunnel.envelope import HOPS, Envelope, address_in, named, node_id, read
-from tunnel.messages import ENVELOPE_BYTES, Kind, kind_of
+from tunnel.messages import ENVELOPE_BYTES, MessageKind, kind_of
 from tunnel.primitives import public_key
 from wire.units import SECOND_NS
 
@@ -116,7 +116,7 @@ class RelayRound:
     def sealed(self, by: str, to: str) -> bytes | None:
         """An envelope as `by` may seal it for a neighbour; None while they have no session."""
         rng = self.rng
-        old = [one[ENVELOPE_BYTES:] for one in self.history[rng.choice(NAMES)] if kind_of(one) is Kind.RELAYED]
+        old = [one[ENVELOPE_BYTES:] for one in self.history[rng.choice(NAMES)] if kind_of(one) is MessageKind.RELAYED]
         kind = rng.randrange(4)
         if kind == 0 and old:
             message = rng.choice(old)
@@ -132,7 +132,7 @@ class RelayRound:
         out = Effects()
         if not self.nodes[by]._by_name[to].carry([envelope], self.now, out):
             return None
-        return next(one.data for one in out.datagrams if kind_of(one.data) is not Kind.INITIATION)
+        return next(one.data for one in out.datagrams if kind_of(one.data) is not MessageKind.INITIATION)
 
     def attack(self) -> tuple[str, bytes, Endpoint]:
         """Where the next input goes, what it is, and where it seems to come from."""
@@ -155,8 +155,8 @@ class RelayRound:
         """One input, and all that must hold after it."""
         effects = self.nodes[to].receive([Received(datagram, source)], self.now)
         self.look_at_packets(to, effects)
-        passed = [one for one in effects.datagrams if kind_of(one.data) is Kind.RELAYED]
-        more = [one.data for one in effects.datagrams if kind_of(one.data) is Kind.INITIATION]
+        passed = [one for one in effects.datagrams if kind_of(one.data) is MessageKind.RELAYED]
+        more = [one.data for one in effects.datagrams if kind_of(one.data) is MessageKind.INITIATION]
         size = sum(len(one.data) for one in effects.datagrams) - sum(map(len, more))
         if len(more) > 1 or len(effects.datagrams) - len(more) > 1 or size > len(datagram):
             raise Failure(f"{len(datagram)} bytes became {len(effects.datagrams)} datagrams, {size} bytes")
@@ -178,7 +178,7 @@ class RelayRound:
         """The relay changed the address of an envelope by a hop, and nothing else."""
         receiver, counter = named(went)
         for name in NAMES:
-            session = self.nodes[name]._common.indices.sessions.get(receiver)
+            session = self.nodes[name]._indices.sessions.get(receiver)
             address = None if session is None else address_in(went, session.keys.receive, counter)
             if address is None:
                 continue

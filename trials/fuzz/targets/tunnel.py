@@ -22,17 +22,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from trials.fuzz.hostile import Broken, Failure, Target, goes_on, mutated
-from tunnel.control import Control, ControlKind
+from tunnel.constants import ERASE_NS, REJECT_AFTER_NS
+from tunnel.control import ControlKind, ControlMessage
 from tunnel.cookies import CookieJar
 from tunnel.effects import Effects, Endpoint, Network, PeerConfig, Received
 from tunnel.endpoint import Tunnel
-from tunnel.messages import Kind, kind_of
+from tunnel.messages import MessageKind, kind_of
 from tunnel.noise import LocalKeys, RemoteKeys, initiate
-from tunnel.peer import STAGED_PACKETS
+from tunnel.peers.peer import STAGED_PACKETS
 from tunnel.primitives import BurstCipher, public_key
-from tunnel.session import REJECT_AFTER_NS
 from tunnel.tai64n import stamp
-from tunnel.timers import ERASE_NS
 from wire.drop import Drop
 from wire.units import SECOND_NS
 
@@ -45,20 +44,20 @@ FLOOD = 300
 BETRAYALS = 40
 
 # What of a message a sender must have authenticated. The rest is anybody's: sender indices, mac1, mac2.
-AUTHENTIC: dict[Kind, slice] = {
-    Kind.INITIATION: slice(8, 116),
-    Kind.RESPONSE: slice(8, 60),
-    Kind.COOKIE_REPLY: slice(8, 64),
-    Kind.DATA: slice(4, None),
-    Kind.RELAYED: slice(4, None),
+AUTHENTIC: dict[MessageKind, slice] = {
+    MessageKind.INITIATION: slice(8, 116),
+    MessageKind.RESPONSE: slice(8, 60),
+    MessageKind.COOKIE_REPLY: slice(8, 64),
+    MessageKind.DATA: slice(4, None),
+    MessageKind.RELAYED: slice(4, None),
 }
 # Offset and size of what a mutation replaces as a whole.
-FIELDS: dict[Kind, list[tuple[int, int]]] = {
-    Kind.INITIATION: [(4, 4), (8, 32), (40, 48), (88, 28), (116, 16), (132, 16)],
-    Kind.RESPONSE: [(4, 4), (8, 4), (12, 32), (44, 16), (60, 16), (76, 16)],
-    Kind.COOKIE_REPLY: [(4, 4), (8, 24), (32, 32)],
-    Kind.DATA: [(4, 4), (8, 8), (16, 16)],
-    Kind.RELAYED: [(4, 4), (8, 8), (16, 20), (36, 16), (52, 16)],
+FIELDS: dict[MessageKind, list[tuple[int, int]]] = {
+    MessageKind.INITIATION: [(4, 4), (8, 32), (40, 48), (88, 28), (116, 16), (132, 16)],
+    MessageKind.RESPONSE: [(4, 4), (8, 4), (12, 32), (44, 16), (60, 16), (76, 16)],
+    MessageKind.COOKIE_REPLY: [(4, 4), (8, 24), (32, 32)],
+    MessageKind.DATA: [(4, 4), (8, 8), (16, 16)],
+    MessageKind.RELAYED: [(4, 4), (8, 8), (16, 20), (36, 16), (52, 16)],
 }
 # Points of low order on Curve25519, and numbers that counters and indices might stumble over.
 POINTS = [
@@ -153,7 +152,7 @@ class TunnelRound:
         if effects.packets or effects.events or effects.unsent:
             raise Failure(f"something came of it: {effects.packets} {effects.events} {effects.unsent}")
         for endpoint, answer, _ in effects.datagrams:
-            if kind_of(answer) is not Kind.COOKIE_REPLY or Drop.TUNNEL_COOKIE_SENT not in effects.drops:
+            if kind_of(answer) is not MessageKind.COOKIE_REPLY or Drop.TUNNEL_COOKIE_SENT not in effects.drops:
                 raise Failure(f"an answer: {answer.hex()}")
             if endpoint != source or len(answer) > len(message):
                 raise Failure("a cookie reply to somebody else, or larger than what it answers")
@@ -165,11 +164,11 @@ class TunnelRound:
             raise Failure("it left a trace")
         for endpoint, answer, _ in effects.datagrams:
             if endpoint == STRANGERS_HOME and kind_of(message) is not None:
-                self.jar.take(answer, self.now)
+                self.jar.accept_reply(answer, self.now)
 
     def state(self) -> tuple[Any, ...]:
         """Everything of ours that a stranger must not change."""
-        indices = self.ours._common.indices
+        indices = self.ours._indices
         windows = {index: (session.counter, session.window.state()) for index, session in indices.sessions.items()}
         return (
             self.ours.status(self.now),
@@ -181,7 +180,7 @@ class TunnelRound:
 
     def check_bounds(self) -> None:
         """Memory and timers, whatever came."""
-        indices = self.ours._common.indices
+        indices = self.ours._indices
         if len(indices.sessions) > 3 or len(indices.pending) > 1:
             raise Failure(f"{len(indices.sessions)} sessions and {len(indices.pending)} initiations of one peer")
         if self.ours.status(self.now)[0].staged > STAGED_PACKETS:
@@ -222,7 +221,7 @@ class TunnelRound:
             return message
         rng = self.rng
         at, size = rng.choice(FIELDS[kind])
-        indices = self.ours._common.indices
+        indices = self.ours._indices
         choices = [rng.randbytes(size), bytes(size), rng.choice(self.history)[at : at + size].ljust(size, b"\0")]
         if size <= 8:
             known = [*indices.sessions, *indices.pending] if size == 4 else []
@@ -233,7 +232,7 @@ class TunnelRound:
 
     def _macs(self, message: bytes) -> bytes:
         """mac1 put right, as anybody can who knows our public key; mac2 too, where the stranger holds a cookie."""
-        if kind_of(message) not in (Kind.INITIATION, Kind.RESPONSE):
+        if kind_of(message) not in (MessageKind.INITIATION, MessageKind.RESPONSE):
             return message
         return self.jar.finish(message[:-32], self.now)
 
@@ -268,7 +267,7 @@ def idle(round_: TunnelRound) -> Iterator[list[bytes]]:
     call = round_.they_say()
     yield call
     answers = [datagram.data for datagram in round_.we_hear(*call).datagrams]
-    expect([kind_of(answer) for answer in answers] == [Kind.RESPONSE], "an initiation is answered")
+    expect([kind_of(answer) for answer in answers] == [MessageKind.RESPONSE], "an initiation is answered")
     expect(len(round_.we_hear(*round_.they_hear(*answers)).packets) == 1, "its first packet arrives")
 
 
@@ -277,7 +276,9 @@ def pending(round_: TunnelRound) -> Iterator[list[bytes]]:
     answer = round_.they_hear(*round_.we_say())
     yield answer
     effects = round_.we_hear(*answer)
-    expect([kind_of(datagram.data) for datagram in effects.datagrams] == [Kind.DATA], "a response makes a session")
+    expect(
+        [kind_of(datagram.data) for datagram in effects.datagrams] == [MessageKind.DATA], "a response makes a session"
+    )
 
 
 def unconfirmed(round_: TunnelRound) -> Iterator[list[bytes]]:
@@ -316,7 +317,7 @@ def betrayed(round_: TunnelRound) -> Iterator[list[bytes]]:
     rng = round_.rng
     for _ in range(BETRAYALS):
         kind = rng.choice(list(ControlKind))
-        control = Control(kind, rng.getrandbits(32), rng.randbytes(rng.choice((0, 1, 5, 50, 1400)))).packed()
+        control = ControlMessage(kind, rng.getrandbits(32), rng.randbytes(rng.choice((0, 1, 5, 50, 1400)))).packed()
         plain = mutated(rng.choice((packet(0), packet(0), control, control, rng.randbytes(40))), rng) or b"\0"
         for datagram in round_.theirs.send("peer", [plain], round_.now).datagrams:
             round_.history.append(datagram.data)
@@ -361,7 +362,7 @@ def cookie(round_: TunnelRound) -> Iterator[list[bytes]]:
     expect(not round_.we_hear(reply).datagrams, "a cookie causes no message")
     round_.now += 6 * SECOND_NS
     again = [datagram.data for datagram in round_.ours.tick(round_.now).datagrams]
-    expect([kind_of(message) for message in again] == [Kind.INITIATION], "the call is repeated")
+    expect([kind_of(message) for message in again] == [MessageKind.INITIATION], "the call is repeated")
     expect(any(again[0][-16:]), "with mac2")
 
 
