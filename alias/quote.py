@@ -1,8 +1,10 @@
 """The packet that an ICMP error quotes: read it, and give it the names of the other side.
 
-RFC 5508: 3 and 3a (`read` refuses a bad ICMP checksum and a bad checksum of the quoted header), 3b (quoted options are
-skipped), 3c (the quoted transport checksum is not validated), 3d (RFC 4884 extensions and padding are not touched), 4
-and 5 (`rewrite_quote`). RFC 3022 4.3.
+RFC 5508: 3 (`read` refuses a bad ICMP checksum), 3b (quoted options are skipped), 3c (the quoted transport checksum is
+not validated), 3d (RFC 4884 extensions and padding are not touched), 4 and 5 (`rewrite_quote`). RFC 3022 4.3.
+
+Against RFC 5508 3a an error is passed on whose quoted header has a bad checksum (`Quote.is_damaged`): a NAT on the
+way that damages quotes would cost traceroute and path MTU discovery otherwise.
 
 The quote may be cut anywhere behind eight bytes of its transport header (RFC 792). Everything stays incremental: the
 quoted checksums, and the ICMP checksum that covers them, are as right or as wrong after the change as before.
@@ -40,7 +42,7 @@ class Quote(NamedTuple):
     is False: the quote is of a later fragment, or of a protocol without ports. `ip_offset`: of the quoted IP header in
     the error's `data`. `transport_offset`: of what follows it. `checksum_offset`: of the quoted transport checksum in
     `data`, 0 where the quote ends before it or the protocol has none that a change of names touches. `identification`:
-    of the quoted IP header.
+    of the quoted IP header. `is_damaged`: the checksum of the quoted IP header is bad.
     """
 
     protocol: int
@@ -53,14 +55,15 @@ class Quote(NamedTuple):
     transport_offset: int
     checksum_offset: int
     identification: int
+    is_damaged: bool = False
 
 
 def read(packet: Packet) -> Quote | Drop:
     """The quote in an ICMP error (a whole packet or first fragment, `packet.is_icmp_error`).
 
     `Drop.ICMP_CHECKSUM`: the error's own checksum is bad (not known of a fragment, so not checked there).
-    `Drop.ALIAS_QUOTE`: no quoted header, a bad one, less than eight bytes behind it, or a quote of an ICMP message that
-    is no query (RFC 1122 3.2.2: there are no errors about errors).
+    `Drop.ALIAS_QUOTE`: no quoted header, a short one, less than eight bytes behind it, or a quote of an ICMP message
+    that is no query (RFC 1122 3.2.2: there are no errors about errors).
     """
     data, start = packet.data, packet.header_bytes
     if not packet.is_icmp_error or len(data) - start < ICMP_HEADER_BYTES:
@@ -73,8 +76,9 @@ def read(packet: Packet) -> Quote | Drop:
         return Drop.ALIAS_QUOTE
     header_bytes = (data[at] & 15) * 4
     transport = at + header_bytes
-    if header_bytes < MINIMUM_HEADER_BYTES or transport > end or not is_valid(memoryview(data)[at:transport]):
+    if header_bytes < MINIMUM_HEADER_BYTES or transport > end:
         return Drop.ALIAS_QUOTE
+    is_damaged = not is_valid(memoryview(data)[at:transport])
     identification, flags, protocol, source, destination = _FIELDS.unpack_from(data, at)
     is_later_fragment = bool(flags & 0x1FFF)
     has_ports = not is_later_fragment and protocol in (TCP, UDP, ICMP)
@@ -99,6 +103,7 @@ def read(packet: Packet) -> Quote | Drop:
         transport,
         checksum_offset,
         identification,
+        is_damaged,
     )
 
 

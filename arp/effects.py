@@ -43,7 +43,9 @@ class Changed(NamedTuple):
     - `failed`, `expired`: nobody answered, nobody asked for it for a minute; `mac` is None;
     - `refused`: another MAC address was claimed within the lock time or for a static entry; `mac` stays, `claimant`
       is the other one; told once in a lock time;
-    - `conflict`: `address` is our own and somebody else uses it; `mac` and `claimant` are theirs.
+    - `conflict`: `address` is our own and somebody else uses it; `mac` and `claimant` are theirs. Or: another MAC
+      address was claimed for a neighbour, which was asked and has answered; `mac` stays, `claimant` is the other one;
+      told once in ten seconds.
     """
 
     address: int

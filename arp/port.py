@@ -29,10 +29,23 @@ class ArpPort:
     long an answer is believed. `now` is in ns and never runs backwards.
 
     `lookup(address, now)` is the hot path: the MAC address of a next hop, and the note that it is in use; None: `hold`
-    the frame. It is the resolver's own function. `slots`: of the table, one for each address of the subnet.
+    the frame. It is the resolver's own function, and so are `slot_of(address)`, which slot of `words` an address has
+    (None where it can be no neighbour's), and `address_of(slot)`, the way back. `slots`: of the table, one for each
+    address of the subnet, and one for the neighbour `beyond` it, where there is one (see `Resolver`).
     """
 
-    __slots__ = ("_announcer", "_resolver", "_responder", "address", "lookup", "mac", "prefix_length", "slots")
+    __slots__ = (
+        "_announcer",
+        "_resolver",
+        "_responder",
+        "address",
+        "address_of",
+        "lookup",
+        "mac",
+        "prefix_length",
+        "slot_of",
+        "slots",
+    )
 
     def __init__(
         self,
@@ -44,14 +57,17 @@ class ArpPort:
         *,
         limits: WaitingLimits = _DEFAULT_LIMITS,
         reachable_ns: int = REACHABLE_NS,
+        beyond: int = 0,
     ) -> None:
         self.address = address
         self.prefix_length = prefix_length
         self.mac = mac
-        self._resolver = Resolver(address, prefix_length, mac, limits, reachable_ns)
+        self._resolver = Resolver(address, prefix_length, mac, limits, reachable_ns, beyond)
         self._announcer = Announcer(address, mac, rng)
         self._responder = Responder(self._resolver, self._announcer)
         self.lookup = self._resolver.lookup
+        self.slot_of = self._resolver.slot_of
+        self.address_of = self._resolver.address_of
         self.slots = self._resolver.table.slots
         for host, host_mac in static.items():
             self._resolver.add(host, host_mac)
@@ -72,10 +88,28 @@ class ArpPort:
         """Take in a whole Ethernet frame of type 0806. Whatever it holds, the outcome is a list of effects."""
         return self._responder.receive(frame, now)
 
+    # What traffic says
+
+    def mac_of(self, address: int) -> bytes:
+        """The MAC address of a neighbour, six zero bytes where none is known. It counts as no use."""
+        return self._resolver.mac_of(address)
+
+    def confirm(self, address: int, mac: bytes, now: int) -> None:
+        """A packet from `mac` answers one that we sent by the neighbour `address`: both ways work. Where that is the
+        neighbour's MAC address its entry is REACHABLE from now on."""
+        self._resolver.confirm(address, mac, now)
+
+    def suspect(self, address: int, now: int) -> list[ArpEffect]:
+        """Nothing comes from a next hop that we send to: ask whether it is still there."""
+        return self._resolver.suspect(address, now)
+
     # Time
 
     def start(self, now: int) -> list[ArpEffect]:
-        """Begin the probes and announcements of RFC 5227, beside traffic. Without it the address counts as ours."""
+        """Begin the probes and announcements of RFC 5227, beside traffic. Without it the address counts as ours; where
+        there is none, nothing is begun."""
+        if not self.address:
+            return []
         self._announcer.start(now)
         return self.tick(now)
 

@@ -69,13 +69,17 @@ class Responder:
         ours = heard.target == own.address
         answer = heard.opcode == packet.REPLY and ours and heard.link_destination == own.mac
         understood = heard.opcode in (packet.REQUEST, packet.REPLY)
-        claim = own.judge(heard.sender, heard.sender_mac, now, answer=answer)
+        claim = own.judge(heard.sender, heard.sender_mac, now)
         if claim is Claim.UNKNOWN and not (ours and understood):
             return [Dropped(Drop.ARP_NOT_FOR_US if understood else Drop.ARP_OPCODE)]
-        if claim in (Claim.UNKNOWN, Claim.REFUSED) and ours and not self._admit_stranger(now):
+        is_awaited = answer and own.is_questioned(heard.sender)
+        is_stranger = claim in (Claim.UNKNOWN, Claim.REFUSED, Claim.CONTESTED) and not is_awaited
+        if is_stranger and ours and not self._admit_stranger(now):
             return [Dropped(Drop.ARP_RATE_LIMITED)]
         if claim is Claim.REFUSED:
             effects = [Dropped(Drop.ARP_LOCKED), *own.refuse(heard.sender, heard.sender_mac, now)]
+        elif claim is Claim.CONTESTED:
+            effects = own.contest(heard.sender, heard.sender_mac, now, answer=answer)
         else:
             effects = own.learn(heard.sender, heard.sender_mac, now, answer=answer)
         if not understood:

@@ -3,7 +3,7 @@
 A slot is four 64-bit words in one anonymous, private mapping, which the kernel zeroes page by page as slots are first
 written; an all-zero slot is free. Nothing is allocated later, whatever is scanned or forged:
 
-- word 0: MAC address (48 bits, zero where none is known), `State` (4), requests sent in this state (4), two flags;
+- word 0: MAC address (48 bits, zero where none is known), `State` (4), requests sent in this state (4), three flags;
 - word 1: neighbours in the queue of the state: index + 1 of the next (high half) and of the previous one;
 - word 2: `since_ns`, when the state was entered or, in INCOMPLETE and PROBE, when the last request left;
 - word 3: `updated_ns`, when the MAC address was last set.
@@ -64,12 +64,14 @@ _STATE_SHIFT: Final = 48
 _REQUESTS_SHIFT: Final = 52
 _ASKED_LATELY: Final = 1 << 56  # a request may have left less than RETRY_NS before `since_ns`
 _REFUSAL_TOLD: Final = 1 << 57  # the operator knows that another MAC address was claimed
+_PROVED: Final = 1 << 58  # this MAC address has answered us, or brought what answered us
 _STATES: Final = tuple(State)
 _REACHABLE, _STALE = int(State.REACHABLE), int(State.STALE)  # compared on the hot path
 
 
 class ArpTable:
-    """`2 ** (32 - prefix_length)` slots; an index is the distance from the network address.
+    """`2 ** (32 - prefix_length)` slots, an index is the distance from the network address; and `more` behind them, for
+    neighbours outside the subnet.
 
     `reachable_ns`: how long an answer is believed without another. `slots`, `size_bytes`: what was allocated. `used`:
     slots that are not FREE. A fork gets a table of its own (the mapping is private), and so does `copy.deepcopy`.
@@ -80,6 +82,7 @@ class ArpTable:
         "_heads",
         "_is_due_known",
         "_lifetimes_ns",
+        "_more",
         "_tails",
         "_words",
         "prefix_length",
@@ -88,13 +91,14 @@ class ArpTable:
         "used",
     )
 
-    def __init__(self, prefix_length: int, reachable_ns: int = REACHABLE_NS) -> None:
+    def __init__(self, prefix_length: int, reachable_ns: int = REACHABLE_NS, more: int = 0) -> None:
         if not 8 <= prefix_length <= 32:
             raise ValueError(f"an ARP table for a /{prefix_length}: the prefix length must be 8 to 32")
         self.prefix_length = prefix_length
         self.reachable_ns = reachable_ns
         self._lifetimes_ns = {**LIFETIME_NS, State.REACHABLE: reachable_ns + STALE_NS}
-        self.slots = 1 << (32 - prefix_length)
+        self._more = more
+        self.slots = (1 << (32 - prefix_length)) + more
         self.used = 0
         memory = mmap.mmap(-1, self.slots * SLOT_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._words = memoryview(memory).cast("Q")
@@ -104,7 +108,7 @@ class ArpTable:
         self._is_due_known = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ArpTable:
-        twin = ArpTable(self.prefix_length, self.reachable_ns)
+        twin = ArpTable(self.prefix_length, self.reachable_ns, self._more)
         twin._words[:] = self._words
         twin._heads[:] = self._heads
         twin._tails[:] = self._tails
@@ -174,7 +178,7 @@ class ArpTable:
             lately = _ASKED_LATELY
         elif now >= self._words[at + _SINCE] + RETRY_NS:
             lately = 0
-        word &= _MAC_MASK | _REFUSAL_TOLD
+        word &= _MAC_MASK | _REFUSAL_TOLD | _PROVED
         self._words[at] = word | state << _STATE_SHIFT | requests << _REQUESTS_SHIFT | lately
         tail = self._tails[state]
         if state in LIFETIME_NS:
@@ -190,8 +194,16 @@ class ArpTable:
     def set_mac(self, index: int, mac: bytes, now: int) -> None:
         """Write the MAC address of a slot; `now` begins its lock time."""
         at = index * 4
-        self._words[at] = self._words[at] & ~(_MAC_MASK | _REFUSAL_TOLD) | int.from_bytes(mac, "big")
+        self._words[at] = self._words[at] & ~(_MAC_MASK | _REFUSAL_TOLD | _PROVED) | int.from_bytes(mac, "big")
         self._words[at + _UPDATED] = now
+
+    def prove(self, index: int) -> None:
+        """The MAC address of a slot has answered us."""
+        self._words[index * 4] |= _PROVED
+
+    def is_proved(self, index: int) -> bool:
+        """True where the MAC address has answered us since it was set."""
+        return bool(self._words[index * 4] & _PROVED)
 
     def fail(self, index: int, now: int) -> None:
         """FAILED, without a MAC address."""

@@ -14,6 +14,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "arp": ("show", "flush", "add", "del", "probe"),
     "alias": ("show", "flush"),
     "route": ("show", "get", "diff"),
+    "dhcp": ("show", "renew", "release"),
 }
 
 VALUED = frozenset(

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "flows": "bridgectl.flows",
     "route": "bridgectl.route",
     "peers": "bridgectl.peers",
+    "dhcp": "bridgectl.dhcp",
     "stats": "bridgectl.stats",
     "trace": "bridgectl.trace",
     "capture": "bridgectl.capture",

@@ -38,9 +38,19 @@ def _counters(document: Document) -> Iterator[Shown]:
     said = dict(document["fast_path"])
     punts = said.pop("punts", {})
     repeated = said.pop("repeated", {})
+    said["segmentation"] = _in_one_piece(said.pop("segmentation", None))
     said["repeated"] = sum(port["repeated_in"] for port in repeated.values())
     yield Columns(("FAST PATH", ">"), list(said.items()))
     yield Columns(("LEFT TO THE WALK", ">FRAMES"), list(punts.items()))
+
+
+def _in_one_piece(segmentation: Document | None) -> str | None:
+    """`both ways`, or the reason why runs of sealed packets do not pass the kernel in one piece."""
+    if segmentation is None:
+        return None
+    if segmentation["reason"]:
+        return f"{'sending' if segmentation['sends'] else 'off'}: {segmentation['reason']}"
+    return "both ways"
 
 
 def duration(seconds: float) -> str:

@@ -30,7 +30,7 @@ from lab.rehearsal import rehearse
 from lab.second import SecondInstance
 from lab.sniffer import Sniffer, datagram_in, overheard
 from lab.steps import DemoSteps
-from lab.topology import HOSTS, OFFLOADED, ROUTER, TAP0, TAP1, TUNNELLED, Lab, topology
+from lab.topology import HOSTS, LEASED_TAP1, OFFLOADED, ROUTER, STATIC_TAP1, TAP0, TAP1, TUNNELLED, Lab, topology
 from lab.wireguard import FarEnd, demand_wireguard
 from tunnel.messages import COOKIE_REPLY_HEAD, DATA_HEAD, INITIATION_HEAD, RESPONSE_HEAD
 from wire import ethernet
@@ -98,7 +98,7 @@ def _other_end(lab: Lab, who: str) -> FarEnd | SecondInstance:
 
 
 def _run(steps: DemoSteps, lab: Lab, far: FarEnd | SecondInstance, size_bytes: int) -> None:
-    lab.configure(far.configuration() + _HAIRPIN, prefix_list())
+    lab.configure(far.configuration().replace(STATIC_TAP1, LEASED_TAP1) + _HAIRPIN, prefix_list())
     steps.console.print(f"LAN hosts {', '.join(HOSTS.values())}; gateway {TAP0}; ISP router {ROUTER} with {OFFLOADED};")
     steps.console.print(f"behind the tunnel {TUNNELLED}; its other end is {far.what} at {OUTER_EXIT}:{FAR_PORT}.")
     with ExitStack() as stack:
@@ -108,6 +108,10 @@ def _run(steps: DemoSteps, lab: Lab, far: FarEnd | SecondInstance, size_bytes: i
             lab.serve()
             far.start()
             lab.start_gateway()
+        with steps.step("the ISP router's DHCP server begins, and tap1 leases its address"):
+            server = lab.serve_leases()
+            lease = lab.await_lease()
+            steps.check(lease["address"] == TAP1 and lease["gateway"] == ROUTER, f"{server.line()}, {server.line()}")
         _small_talk(steps, lab, far.hops)
         with steps.step("what passed the cable between both ends of the tunnel so far"):
             _cable(steps, outside, inside)
@@ -116,7 +120,7 @@ def _run(steps: DemoSteps, lab: Lab, far: FarEnd | SecondInstance, size_bytes: i
             _transfer(steps, lab, flow.name, flow.client, flow.remote, flow.seen_as, size_bytes)
     with steps.step("hairpin: lan4 reaches lan3 by the address of tap1 and a static forward"):
         _transfer(steps, lab, "lan4 -> lan3", "lan4", TAP1, TAP1, size_bytes // 10)
-    for words in (["peers"], ["arp"], ["alias"], ["stats"]):
+    for words in (["dhcp"], ["peers"], ["arp"], ["alias"], ["stats"]):
         steps.console.print(f"\n$ bridgectl {' '.join(words)}", style="bold", highlight=False)
         lab_command = [sys.executable, "-m", "bridgectl", "--socket", str(lab.socket_path), *words]
         print(lab.namespaces["gw"].run(*lab_command).rstrip())

@@ -19,6 +19,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,6 +34,9 @@ from lab.peers import PORT
 from lab.private import private_names
 from lab.process import COMMAND_S, CommandFailed, LabProcess, run
 from lab.readable import let_everyone_run_python
+
+LEASE_S = 20.0
+POLL_S = 0.05
 
 HOSTS = {"lan3": "192.168.200.3", "lan4": "192.168.200.4"}
 TAP0, TAP1, TUN0, VPN_ALIAS = "192.168.200.2", "192.168.1.2", "192.168.192.211", "192.168.192.210"
@@ -70,6 +74,8 @@ socket = "control.sock"
 """
 B = TypeVar("B", bound=Between)
 
+STATIC_TAP1 = f'address = "{TAP1}/24"\ngateway = "{ROUTER}"\n'
+LEASED_TAP1 = 'address = "dhcp"\n'
 OFFLOAD_LIST = "114.114.0.0/16 # all that goes by tap1\n"
 
 
@@ -225,6 +231,24 @@ class Lab:
             self._stack.callback(peer.stop)
             if peer.line() != "ready":
                 raise CommandFailed(f"the peer in {name} does not listen on port {PORT}")
+
+    def serve_leases(self, *words: str) -> LabProcess:
+        """Start the ISP router's DHCP server (`lab.leases`), which lends tap1 the address that it has elsewhere."""
+        server = self.namespaces["isp"].start_python("-m", "lab.leases", f"{TAP1}/24", ROUTER, *words)
+        self._stack.callback(server.stop)
+        if server.line() != "ready":
+            raise CommandFailed("the ISP router's DHCP server does not begin")
+        return server
+
+    def await_lease(self) -> dict[str, Any]:
+        """Wait until the gateway has its lease, at most `LEASE_S`; what `bridgectl dhcp -j` says of it."""
+        deadline = time.monotonic() + LEASE_S
+        while time.monotonic() < deadline:
+            lease: dict[str, Any] = self.ask("dhcp.show")["lease"]
+            if lease["state"] == "bound":
+                return lease
+            time.sleep(POLL_S)
+        raise CommandFailed(f"tap1 has no lease within {LEASE_S:g} s: {lease}")
 
     def client(self, name: str, *words: str, timeout_s: float = COMMAND_S) -> dict[str, Any]:
         """Run a client of `lab.peers` in a namespace; its document, also where it failed."""

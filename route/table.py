@@ -146,17 +146,17 @@ class RouteTable:
             self.announce(announced)
 
     def announce(self, layers: Sequence[Layer]) -> None:
-        """Put these layers in the place of what was announced before; they stand behind `allowed_ips`, before the
-        private ranges. 0.0.0.0/0 says nothing here. What it costs goes by the number of announced prefixes (with
-        pytricia and 10,000 others beside them: about 1 ms for a hundred)."""
+        """Replace the announced layers. They rank behind `allowed_ips` and before the private ranges; 0.0.0.0/0 has no
+        effect here. The time grows with the number of announced prefixes: with pytricia and 10,000 others beside them,
+        a hundred take about 1 ms."""
         self._announced = {}
         for layer in layers:
             _add(self._announced, layer, without_effect=_NEVER_BY_OCTET)
         self._lay()
 
     def connect(self, layers: Sequence[Layer], edges: Collection[int] = ()) -> None:
-        """Put these layers in the place of those of the lease before: they stand behind the connected networks of the
-        configuration, before the route files. `edges`: addresses of the leased subnet that are never forwarded."""
+        """Replace the layers of the lease. They rank behind the connected networks of the configuration and before the
+        route files. `edges`: addresses of the leased subnet that are never forwarded."""
         self._leased_edges = frozenset(edges)
         self._connected = {}
         _add(self._connected, Layer(UNREACHABLE, BUILT_IN, [(address, 32, 0) for address in self._leased_edges]))

@@ -258,7 +258,7 @@ def test_a_source_distribution_that_was_made_without_a_compiler_can_be_compiled(
 
 
 def test_every_compiled_module_is_looked_for_when_the_gateway_starts() -> None:
-    sources = {path.relative_to(ROOT) for depth in ("*", "*/*") for path in ROOT.glob(f"{depth}/*.pyx")}
+    sources = {path.relative_to(ROOT) for depth in ("*", "*/*", "*/*/*") for path in ROOT.glob(f"{depth}/*.pyx")}
     ours = {path for path in sources if not path.parts[0].startswith((".", "build"))}
     assert {".".join(path.with_suffix("").parts) for path in ours} == set(built.MODULES)
 

@@ -2,7 +2,7 @@
 
 The longest prefix decides, whether the operator wrote it (`allowed_ips`) or a peer announced it. Several peers may have
 the same configured prefix (two nodes that both carry 0.0.0.0/0): each of them may send from it, and the first in the
-order of the configuration gets what is routed by prefix alone. An announced prefix has one owner.
+order of the configuration gets packets that are routed by prefix alone. An announced prefix has one owner.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Owners = tuple[str, ...]
 class AllowedIps:
     """The prefixes of all peers. Built whole, a reload builds another one; only announced prefixes come and go.
 
-    `ValueError` where a prefix has host bits or an impossible length.
+    Raises `ValueError` where a prefix has host bits or an impossible length.
     """
 
     __slots__ = ("_announced", "_by_length")
@@ -46,7 +46,7 @@ class AllowedIps:
     def announce(self, announced: Mapping[Network, str]) -> None:
         """Put these IPv4 prefixes, each with its peer, in the place of those announced before.
 
-        None of them is a configured one. What it costs goes by their number alone.
+        None of them is a configured prefix. The cost depends on the number of announced prefixes alone.
         """
         tables = self._by_length[4]
         by_shift = dict(tables)
@@ -63,7 +63,7 @@ class AllowedIps:
 
     def configured_around(self, prefix: Network) -> Owners:
         """The peers whose configured prefix is the longest that holds an IPv4 prefix, or is it; none where only one of
-        no length does: 0.0.0.0/0 says what a peer may send, nothing is routed by it."""
+        no length does: 0.0.0.0/0 permits sources, and routes nothing."""
         for shift, table in self._by_length[4]:
             if not 32 - prefix.length <= shift < 32:
                 continue

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What other compiled rooms need of it: data messages sealed and opened where they lie, with the helpers' help."""
+"""For other compiled rooms: data messages are sealed and opened where they lie, by the helpers as well."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -18,7 +18,7 @@ cdef enum:
     MEMORY_BYTES = 24 + 8192
     HEADER_BYTES = 16
     TAG_BYTES = 16
-    PACKET_BYTES = 300  # what a packet costs beside its bytes, as bytes
+    PACKET_BYTES = 300  # the cost of a packet beside its bytes, as bytes
 
 cdef struct Job:
     unsigned char *target  # sealing: of the whole data message; opening: of the plaintext
@@ -40,7 +40,7 @@ cdef class CompiledCipher:
     cdef pthread_mutex_t _lock
     cdef pthread_cond_t _begun, _done
 
-    # Do them; one call at a time. `total`: their bytes, and PACKET_BYTES for each.
+    # Do the jobs; one call at a time. `total`: their bytes, and PACKET_BYTES for each.
     cdef void run(self, Job *jobs, size_t count, size_t total) noexcept nogil
     cdef Job *_begin(self, size_t count) except NULL
     cdef void _work(self) noexcept nogil

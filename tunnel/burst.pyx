@@ -1,17 +1,17 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """The compiled twin of `tunnel.primitives.Cipher`: the same bytes, without the interpreter's lock while it works.
 
-Why it is compiled: a call of libsodium from Python costs half as long again as the sealing itself, and what has to take
-the interpreter's lock once a packet does not become faster on two cores. Here a burst is read with the lock, worked off
-without it, and libsodium is called by the pointers that PyNaCl gives: nothing is linked, no header is needed.
+Why it is compiled: a call of libsodium from Python costs half as long again as the sealing itself, and code that takes
+the interpreter's lock once a packet does not become faster on two cores. Here a burst is read with the lock, and worked
+off without it. libsodium is called by the pointers that PyNaCl gives: nothing is linked, no header is needed.
 
-Threads are somebody else's to make. One that calls `help` works for this cipher until `release`: it takes the next
-piece of the burst, PIECE_BYTES or one packet, whenever it has done one. The caller does the same, so a helper that
-wakes late, or never, delays nothing but its own piece; results stand in their places whoever made them. The mutex is
-taken once a piece, never once a packet.
+`bridge.vpn.ciphers` makes the threads. A thread that calls `help` works for this cipher until `release`: it takes the
+next piece of the burst, PIECE_BYTES or one packet, whenever it has done one. The caller does the same, so a helper that
+wakes late, or never, delays nothing but its own piece. Each result has its place, whichever thread made it. The mutex
+is taken once a piece, never once a packet.
 
-Keys, packets and results are touched by a helper only between the beginning and the end of a call, and the caller is
-inside it all the time: what it does before and after, wiping a key say, meets no thread at work.
+A helper touches keys, packets and results only between the beginning and the end of a call, and the caller is inside
+the call all the time. So no thread is at work while the caller, for example, wipes a key.
 
 `may_be_new` and `accept` are those of `tunnel.replay.ReplayWindow`, on the same memory.
 """
@@ -68,7 +68,7 @@ cdef class CompiledCipher:
         free(self._own)
 
     def seal_burst(self, key, uint32_t receiver, uint64_t first, packets, Py_ssize_t mtu_bytes):
-        """See `BurstCipher` and `Cipher`."""
+        """As `tunnel.primitives.Cipher`."""
         cdef list held = list(packets)  # nobody takes a packet out of our list while it is sealed
         cdef list sealed = []
         cdef Octets secret = _secret(key)
@@ -104,7 +104,7 @@ cdef class CompiledCipher:
         return sealed
 
     def open_burst(self, jobs):
-        """See `BurstCipher` and `Cipher`."""
+        """As `tunnel.primitives.Cipher`."""
         cdef list held = list(jobs)
         cdef list opened = []
         cdef object last = None
@@ -143,7 +143,7 @@ cdef class CompiledCipher:
         return opened
 
     def help(self):
-        """Lend the calling thread until `release`; the interpreter's lock is given back at once."""
+        """Lend the calling thread until `release`. It gives the interpreter's lock back at once."""
         with nogil:
             pthread_mutex_lock(&self._lock)
             self._helpers += 1
@@ -156,7 +156,7 @@ cdef class CompiledCipher:
             pthread_mutex_unlock(&self._lock)
 
     def release(self):
-        """Let all helpers go, now and for good: each returns from `help` once its piece is done."""
+        """Let all helpers go for good: each returns from `help` once its piece is done."""
         if getpid() == self._owner:
             with nogil:
                 pthread_mutex_lock(&self._lock)
@@ -178,7 +178,7 @@ cdef class CompiledCipher:
         return self._own
 
     cdef void run(self, Job *jobs, size_t count, size_t total) noexcept nogil:
-        """With the helpers' help where there is enough to do."""
+        """Do the jobs, with the helpers where there is enough to do."""
         cdef size_t at
         cdef int waking
         if total < WORTH_BYTES or count < 2 or self._owner != getpid():
@@ -241,7 +241,7 @@ cdef bint accept(uint64_t *memory, uint64_t counter) noexcept nogil:
 
 
 def accepted(uint8_t[::1] memory not None, uint64_t counter):
-    """What both say of a counter, the second only where the first agrees; `memory` as `Session.memory`."""
+    """The results of `may_be_new` and `accept` for a counter. `memory`: as `Session.memory` (`ValueError`)."""
     cdef uint64_t *words
     if memory.shape[0] != MEMORY_BYTES:
         raise ValueError("not a session's memory")
@@ -250,7 +250,7 @@ def accepted(uint8_t[::1] memory not None, uint64_t counter):
 
 
 cdef Octets _secret(key) except NULL:
-    """Where a key lies; it stays there as long as the key does."""
+    """The address of a key's bytes: they stay there as long as the key lives. `TypeError` where it is no key."""
     if not isinstance(key, TransportKey):
         raise TypeError("not a key")
     return <Octets><uintptr_t>key.address

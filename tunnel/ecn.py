@@ -13,11 +13,11 @@ from wire.drop import Drop
 
 NOT_ECT, ECT_1, ECT_0, CE = range(4)
 HANDSHAKE_TOS: Final = 0x88
-"""DSCP AF41: what the kernel's WireGuard puts on handshakes."""
+"""DSCP AF41, as the kernel's WireGuard marks handshakes."""
 
 
 def outer_tos(packet: bytes) -> int:
-    """The TOS byte around an inner IPv4 or IPv6 packet; 0 around what is neither, a keepalive say."""
+    """The TOS byte around an inner IPv4 or IPv6 packet; 0 around anything else, for example a keepalive."""
     if len(packet) < 2:
         return NOT_ECT
     version = packet[0] >> 4
@@ -27,7 +27,8 @@ def outer_tos(packet: bytes) -> int:
 
 
 def marked(packet: bytes, outer: int) -> bytes | Drop:
-    """An inner packet (its header is checked) with what the outer ECN field `outer` says, or why it goes no further."""
+    """An inner packet (its header is checked) with the mark of the outer ECN field `outer`, or the reason to drop
+    it."""
     inner = outer_tos(packet)
     if outer in (NOT_ECT, inner) or inner == CE or (outer, inner) == (ECT_0, ECT_1):
         return packet

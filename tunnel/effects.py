@@ -1,4 +1,4 @@
-"""What goes into the tunnel from its configuration, and what comes out of a call: values, no behaviour."""
+"""The values of this room: its configuration goes in, and the effects of a call come out. They have no behaviour."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Endpoint(NamedTuple):
     via: str = ""
 
     def packed(self) -> bytes:
-        """The address, then the port in network order: what a cookie is bound to."""
+        """The address, then the port in network order: a cookie is bound to these bytes."""
         return self.address + self.port.to_bytes(2, "big") + self.via.encode()
 
 
@@ -46,7 +46,7 @@ class Datagram(NamedTuple):
 
 
 class TooBig(NamedTuple):
-    """Something that we sent did not fit: what an ICMP error, or our own kernel, says about it.
+    """An ICMP error, or our own kernel, says that a datagram of ours was too big.
 
     `endpoint`: where it was going; `mtu_bytes`: of the outer IP packet, 0 where it was not said; `quoted`: our UDP
     payload as far as the router quoted it; `origin`: the router's address, b"" is our own kernel.
@@ -75,10 +75,10 @@ class Network(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """What a configuration says about announced prefixes, beside each peer's `accept`.
+    """The configuration of announced prefixes, beside each peer's `accept`.
 
-    `announce`: what we tell every peer; `own`: addresses and networks of this node, which no peer may announce;
-    `never`: ranges that are never forwarded.
+    `announce`: our prefixes, told to every peer; `own`: addresses and networks of this node, which no peer may
+    announce; `never`: ranges that are never forwarded.
     """
 
     announce: tuple[Network, ...] = ()
@@ -88,8 +88,8 @@ class Networks(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """One peer as the operator wrote it. A `persistent_keepalive_s` of 0 is off; a psk of zeros is none. What it may
-    announce lies inside of `accept`.
+    """One peer as the operator wrote it. A `persistent_keepalive_s` of 0 is off; a psk of zeros is none. Its
+    announced prefixes have to lie inside of `accept`.
 
     `via`: the name of the peer that relays for it, its `endpoint` does not matter then; "": it is reached directly.
     """
@@ -105,7 +105,7 @@ class PeerConfig:
 
 
 class Verdict(IntEnum):
-    """What became of an announced prefix; the byte in the answer."""
+    """The outcome of an announced prefix; the byte in the answer."""
 
     ACCEPTED = 0
     CONFIGURED = 1  # `allowed_ips` give it to the peer already: nothing had to be taken
@@ -119,7 +119,7 @@ class Verdict(IntEnum):
 
     @property
     def is_refusal(self) -> bool:
-        """True where packets for the prefix do not go to who announced it."""
+        """True where packets for the prefix do not go to the peer that announced it."""
         return self not in (Verdict.ACCEPTED, Verdict.CONFIGURED)
 
     @property
@@ -146,8 +146,8 @@ _WORDS = {
 
 
 class Role(NamedTuple):
-    """What this node is to others. `name`: by which they relay to it, "" is none; `relays`: whether it relays for its
-    own peers among each other."""
+    """The part of this node among others. `name`: they relay to it by this name, "" is none; `relays`: whether it
+    relays for its own peers among each other."""
 
     name: str = ""
     relays: bool = True
@@ -157,14 +157,15 @@ NO_ROLE = Role()
 
 
 class Stamps(NamedTuple):
-    """What must survive a restart: the greatest TAI64N stamp that came from a peer, and the last one sent to it."""
+    """The stamps that must survive a restart: the greatest TAI64N stamp that came from a peer, and the last one sent to
+    it."""
 
     received: bytes
     sent: bytes
 
 
 class Happening(StrEnum):
-    """What an event tells. The values are public: log lines, metrics."""
+    """The kinds of event. The values are public: log lines, metrics."""
 
     SESSION = "session"  # a session is ready to send
     MOVED = "moved"  # the peer's endpoint is another one now
@@ -172,8 +173,8 @@ class Happening(StrEnum):
     GAVE_UP = "gave_up"  # a series of initiations stayed without an answer
     STAMPED = "stamped"  # `Tunnel.stamps` has changed: time to write it down
     ERASED = "erased"  # 540 s without a new key: all of the peer's keys are wiped
-    ANNOUNCED = "announced"  # what is taken or refused of the peer's announcement is something else now
-    ANSWERED = "answered"  # the peer said what it takes and refuses of ours
+    ANNOUNCED = "announced"  # the verdicts on the peer's announcement, or its prefixes, have changed
+    ANSWERED = "answered"  # the peer's verdicts on our announcement have changed
     MTU = "mtu"  # the longest packet that may be sent to the peer is another one now
 
 
@@ -206,7 +207,7 @@ class Status(NamedTuple):
 
     `has_session`: a packet would leave at once. `has_given_up`: the last series of initiations was in vain.
     `mtu_bytes`: the longest inner packet towards it, and `path` how that is known.
-    `announced`: what it says lies behind it, `told`: what we told it, each prefix with what became of it; None while
+    `announced`: the prefixes that it announced, `told`: those that we told it, each with its verdict; None while
     that is not known.
     """
 
@@ -228,7 +229,7 @@ class Status(NamedTuple):
 
 
 class Effects:
-    """What one call asks its caller to do. `drops` counts by reason; those in `unsent` are counted there too."""
+    """The things that one call asks its caller to do. `drops` counts by reason, also the packets in `unsent`."""
 
     __slots__ = ("datagrams", "drops", "events", "packets", "unsent")
 
@@ -253,6 +254,6 @@ class Effects:
         self.drops[reason] = self.drops.get(reason, 0) + 1
 
     def refuse(self, peer: str, packet: bytes, reason: Drop) -> None:
-        """An inner packet that will not leave."""
+        """Return an inner packet that will not leave, and count it."""
         self.unsent.append(Unsent(peer, packet, reason))
         self.drop(reason)

@@ -1,6 +1,6 @@
 """The envelope around a message that relays pass on: its layout, and the ids that it is addressed by.
 
-| offset | bytes | what |
+| offset | bytes | content |
 |---|---|---|
 | 0 | 4 | 5, three zeros |
 | 4 | 4 | receiver: the index of the session between two neighbours, little endian |
@@ -50,7 +50,7 @@ class Envelope(NamedTuple):
     tos: int = 0
 
     def sealed(self, key: TransportKey, receiver: int, counter: int) -> bytes:
-        """The datagram towards a neighbour."""
+        """The datagram for the next hop, under a session with it."""
         address = _ADDRESS.pack(self.hops, _ZEROS, self.source, self.destination)
         head = DATA_HEADER.pack(MessageKind.RELAYED, receiver, counter)
         return b"".join((head, seal_under(key, counter, address, self.message), self.message))
@@ -68,7 +68,8 @@ def address_in(datagram: bytes, key: TransportKey, counter: int) -> bytes | None
 
 
 def read(address: bytes, datagram: bytes) -> Envelope | None:
-    """What the opened address and the rest of its datagram say; None where a neighbour made what no node makes."""
+    """The envelope with this opened address; None where its content is impossible: the peer that sealed it is no
+    node."""
     hops, zeros, source, destination = _ADDRESS.unpack(address)
     message = datagram[_MESSAGE_AT:]
     if zeros != _ZEROS or hops > HOPS or kind_of(message) in (None, MessageKind.RELAYED):

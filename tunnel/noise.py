@@ -1,12 +1,13 @@
 """The handshake, Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s: two messages without their MACs, and the two keys.
 
-The initiator calls `initiate` and `finish`; the responder `read_static` (who calls?), `read_timestamp` (may that peer,
-and is it not a recording?) and `respond`. None is everything that does not authenticate; nothing says which field.
-Ephemeral keys are parameters: randomness comes from outside.
+The initiator calls `initiate` and `finish`. The responder calls `read_static` (the caller's key), `read_timestamp` (so
+that a recording is refused) and `respond`. The result is None for everything that does not authenticate; nothing tells
+which field failed. Ephemeral keys are parameters: randomness comes from outside. WireGuard whitepaper 5.4.2, 5.4.3,
+5.4.5.
 
 Wiping: private keys, chaining keys, Diffie-Hellman secrets and session keys are bytearrays, overwritten once they are
-done with. Python does not allow more: what `hashlib` computes on the way (HMAC states, the digests that become those
-bytearrays) and the bytes that the random source gave are immutable; they are dropped at once and their memory is
+done with. Python does not allow more: values that `hashlib` computes on the way (HMAC states, the digests that become
+those bytearrays) and the bytes that the random source gave are immutable; they are dropped at once and their memory is
 reused, but nobody overwrites it. Nor can memory be kept out of swap and core dumps from here.
 """
 
@@ -37,7 +38,7 @@ NO_PSK: Final = bytes(32)
 
 
 class LocalKeys:
-    """Our identity: a private key (32 bytes) in a bytearray of our own, and what follows from its public key."""
+    """Our identity: a private key (32 bytes) in a bytearray of our own, and values derived from its public key."""
 
     __slots__ = ("hash_start", "private", "public")
 
@@ -73,20 +74,20 @@ class RemoteKeys:
         self.hash_start = digest(HASH_START, public)
 
     def wipe(self) -> None:
-        """Overwrite what is secret."""
+        """Overwrite the secrets."""
         wipe(self.psk)
         wipe(self.static_static)
 
 
 class SessionKeys(NamedTuple):
-    """What a handshake yields."""
+    """The keys that a handshake gives, one for each direction."""
 
     send: TransportKey
     receive: TransportKey
 
 
 class Initiated:
-    """What the initiator remembers until the response comes."""
+    """The initiator's state until the response comes."""
 
     __slots__ = ("chain", "ephemeral", "hash")
 
@@ -96,13 +97,13 @@ class Initiated:
         self.hash = transcript
 
     def wipe(self) -> None:
-        """Overwrite what is secret."""
+        """Overwrite the secrets."""
         wipe(self.ephemeral)
         wipe(self.chain)
 
 
 class Called:
-    """What the responder knows of an initiation so far: who says that it calls, and from which ephemeral key."""
+    """The responder's state of an initiation: the static key that the caller claims, and its ephemeral key."""
 
     __slots__ = ("chain", "ephemeral", "hash", "sender", "static")
 
@@ -114,14 +115,14 @@ class Called:
         self.hash = transcript
 
     def wipe(self) -> None:
-        """Overwrite what is secret."""
+        """Overwrite the secrets."""
         wipe(self.chain)
 
 
 def initiate(
     local: LocalKeys, remote: RemoteKeys, ephemeral: bytes, timestamp: bytes, sender: int
 ) -> tuple[bytes, Initiated]:
-    """An initiation up to mac1 (116 bytes), and what to remember until its response."""
+    """An initiation up to mac1 (116 bytes), and the state until its response."""
     private = bytearray(ephemeral)
     public = public_key(private)
     chain = kdf1(CHAIN_START, public)

@@ -1,4 +1,4 @@
-"""The cryptography, all of it PyNaCl's libsodium and `hashlib`: nothing here knows what a message is.
+"""The cryptography, all of it PyNaCl's libsodium and `hashlib`: nothing here knows the protocol's messages.
 
 X25519 (RFC 7748: `public_key`, `shared_secret`), ChaCha20-Poly1305 (RFC 8439: `seal`, `open_sealed`; `Cipher` for
 bursts of data), XChaCha20-Poly1305 (`xseal`, `xopen`), BLAKE2s (RFC 7693: `digest`, `mac`), HMAC-BLAKE2s (RFC 2104)
@@ -32,7 +32,7 @@ _ZEROS = bytes(16)
 _HEADER = struct.Struct("<IIQ")
 _NONCE = struct.Struct("<IQ")
 _DATA = 4
-# An outer datagram cannot be longer, so neither can what it carries.
+# An outer datagram cannot be longer, so neither can its content.
 _PLAIN_BYTES = 65_536
 _SCRATCH_BYTES = _PLAIN_BYTES + HEADER_BYTES + TAG_BYTES
 
@@ -41,7 +41,7 @@ _open = lib.crypto_aead_chacha20poly1305_ietf_decrypt
 _xseal = lib.crypto_aead_xchacha20poly1305_ietf_encrypt
 _xopen = lib.crypto_aead_xchacha20poly1305_ietf_decrypt
 
-# libsodium calculates by its slowest, portable code until it was asked what the processor can: half as fast. A second
+# libsodium uses its slowest, portable code, at half the speed, until it has looked at the processor. A second
 # call does nothing; it fails only where there is no random source, which nothing here uses.
 if lib.sodium_init() < 0:
     raise RuntimeError("libsodium cannot be used here")
@@ -193,7 +193,7 @@ def _opened(function: Any, key: bytearray, nonce: bytes, sealed: bytes, associat
 
 
 class TransportKey:
-    """A key of one direction, 32 bytes that `wipe` overwrites. `pointer` is what cffi takes, `address` where it lies:
+    """A key of one direction, 32 bytes that `wipe` overwrites. `pointer`: for cffi; `address`: of its bytes:
     compiled code reads it there, and holds on to the key meanwhile."""
 
     __slots__ = ("_secret", "address", "pointer")
@@ -233,7 +233,7 @@ def open_under(key: TransportKey, counter: int, sealed: bytes, associated: bytes
 
 
 class BurstCipher(Protocol):
-    """What seals and opens data. The results stand in the order of the arguments.
+    """Seals and opens data. The results stand in the order of the arguments.
 
     Both are functions of their arguments alone (the nonce is explicit), so an implementation may spread a burst over
     cores; nothing of a session or a peer is touched in the meantime.
@@ -262,7 +262,7 @@ class Cipher:
     def seal_burst(
         self, key: TransportKey, receiver: int, first: int, packets: Sequence[bytes], mtu_bytes: int
     ) -> list[bytes]:
-        """See `BurstCipher`. A packet is padded with zeros to a multiple of 16, but not beyond `mtu_bytes`."""
+        """As `BurstCipher`. A packet is padded with zeros to a multiple of 16, but not beyond `mtu_bytes`."""
         sealed: list[bytes] = []
         view = self._sealed
         target = self._ahead + HEADER_BYTES
@@ -284,7 +284,7 @@ class Cipher:
         return sealed
 
     def open_burst(self, jobs: Sequence[tuple[TransportKey, bytes]]) -> list[bytes | None]:
-        """See `BurstCipher`."""
+        """As `BurstCipher`."""
         opened: list[bytes | None] = []
         view = self._view
         target = self._whole

@@ -3,7 +3,8 @@
 `may_be_new` costs nothing and changes nothing: it goes before authentication. `accept` moves the window and goes after.
 The ring holds a byte a slot: in order, which is nearly always, a packet sets one and clears none.
 
-It lies in memory that compiled code may use as well (`tunnel.session`): one window, whoever takes a packet in.
+It lies in memory that compiled code may use as well (`tunnel.session`): there is one window, whichever code opens a
+packet.
 """
 
 from __future__ import annotations

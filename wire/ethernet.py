@@ -10,6 +10,8 @@ ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_ARP = 0x0806
 ETHERTYPE_IPV6 = 0x86DD
 _VLAN_TAGS = frozenset({0x8100, 0x88A8, 0x9100})
+TAG_BYTES = 4
+_PRIORITY_TAGS = frozenset({b"\x81\x00", b"\x88\xa8"})
 
 IPV4_TYPE = ETHERTYPE_IPV4.to_bytes(2, "big")
 ARP_TYPE = ETHERTYPE_ARP.to_bytes(2, "big")
@@ -20,6 +22,23 @@ NO_MAC = bytes(6)
 def is_group(mac: bytes) -> bool:
     """True for a broadcast or multicast MAC address (IEEE 802: the lowest bit of the first byte)."""
     return bool(mac[0] & 1)
+
+
+def priority_tags(frame: bytes | bytearray | memoryview) -> int:
+    """How many priority tags stand behind the MAC addresses of a frame: tags of VLAN 0 name no VLAN, so the frame
+    counts as untagged (IEEE 802.1Q 6.9)."""
+    count = 0
+    while len(frame) >= HEADER_BYTES + (count + 1) * TAG_BYTES:
+        at = 12 + count * TAG_BYTES
+        if bytes(frame[at : at + 2]) not in _PRIORITY_TAGS or frame[at + 2] & 0x0F or frame[at + 3]:
+            break
+        count += 1
+    return count
+
+
+def without_tags(frame: bytes, count: int) -> bytes:
+    """A frame without the first `count` tags behind its MAC addresses."""
+    return frame[:12] + frame[12 + count * TAG_BYTES :]
 
 
 def ethertype_drop(ethertype: int) -> Drop:

@@ -45,6 +45,13 @@ class GsoHeader(NamedTuple):
     checksum_offset: int
 
 
+def untagged(gso: GsoHeader, tag_bytes: int) -> GsoHeader:
+    """The header of a frame from whose link header `tag_bytes` were taken: its offsets were counted with them."""
+    return gso._replace(
+        header_bytes=max(gso.header_bytes - tag_bytes, 0), checksum_start=gso.checksum_start - tag_bytes
+    )
+
+
 def unpack(header: bytes | bytearray | memoryview, link_bytes: int) -> GsoHeader | None:
     """Read the ten bytes in front of a frame with `link_bytes` of link header; None for a plain packet."""
     flags, gso_type, header_bytes, gso_bytes, start, offset = HEADER.unpack_from(header)

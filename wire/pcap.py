@@ -25,7 +25,7 @@ _MICROSECONDS, _NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
 
 
 def read(file: BinaryIO, name: str) -> Iterator[Record]:
-    """The packets of a pcap or pcapng file in their order; `name` is what messages call it.
+    """The packets of a pcap or pcapng file in their order; `name`: of the file in messages.
 
     Raises `CaptureError`, at the first packet or later, where the file is no capture, damaged or cut.
     """

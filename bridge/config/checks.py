@@ -1,8 +1,9 @@
 """Rules between values of a configuration, the same for every purpose.
 
 Only usable values are compared. Whether the file gives a table at all is asked of the `TomlFile`, so that a table which
-is wrong by itself does not make other tables look wrong. Subnets of taps are /8 to /30: the ARP table has one slot
-for each address, and a /31 or /32 has no room for a next hop and a broadcast address.
+is wrong by itself does not make other tables look wrong. The subnet of tap0 is a /8 to /30: the ARP table has one slot
+for each address, and a LAN has hosts. The subnet of tap1 may be the /31 of a link between two routers (RFC 3021), or a
+/32 whose router lies outside.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tunnel.announce import MOST_PREFIXES
 from tunnel.effects import SHORTEST_ANNOUNCED
 
 _WIDEST_SUBNET = 8
-_NARROWEST_TAP_SUBNET = 30
+_NARROWEST_LAN = 30
 _MOST_OPTION_BYTES = 1000  # of a DHCP message, which must not be cut into fragments
 
 
@@ -30,6 +31,7 @@ def check(config: Config, toml: TomlFile, findings: Findings) -> None:
     _own_addresses(config, findings)
     _subnets_apart(config, findings)
     _next_hop(config, toml, findings)
+    _behind_the_router(config, findings)
     for name, tap in (("tap0", config.tap0), ("tap1", config.tap1)):
         if tap is not None:
             _static_arp(name, tap, findings)
@@ -70,8 +72,7 @@ def _own_addresses(config: Config, findings: Findings) -> None:
     for name, address in _subnets(config):
         path: KeyPath = (name, "address")
         length = address.network.prefixlen
-        is_tap = name == "tap0" or (name == "tap1" and config.tap1 is not None and config.tap1.kind == "tap")
-        narrowest = _NARROWEST_TAP_SUBNET if is_tap else 32
+        narrowest = _NARROWEST_LAN if name == "tap0" else 32
         if not _WIDEST_SUBNET <= length <= narrowest:
             findings.error(
                 path, f"a /{length} is no subnet for this port, give one from /{_WIDEST_SUBNET} to /{narrowest}"
@@ -101,7 +102,34 @@ def _next_hop(config: Config, toml: TomlFile, findings: Findings) -> None:
         if around := _never_forwarded(tap1.gateway):
             findings.error(("tap1", "gateway"), f"{tap1.gateway} lies in {around}, give the ISP router's address")
         return
+    if tap1.address.network.prefixlen == 32:
+        _router_of_a_host_route(config, tap1.gateway, tap1.address, findings)
+        return
     _neighbour(("tap1", "gateway"), tap1.gateway, "tap1", tap1.address, findings)
+
+
+def _router_of_a_host_route(config: Config, gateway: IPv4Address, own: IPv4Interface, findings: Findings) -> None:
+    """The router of a /32 may have any address of a host but those of other ports' subnets."""
+    path: KeyPath = ("tap1", "gateway")
+    if gateway == own.ip:
+        findings.error(path, f"{gateway} is tap1's own address, give the other station's")
+    if around := _never_forwarded(gateway):
+        findings.error(path, f"{gateway} lies in {around}, give the ISP router's address")
+    for name, other in _subnets(config):
+        if name != "tap1" and gateway in other.network:
+            findings.error(path, f"{gateway} lies in {name}'s subnet {other.network}, give the ISP router's address")
+
+
+def _behind_the_router(config: Config, findings: Findings) -> None:
+    """`tap1.networks`: not what another port has, and something that may be forwarded at all."""
+    for index, prefix in enumerate(config.tap1.networks if config.tap1 else ()):
+        path: KeyPath = ("tap1", "networks", index)
+        network = IPv4Network((prefix.network, prefix.length))
+        for name, other in _subnets(config):
+            if name != "tap1" and network.subnet_of(other.network):
+                findings.error(path, f"{prefix} lies in {name}'s subnet {other.network}, take it out")
+        if around := next((around for around in NEVER_FORWARDED if around.holds(prefix)), None):
+            findings.error(path, f"{prefix} lies in {around}, which is never forwarded: take it out")
 
 
 def _neighbour(path: KeyPath, address: IPv4Address, name: str, own: IPv4Interface, findings: Findings) -> None:
@@ -137,7 +165,10 @@ def _static_arp(name: str, tap: Tap0Table | Tap1Table, findings: Findings) -> No
     for number, mac in tap.arp.items():
         address = IPv4Address(number)
         path: KeyPath = (name, "arp", str(address))
-        if tap.address is not None:
+        if isinstance(tap, Tap1Table) and tap.gateway is not None and tap.neighbours == IPv4Network(tap.gateway):
+            if address != tap.gateway:
+                findings.error(path, f"{address} is no neighbour, the only one of a /32 is the router {tap.gateway}")
+        elif tap.address is not None:
             _neighbour(path, address, name, tap.address, findings)
         if mac == tap.mac:
             findings.error(path, f"{mac.hex(':')} is {name}'s own MAC address, give the other station's")

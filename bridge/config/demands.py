@@ -34,9 +34,6 @@ def demand(config: Config, toml: TomlFile, findings: Findings) -> None:
     """Add everything that a running gateway lacks to the findings."""
     if not any(toml.has(name) for name in ("tap0", "tap1", "tun0")):
         findings.error((), "no port is configured, add [tap0] (a LAN gateway) or [tun0] (an exit node)")
-    if config.leases_tap1:
-        what = '"dhcp" is not supported in this version, give the static address, as "192.168.1.2/24"'
-        findings.error(("tap1", "address"), what)
     _default_node(config, toml, findings)
     _own_key(config, toml, findings)
     for name, peer in config.peer.items():
@@ -235,7 +232,7 @@ def _circle(name: str, following: Callable[[str], str | None]) -> list[str]:
 
 
 def _programs(config: Config, findings: Findings) -> None:
-    for key, program in (("up", config.hooks.up), ("down", config.hooks.down)):
+    for key, program in (("up", config.hooks.up), ("down", config.hooks.down), ("lease", config.hooks.lease)):
         if program is None:
             continue
         if not _is_file(program):

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from bridge.config.errors import ConfigError
 from bridge.config.lists import read_prefix_file, reason
-from bridge.config.model import Config
+from bridge.config.model import Config, Tap1Table
 from bridge.walk.forwarding.peer_prefixes import Announced, announced_layers
 from route.lists import Prefix, PrefixList
 from route.table import LOCAL, TAP0, TAP1, TUN0, UNREACHABLE, Layer, RouteTable, vpn_target
@@ -71,7 +71,7 @@ def _node(config: Config, name: str) -> str:
 
 
 def _connected(config: Config, default: str) -> list[Layer]:
-    """Our own addresses first, then the subnets.
+    """Our own addresses first, then the subnets, then `tap1.networks`.
 
     Only tun0's address belongs to this host; the rest of its subnet goes to the default node. An exit node has no
     default node: there the `allowed_ips` of the peers divide the subnet.
@@ -90,10 +90,13 @@ def _connected(config: Config, default: str) -> list[Layer]:
         if name == TUN0 and config.tap0 is None and config.default_node is None:
             continue
         subnet = port.address.network
+        if isinstance(port, Tap1Table):
+            subnet = port.neighbours or subnet
         subnets.append(layer(subnet_target, name, Prefix(int(subnet.network_address), subnet.prefixlen)))
     if config.vpn and config.vpn.address:
         own.append(layer(LOCAL, "vpn", Prefix(int(config.vpn.address), 32)))
-    return own + subnets
+    behind = [] if config.tap1 is None else [_written(config, TAP1, ("tap1", "networks"), config.tap1.networks)]
+    return own + subnets + behind
 
 
 def _listed(target: str, prefixes: PrefixList) -> Layer:

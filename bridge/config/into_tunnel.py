@@ -99,6 +99,11 @@ def networks_from(config: Config) -> Networks:
     for port in (config.tap0, config.tap1):
         if port is not None and port.address is not None:
             own.append(Prefix(int(port.address.network.network_address), port.address.network.prefixlen))
+    if config.tap1 is not None:
+        subnet = config.tap1.neighbours
+        if subnet is not None and config.tap1.address is not None and subnet != config.tap1.address.network:
+            own.append(Prefix(int(subnet.network_address), subnet.prefixlen))
+        own += config.tap1.networks
     if config.tun0 is not None:
         own += [
             Prefix(address, 32) for address in (int(config.tun0.address.ip), *sorted(subnet_edges(config.tun0.address)))

@@ -10,6 +10,7 @@ from bridge.config.into_routes import subnet_edges
 from bridge.config.load import Config
 from bridge.config.model import Tap0Table, Tap1Table
 from bridge.walk.settings import GatewaySettings, IcmpSettings, PeerSettings, PortSettings
+from dhcp.settings import ClientSettings, Limits, Subnet
 from wire import ipv4
 from wire.units import seconds_ns
 
@@ -68,6 +69,30 @@ def forwards_from(config: Config) -> tuple[Forward, ...]:
     )
 
 
+def client_settings(config: Config) -> ClientSettings | None:
+    """How tap1's DHCP client presents itself, and what a lease must fit; None where the address is static. Row D13: a
+    lease that overlaps the LAN, tun0's subnet or the vpn alias is refused."""
+    tap1 = config.tap1
+    if tap1 is None or not tap1.is_leased:
+        return None
+    taken = [
+        Subnet(name, int(port.address.network.network_address), port.address.network.prefixlen)
+        for name, port in (("tap0", config.tap0), ("tun0", config.tun0))
+        if port is not None
+    ]
+    if config.vpn is not None and config.vpn.address is not None:
+        taken.append(Subnet("vpn", int(config.vpn.address), 32))
+    own = tap1.dhcp
+    return ClientSettings(
+        tap1.mac,
+        own.hostname,
+        own.client_id,
+        own.vendor_class,
+        tuple(sorted(own.options.items())),
+        Limits(tuple(taken), int(tap1.gateway) if tap1.gateway is not None else 0, tap1.mtu),
+    )
+
+
 def reserved_ports(config: Config) -> tuple[tuple[Egress, int, int], ...]:
     """Outside ports that no link may get: the tunnel's own UDP port, which leaves beside the aliased traffic."""
     if config.tunnel is None:
@@ -83,9 +108,9 @@ def is_ethernet(config: Config, port: str) -> bool:
 
 def _ports(config: Config) -> Iterator[PortSettings]:
     if config.tap0 is not None:
-        yield _tap(config.tap0, "tap0")
+        yield _tap(config, config.tap0, "tap0")
     if config.tap1 is not None:
-        yield _tap(config.tap1, "tap1")
+        yield _tap(config, config.tap1, "tap1")
     if config.tun0 is not None:
         yield PortSettings(
             "tun0",
@@ -107,7 +132,7 @@ def _ports(config: Config) -> Iterator[PortSettings]:
         )
 
 
-def _tap(port: Tap0Table | Tap1Table, name: str) -> PortSettings:
+def _tap(config: Config, port: Tap0Table | Tap1Table, name: str) -> PortSettings:
     """The settings of tap0 or tap1; without address and subnet where DHCP brings them."""
     outside = port if isinstance(port, Tap1Table) else None
     is_raw = outside is not None and outside.kind == "tun"
@@ -121,15 +146,18 @@ def _tap(port: Tap0Table | Tap1Table, name: str) -> PortSettings:
         mac=b"" if is_raw else port.mac,
         static_arp=dict(port.arp),
         arp_timeout_ns=seconds_ns(port.arp_timeout),
+        written_at=(str(config.path), config.line(name, "address")),
     )
-    if port.address is None:
-        return own
+    if outside is not None and outside.is_leased:
+        return replace(own, dhcp=client_settings(config))
+    assert port.address is not None, "only tap1 leases its address"
     return replace(
         own,
         address=int(port.address.ip),
         network=int(port.address.network.network_address),
         prefix_length=port.address.network.prefixlen,
         edges=subnet_edges(port.address),
+        beyond=own.gateway if port.address.network.prefixlen == 32 and not is_raw else 0,
     )
 
 

@@ -48,7 +48,11 @@ def _is_backup(name: str) -> bool:
 
 
 def warnings_of(lists: PrefixFiles) -> Iterator[str]:
-    """Entries without effect: at most one warning a list, at the line of the first such entry."""
+    """Lists without an entry, and entries without effect: at most one warning of a kind for a list, at the line of the
+    first such entry. A download that failed leaves an empty file."""
+    for prefixes in (*lists.offload, *lists.nodes.values()):
+        if not prefixes.entries and not prefixes.errors:
+            yield f"{prefixes.name}:1: this list is empty: nothing goes where it says"
     for prefixes in lists.offload:
         idle = [
             (line, prefix, around)

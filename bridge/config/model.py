@@ -9,6 +9,7 @@ people see them, and 32-bit integers where packets meet them (static ARP entries
 from __future__ import annotations
 
 from hashlib import blake2s
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -96,7 +97,7 @@ class Tap0Table(TomlTable):
     interface: Annotated[InterfaceName, Restart()] = "tap0"
     """The device's name in the kernel, 1 to 15 bytes."""
     arp_timeout: Annotated[ArpTimeout, Restart()] = 30
-    """Seconds for which a neighbour's answer is believed, 1 to 86400. 30 is what Linux does."""
+    """Seconds for which a neighbour's answer is believed, 1 to 86400. 30 is Linux's base value."""
     arp: Annotated[dict[AddressNumber, Mac], Reloads()] = Field(default_factory=dict)
     """Static ARP entries: MAC address by IPv4 address (32-bit integer)."""
 
@@ -128,7 +129,10 @@ class Tap1Table(TomlTable):
     address: Annotated[OffloadAddress, Restart(part=_is_leased), Example('"192.168.200.2/24"')]
     """The address of offloaded packets with its prefix length; None: DHCP brings it (`is_leased`)."""
     gateway: Annotated[Address | None, Reloads()] = None
-    """The ISP router. A tap with a static address needs it; with a leased one it wins over the lease's."""
+    """The ISP router. A tap with a static address needs it; with a leased one it wins over the lease's. It lies
+    outside the subnet only where that is a /32: then the router is the only neighbour."""
+    networks: Annotated[_Prefixes, Reloads()] = ()
+    """Ranges, private ones too, that lie behind the ISP router: by tap1, aliased, never in the tunnel."""
     mac: Annotated[Mac, Restart(if_written=True)] = Field(
         default_factory=lambda data: derived_mac("tap1", data.get("address"))
     )
@@ -144,7 +148,7 @@ class Tap1Table(TomlTable):
     )
     """The device's name in the kernel, 1 to 15 bytes. The default is "tun1" for a `kind` of "tun", else "tap1"."""
     arp_timeout: Annotated[ArpTimeout, Restart()] = 30
-    """Seconds for which a neighbour's answer is believed, 1 to 86400. 30 is what Linux does."""
+    """Seconds for which a neighbour's answer is believed, 1 to 86400. 30 is Linux's base value."""
     arp: Annotated[dict[AddressNumber, Mac], Reloads()] = Field(default_factory=dict)
     """Static ARP entries: MAC address by IPv4 address (32-bit integer)."""
     dhcp: DhcpTable = DhcpTable()
@@ -160,6 +164,15 @@ class Tap1Table(TomlTable):
         own = self.model_copy(update={"mac": mac})
         own.model_fields_set.discard("mac")
         return own
+
+    @property
+    def neighbours(self) -> IPv4Network | None:
+        """The subnet whose hosts are asked by ARP: the address' own, the ISP router alone where that is a /32; None
+        without an address."""
+        if self.address is None:
+            return None
+        is_point_to_point = self.kind == "tap" and self.address.network.prefixlen == 32
+        return IPv4Network(self.gateway) if is_point_to_point and self.gateway else self.address.network
 
 
 class Tun0Table(TomlTable):
@@ -183,7 +196,7 @@ class VpnTable(TomlTable):
     mtu: Annotated[TunMtu, Restart(), InWgQuick()] = DEFAULT_VPN_MTU
     """Bytes of an inner packet at most, 68 to 65535. The default fits a path of 1500 bytes once it is sealed."""
     node: Annotated[NodeName | None, Reloads(), InWgQuick()] = None
-    """The default node: everything that nothing else names goes to it. None: such packets are unreachable."""
+    """The default node, for every destination without another route. None: such packets are unreachable."""
     interface: Annotated[InterfaceName | None, Restart()] = None
     """A plain tun device that takes the tunnel's place, UNENCRYPTED, for labs; None: the tunnel."""
     netns: Annotated[NamespaceName | None, Restart()] = None
@@ -218,6 +231,9 @@ class TunnelTable(TomlTable):
     """Time stamps of handshakes, so that a recorded handshake is refused after a restart. No secret."""
     threads: Annotated[Threads | None, Restart()] = None
     """Threads that seal and open, 1 to 64; None: one for each core."""
+    segmentation: Annotated[Literal["auto", "off"], Restart()] = "auto"
+    """"auto": runs of sealed packets pass the kernel in one piece where it proves at the start that it damages none.
+    "off": each passes alone."""
 
 
 class PeerTable(TomlTable):
@@ -333,6 +349,8 @@ class HooksTable(TomlTable):
     """Run once all ports are up; None: no program."""
     down: Annotated[AbsolutePath | None, Restart(), NamesAFile()] = None
     """Run before the ports go, with the rights that `up` had; None: no program."""
+    lease: Annotated[AbsolutePath | None, Restart(), NamesAFile()] = None
+    """Run at every change of tap1's lease, with the rights that `up` had; None: no program."""
 
 
 class Config(TomlTable):
@@ -385,17 +403,17 @@ class Config(TomlTable):
 
     @property
     def warnings(self) -> list[str]:
-        """`FILE:LINE: ...` for what is allowed and has no effect, or not the expected one."""
+        """`FILE:LINE: ...` for each setting that has no effect, or not the expected one."""
         return self._warnings
 
     @property
     def prefix_files(self) -> PrefixFiles:
-        """The prefix lists that the configuration names, as they were when it was read."""
+        """The prefix lists of the configuration, as they were when it was read."""
         return self._prefix_files
 
     @property
     def has_vpn(self) -> bool:
-        """True where there is an inside of the tunnel: an exit node, which has no LAN, has one without `[vpn]`."""
+        """True where the tunnel has an inside. An exit node, which has no LAN, has one without `[vpn]`."""
         return self.vpn is not None or (self.tap0 is None and (self.tunnel is not None or bool(self.peer)))
 
     @property
@@ -410,12 +428,12 @@ class Config(TomlTable):
 
     @property
     def default_node(self) -> str | None:
-        """The node that takes what nothing else names."""
+        """The node that takes every destination without another route."""
         return self.vpn.node if self.vpn else None
 
     @property
     def announced(self) -> tuple[Prefix, ...]:
-        """The prefixes that we tell our peers: as written, else the LAN and this host where no alias hides them."""
+        """The prefixes that peers are told: `tunnel.announce`, else the LAN and this host where no alias hides them."""
         if self.tunnel is None:
             return ()
         if self.tunnel.announce is not None:

@@ -15,7 +15,7 @@ BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*")
 _SCALAR = re.compile(r"[^,\]}#\n]*")
-_STRINGS = {  # by what opens them
+_STRINGS = {  # by the quotes that open them
     '"""': re.compile(r'"""(?:[^\\"]|\\.|"(?!""))*"{3,5}', re.DOTALL),
     "'''": re.compile(r"'''(?:[^']|'(?!''))*'{3,5}", re.DOTALL),
     '"': re.compile(r'"(?:[^\\"\n]|\\.)*"'),

@@ -29,7 +29,8 @@ _CLIENTS_OWN = frozenset((*range(50, 55), *range(57, 60)))
 _WITH_A_KEY = {12: "hostname", 60: "vendor_class", 61: "client_id"}
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?")
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+"""What the resolver takes, underscores too: names of containers and of dynamic DNS have them."""
 
 
 class HostPort(NamedTuple):

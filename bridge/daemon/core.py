@@ -12,6 +12,8 @@ from bridge.config.model import Config
 from bridge.daemon.implementation import open_table, store_maker
 from bridge.daemon.setup import Setup
 from bridge.loop.loop import Loop
+from bridge.state.leases import LeaseFile
+from bridge.state.leases import beside as lease_beside
 from bridge.state.links import link_file_of, open_link_file
 from bridge.walk.gateway import Gateway
 from flow.plain import PlainTable
@@ -45,8 +47,21 @@ def make_core(setup: Setup, socket_path: Path, stack: ExitStack) -> Core:
     gateway.unreachable_nodes = setup.unreached
     loop = Loop(gateway)
     stack.callback(loop.close)
+    _keep_lease(setup, gateway, socket_path, stack)
     _keep_links(setup, gateway, socket_path, loop.clock(), stack)
     return Core(setup.config, gateway, loop, table, rng)
+
+
+def _keep_lease(setup: Setup, gateway: Gateway, socket_path: Path, stack: ExitStack) -> None:
+    """Ask for the address of an earlier run, and write ours down for the next run. Links of the address wait for it."""
+    service, tap1 = gateway.leases, setup.config.tap1
+    if service is None or tap1 is None or tap1.dhcp.state_file == "":
+        return
+    path = tap1.dhcp.state_file or lease_beside(socket_path)
+    file = LeaseFile(path, service.client.settings.mac)
+    stack.callback(file.close)
+    gateway.remember_lease(file.read())
+    service.keep = file.write
 
 
 def _keep_links(setup: Setup, gateway: Gateway, socket_path: Path, now: int, stack: ExitStack) -> None:

@@ -74,9 +74,9 @@ def started(config_path: Path, setup: Setup, socket_path: Path, helper: Helper, 
     signals = Signals([signal.SIGHUP, signal.SIGTERM, signal.SIGINT])  # one that comes during the start waits
     stack.callback(signals.close)
     tunnel = open_tunnel(setup, core, stack)  # 4
-    made = start.make_devices(setup, claim, user, helper, core.loop, stack)  # 5
+    made = start.make_devices(setup, claim, user, helper, core, stack)  # 5
     workers = start.join_ports(setup, core, tunnel, made.ports, stack)  # 6
-    hooks = start.start_hooks(setup, core.loop, made.gateway_before, stack)  # 7
+    hooks = start.start_hooks(setup, core, made.gateway_before, stack)  # 7
     daemon = Daemon(core, made.ports, tunnel, workers, hooks)
     core.loop.on_gone = daemon.port_gone
     children = Children(core.loop)
@@ -115,6 +115,7 @@ class Daemon:
         self.subject = Subject(core.gateway, config=core.config)
         if tunnel is not None:
             self.subject.tunnel, self.subject.cores = tunnel.port, tunnel.cores
+            self.subject.segmentation = tunnel.segmentation
 
     def serve(self) -> int:
         """Forward until something stops us; the exit code."""

@@ -37,6 +37,7 @@ from bridge.daemon.core import Core
 from bridge.daemon.hooks import Hook, hook_environment
 from bridge.daemon.implementation import may_share, open_bursts, open_police
 from bridge.daemon.instance import InstanceLock
+from bridge.daemon.lease_hook import LeaseHook, environment_of
 from bridge.daemon.setup import Setup, StartFailed, warn
 from bridge.daemon.tunnel import OpenTunnel
 from bridge.loop.loop import Loop
@@ -116,7 +117,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def make_devices(
-    setup: Setup, claim: SocketClaim, user: User | None, helper: Helper, loop: Loop, stack: ExitStack
+    setup: Setup, claim: SocketClaim, user: User | None, helper: Helper, core: Core, stack: ExitStack
 ) -> Made:
     """Have the helper make the devices. Raises `PortError` with every obstacle, and then there are no devices.
 
@@ -131,7 +132,8 @@ def make_devices(
     made = helper.make(order)
     for port in made.ports.values():
         stack.callback(port.close)
-    helper.watch(loop, is_to_stay=order.leaves_warden)
+    helper.on_joined = lambda port: core.loop.carry_out(core.gateway.joined(port, core.loop.clock()))
+    helper.watch(core.loop, is_to_stay=order.leaves_warden)
     stack.callback(helper.unwatch)
     return made
 
@@ -187,13 +189,13 @@ class Hooks(NamedTuple):
     down: Hook | None
 
 
-def start_hooks(setup: Setup, loop: Loop, gateway_before: str | None, stack: ExitStack) -> Hooks:
+def start_hooks(setup: Setup, core: Core, gateway_before: str | None, stack: ExitStack) -> Hooks:
     """Start the hooks. `gateway_before`: the kernel's next hop before the devices came up.
 
     Should: start both now, because `down` needs rights that stage 9 gives up. Must not: wait for either; frames pass
     while they run. Raises `StartFailed` where a program cannot be executed.
     """
-    loaded, hooks = setup.config, setup.config.hooks
+    loaded, hooks, loop = setup.config, setup.config.hooks, core.loop
     environment = hook_environment(loaded, gateway_before)
     try:
         down = Hook(loop, "down", hooks.down, environment, is_waiting=True) if hooks.down else None
@@ -202,9 +204,23 @@ def start_hooks(setup: Setup, loop: Loop, gateway_before: str | None, stack: Exi
         up = Hook(loop, "up", hooks.up, environment) if hooks.up else None
         if up is not None:
             stack.callback(up.close)
+        if hooks.lease is not None:
+            _start_lease_hook(core, hooks.lease, stack)
     except OSError as error:
         raise StartFailed(f"the hook {error.filename} cannot be started: {error.strerror}") from error
     return Hooks(up, down)
+
+
+def _start_lease_hook(core: Core, program: Path, stack: ExitStack) -> None:
+    hook = LeaseHook(program)
+    stack.callback(hook.close)
+    gateway = core.gateway
+
+    def run(change: str) -> None:
+        lease = gateway.leases.client.lease if gateway.leases is not None else None
+        hook.run(environment_of(change, lease, gateway.interfaces["tap1"].mtu_bytes))
+
+    core.loop.on_lease = run
 
 
 # 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from contextlib import ExitStack
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.config.into_tunnel import has_tunnel, read_key
 from bridge.config.load import Config
+from bridge.config.model import TunnelTable
 from bridge.daemon.core import Core
 from bridge.daemon.implementation import open_lanes
 from bridge.daemon.setup import Setup, StartFailed
 from bridge.ports.udp.datagrams import DatagramSocket
+from bridge.ports.udp.segmentation import SWITCHED_OFF, Segmentation, prove
 from bridge.state.stamps import StampFile
 from bridge.vpn.ciphers import Cores, open_cores
 from bridge.vpn.lanes import PeerLanes
@@ -26,6 +29,8 @@ from wire.drop import Drop
 if TYPE_CHECKING:
     from bridge.ports.udp.lanes import Lanes  # it may not have been compiled
 
+log = logging.getLogger(__name__)
+
 
 class OpenTunnel(NamedTuple):
     """The tunnel with all that belongs to it. `lanes`: None where nothing was compiled."""
@@ -35,6 +40,7 @@ class OpenTunnel(NamedTuple):
     lanes: Lanes | None
     stamps: StampFile
     resolver: HostNames
+    segmentation: Segmentation
 
 
 def open_tunnel(setup: Setup, core: Core, stack: ExitStack) -> OpenTunnel | None:
@@ -47,7 +53,7 @@ def open_tunnel(setup: Setup, core: Core, stack: ExitStack) -> OpenTunnel | None
     if tunnel is None or not has_tunnel(setup.config):
         return None
     loop, gateway = core.loop, core.gateway
-    datagrams = _udp_socket(setup.config, tunnel.listen_port, gateway)
+    datagrams = _udp_socket(setup.config, tunnel, gateway)
     stack.callback(datagrams.close)
     cores = open_cores(tunnel.threads)
     stack.callback(cores.close)
@@ -71,20 +77,26 @@ def open_tunnel(setup: Setup, core: Core, stack: ExitStack) -> OpenTunnel | None
     except ValueError as error:
         raise StartFailed(f"the tunnel cannot be opened: {error}") from error
     stack.callback(port.close)
-    return OpenTunnel(port, cores, lanes, stamps, resolver)
+    return OpenTunnel(port, cores, lanes, stamps, resolver, datagrams.segmentation)
 
 
-def _udp_socket(config: Config, listen_port: int, gateway: Gateway) -> DatagramSocket:
+def _udp_socket(config: Config, tunnel: TunnelTable, gateway: Gateway) -> DatagramSocket:
     """The socket of `tunnel.listen_port`. It avoids tun0: a sealed datagram must not go into the tunnel again."""
     inward = config.tun0.interface if config.tun0 is not None and config.tun0.netns is None else None
 
     def count(reason: Drop, number: int) -> None:
         gateway.counters.lost("vpn", reason, number)
 
+    is_off = tunnel.segmentation == "off"
     try:
-        return DatagramSocket(listen_port, avoid=inward, count=count)
+        opened = DatagramSocket(
+            tunnel.listen_port, avoid=inward, count=count, prove=(lambda family: SWITCHED_OFF) if is_off else prove
+        )
     except OSError as error:
-        raise StartFailed(f"UDP port {listen_port} cannot be had: {error.strerror}") from error
+        raise StartFailed(f"UDP port {tunnel.listen_port} cannot be had: {error.strerror}") from error
+    if opened.segmentation.reason and not is_off:
+        log.warning("sealed packets pass the kernel one by one, which is slower: %s", opened.segmentation.reason)
+    return opened
 
 
 def _endpoint(setup: Setup, now: int, cores: Cores, stamps: StampFile) -> Tunnel:

@@ -98,7 +98,8 @@ class Timer:
 
 
 class Loop:
-    """`on_gone` is called with a port whose device was removed under it. `clock`: monotonic ns."""
+    """`on_gone` is called with a port whose device was removed under it, `on_lease` with each change of tap1's lease.
+    `clock`: monotonic ns."""
 
     def __init__(
         self,
@@ -111,6 +112,7 @@ class Loop:
         self.lock = threading.Lock()
         self._walk = walk
         self.on_gone = on_gone
+        self.on_lease: Callable[[str], None] = lambda _change: None
         self._writers: dict[str, Callable[[bytes | bytearray, GsoHeader | None], Drop | None]] = {}
         self._bursts: Bursts | None = None
         self._numbers: Numbers = _Unnumbered()
@@ -273,13 +275,18 @@ class Loop:
                 self._walk.refused(port, refusal)
 
     def _tell(self, event: Event) -> None:
-        """Log that two stations claim one address, at most once in `CLAIM_INTERVAL_NS`; `stats` counts all claims."""
+        """Tell changes of the lease, and log that two stations claim one address, at most once in
+        `CLAIM_INTERVAL_NS`; `stats` counts all claims."""
+        if event.kind == "lease":
+            says = f" ({event.facts['says']})" if event.facts.get("says") else ""
+            log.info("%s: lease %s %s%s", event.port, event.facts["change"], event.facts["address"], says)
+            self.on_lease(str(event.facts["change"]))
         claimant, now = event.facts.get("claimant"), self.clock()
         if claimant is None or now < self._claims_quiet_until_ns:
             return
         self._claims_quiet_until_ns = now + CLAIM_INTERVAL_NS
-        ours = event.facts["change"] == "conflict"
-        owner = "our own address" if ours else f"which is at {event.facts['mac']}"
+        mac = event.facts["mac"]
+        owner = "our own address" if claimant == mac else f"which is at {mac}"
         log.warning("%s: %s claims %s, %s", event.port, claimant, event.facts["ip"], owner)
 
     def _burst(self, port: Port) -> None:

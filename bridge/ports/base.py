@@ -1,8 +1,8 @@
-"""What a port is: the only place where frames enter and leave.
+"""`Port`: the only place where frames enter and leave.
 
-A port hands over what it read as plain values and takes frames back; it knows no address and no policy. Frames of a
-tap begin with their Ethernet header, frames of a tun with the IP header; the offsets of a `GsoHeader` count from the IP
-header on both, `link_bytes` is the difference.
+A port hands over the frames that it read as plain values, and takes frames back. It knows no address and no policy.
+Frames of a tap begin with their Ethernet header, frames of a tun with the IP header; the offsets of a `GsoHeader` count
+from the IP header on both, `link_bytes` is the difference.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from wire.gso import GsoHeader
 
 PortKind = Literal["tap", "tun"]
 ReceivedFrame = tuple[bytes, GsoHeader | None]
+"""A frame with its link header, and the virtio header of a super-frame or a partial checksum; None is a plain frame."""
 
 LINK_BYTES: dict[PortKind, int] = {"tap": 14, "tun": 0}
 
 
 class PortError(Exception):
-    """A port cannot be set up as the configuration says; the message tells an operator what stands in the way."""
+    """A port cannot be set up as the configuration says; the message tells an operator the obstacle."""
 
 
 class PortGone(Exception):
@@ -52,7 +53,7 @@ class Port(Protocol):
         """At most `limit` waiting frames, the oldest first; none where none waits. `PortGone` where the device went."""
 
     def write(self, frame: bytes | bytearray, gso: GsoHeader | None) -> Drop | None:
-        """Send one frame; what the kernel refuses is a drop with its reason, never an error."""
+        """Send one frame. A refusal of the kernel is a drop with its reason, never an error."""
 
     def close(self) -> None:
         """Give everything back; a second call does nothing."""

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What the burst loop gives to other compiled rooms: devices to write to, and where packets for a peer go."""
+"""For other compiled rooms: the devices to write to, and the outlet for packets whose out-port is no device."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -25,11 +25,11 @@ cdef struct Device:
     uint64_t no_link
 
 cdef class Outlet:
-    # Where packets go whose out-port is no device. `now_ns`: the time of the burst.
+    # Takes packets whose out-port is no device. `now_ns`: the time of the burst.
     cdef public uint64_t now_ns
-    # 0: taken, 1: not, whoever asks hands the packet to Python.
+    # 0: taken. 1: not taken, the caller hands the packet to Python.
     cdef int push(self, uint16_t out_port, uint8_t *packet, size_t size, const Claims *claims) noexcept nogil
-    # A burst is over: what was taken leaves.
+    # A burst is over: the packets that were taken leave.
     cdef int flush(self) noexcept nogil
 
 cdef class CompiledBursts:
@@ -37,8 +37,8 @@ cdef class CompiledBursts:
     cdef Outlet _outlet
     cdef Device _devices[MOST_PORTS]
     cdef Device _told[MOST_PORTS]
-    cdef Police *_police[MOST_PORTS]  # NULL: all that cannot be repeated is walked
-    cdef dict _policing               # keeps what these point to
+    cdef Police *_police[MOST_PORTS]  # NULL: every frame that cannot be repeated is walked
+    cdef dict _policing               # keeps the objects that these point to
     cdef uint64_t _punts[PUNTS]
     cdef uint8_t _has_queued[MOST_PORTS]
     cdef int _numbers[4096]  # of ports, by descriptor

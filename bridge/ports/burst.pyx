@@ -1,13 +1,14 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
-"""The burst loop of a port: read, repeat what the flow table knows, write; the rest is the walk's.
+"""The burst loop of a port: read frames, repeat those that the flow table knows, hand the rest to the walk.
 
-Why it is compiled: two system calls a packet are most of its cost, and the interpreter between them would be as much
-again. The loop runs without the interpreter's lock and takes it only for what it hands to the walk.
+Why it is compiled: two system calls a packet are most of its cost, and the interpreter between them would cost as much
+again. The loop runs without the interpreter's lock, and takes it only for frames that it hands to the walk.
 
 The buffer holds one frame; its IP packet always stands at the same place, so that any link header can be put in front
 and one `write` sends virtio header, link header and packet, of a super-frame as well.
 
-`wait` is the loop's waiting with the bursts in it: as long as all that comes is repeated, nobody wakes the interpreter.
+`wait` is the waiting of `bridge.loop.loop` with the bursts in it: as long as every frame is repeated, the interpreter
+does not wake.
 """
 
 import mmap
@@ -15,7 +16,7 @@ import os
 
 from libc.errno cimport EAGAIN, EBADFD, EINTR, EIO, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 from posix.unistd cimport read, write
 
 from bridge.ports.police cimport CompiledPolice, admit, end
@@ -53,17 +54,18 @@ cdef enum:
     EMPTY = 0       # beside the numbers of `Punt`: what `_pump` stopped at
     QUEUED = -1
     GONE = -2
+    ETHERNET = 1    # `Punt.ETHERNET`
     NO_LINK = 14    # `Punt.NO_LINK`
 
     UNTOLD_NS = 1_000_000  # so long the tunnel may be without news of what went to its peers
 
 cdef uint32_t BURST = BURST_BYTES
 cdef set IN_ORDER_NUMBERS = {int(punt) for punt in IN_ORDER}
-assert Punt.NO_LINK == NO_LINK
+assert (Punt.ETHERNET, Punt.NO_LINK) == (ETHERNET, NO_LINK)
 
 
 cdef class Outlet:
-    """Takes nothing: every packet whose out-port is no device goes to Python."""
+    """An outlet that takes nothing: every packet whose out-port is no device goes to Python."""
 
     cdef int push(self, uint16_t out_port, uint8_t *packet, size_t size, const Claims *claims) noexcept nogil:
         return 1
@@ -73,7 +75,7 @@ cdef class Outlet:
 
 
 cdef class CompiledBursts:
-    """See `bridge.ports.bursts.Bursts`. One call at a time."""
+    """A `bridge.ports.bursts.Bursts` without the interpreter. One call at a time."""
 
     def __cinit__(self, CompiledTable table not None, Outlet outlet=None):
         cdef uint8_t[::1] view
@@ -90,7 +92,7 @@ cdef class CompiledBursts:
         self._packet = &view[HEADROOM]
 
     def attach(self, uint16_t number, port, CompiledPolice police=None):
-        """See `Bursts`."""
+        """As `Bursts`."""
         if number >= MOST_PORTS:
             raise ValueError(f"no port {number}")
         self._devices[number].fd = port.fileno()
@@ -102,7 +104,7 @@ cdef class CompiledBursts:
             self._numbers[<int>port.fileno()] = number
 
     def wait(self, epoll, timeout_s, uint32_t limit):
-        """See `Bursts`."""
+        """As `Bursts`."""
         cdef epoll_event events[MOST_EVENTS]
         cdef int descriptor = epoll.fileno(), count, at, number = -1, stop = EMPTY, others = 0
         cdef uint64_t began = _now_ns(), now = began
@@ -135,7 +137,7 @@ cdef class CompiledBursts:
         burst = None
         ready = []
         if stop == GONE:
-            events[at - 1].events = 1  # whoever reads it next is told
+            events[at - 1].events = 1  # the next read of the port raises PortGone
         elif stop != EMPTY:
             burst = (number, *self._collect(number, limit, left, left_bytes, now, stop))
         for at in range(max(count, 0)):
@@ -144,7 +146,7 @@ cdef class CompiledBursts:
         return burst, ready
 
     def take(self, uint16_t number, uint32_t limit, now):
-        """See `Bursts`."""
+        """As `Bursts`."""
         cdef uint32_t left = limit, left_bytes = BURST_BYTES
         cdef int stop
         if number >= MOST_PORTS:
@@ -156,13 +158,14 @@ cdef class CompiledBursts:
 
     cdef void _end(self, uint16_t number, uint32_t limit, uint32_t left, uint32_t left_bytes, uint64_t now,
                    int stop) noexcept nogil:
-        """Tell the port's police of a burst. The queue is empty where there was still room for a frame, and none came."""
+        """Tell the port's police of a burst. The queue is empty where there was room for another frame, and none
+        came."""
         if self._police[number] != NULL and stop != GONE:
             end(self._police[number], limit - left, stop == EMPTY and left > 0 and left_bytes > 0, now)
 
     cdef tuple _collect(self, uint16_t number, uint32_t limit, uint32_t left, uint32_t left_bytes, uint64_t now,
                         int stop):
-        """The rest of a burst that has come to a stop."""
+        """Collect the rest of a burst that has stopped at a frame for Python."""
         cdef list walked = [], queued = []
         cdef uint32_t link_bytes = self._devices[number].link_bytes
         cdef int error
@@ -198,7 +201,7 @@ cdef class CompiledBursts:
                        claims.checksum_offset)
 
     cdef int _pump(self, uint16_t in_port, uint32_t *left, uint32_t *left_bytes, uint32_t now_ms) noexcept nogil:
-        """Repeat until there is something for Python, or nothing more to do now."""
+        """Repeat frames until one is for Python (its reason), or none is left now."""
         cdef Device *device = &self._devices[in_port]
         cdef Police *police = self._police[in_port]
         cdef size_t header_bytes = HEADER_BYTES if device.has_header else 0
@@ -223,6 +226,9 @@ cdef class CompiledBursts:
                 _unpack(start, device.link_bytes, &self._claims)
             self._frame_bytes = size
             punt = self.table.admit(in_port, frame, size) if device.link_bytes else 0
+            if punt == ETHERNET and _untag(frame, &size, &self._claims):
+                self._frame_bytes = size
+                punt = self.table.admit(in_port, frame, size)
             if punt == 0:  # and so the frame has its link header
                 punt = self.table.repeat(in_port, packet, size - device.link_bytes, &self._claims, now_ms, &self._way)
             if punt and punt != NO_LINK and (police == NULL or admit(police, frame, size, punt)):
@@ -264,12 +270,12 @@ cdef class CompiledBursts:
                     device.malformed += 1
                 break
             return 0
-        # What follows must not overtake it
+        # later packets must not overtake it
         self._has_queued[way.out_port] = 1
         return 1
 
     def counted(self):
-        """See `Bursts`. Whoever asks may be another thread: what counts is never set back."""
+        """As `Bursts`. The caller may be another thread, so the counters are never set back."""
         cdef uint32_t port
         cdef Device now, was
         cdef list found = []
@@ -295,8 +301,23 @@ cdef class CompiledBursts:
         return found
 
     def punts(self):
-        """See `Bursts`."""
+        """As `Bursts`."""
         return {punt: self._punts[<int>punt] for punt in Punt if self._punts[<int>punt]}
+
+
+cdef inline bint _untag(uint8_t *frame, ssize_t *size, Claims *claims) noexcept nogil:
+    """`wire.ethernet.without_tags` and `wire.gso.untagged`: whether there were priority tags."""
+    cdef bint found = False
+    while size[0] >= 18 and ((frame[12] == 0x81 and frame[13] == 0) or (frame[12] == 0x88 and frame[13] == 0xA8)):
+        if frame[14] & 0x0F or frame[15]:
+            break
+        memmove(frame + 12, frame + 16, size[0] - 16)
+        size[0] -= 4
+        if claims.partial or claims.gso_type:
+            claims.checksum_start -= 4
+            claims.header_bytes -= min(claims.header_bytes, <uint16_t>4)
+        found = True
+    return found
 
 
 cdef inline uint64_t _now_ns() noexcept nogil:
@@ -306,7 +327,7 @@ cdef inline uint64_t _now_ns() noexcept nogil:
 
 
 cdef inline int _milliseconds(uint64_t until, uint64_t now) noexcept nogil:
-    """How long to wait: rounded up, so that nobody is early; -1 for ever."""
+    """The time to wait: rounded up, so that no timer is early; -1 for ever."""
     if until == <uint64_t>0xFFFFFFFFFFFFFFFF:
         return -1
     return 0 if until <= now else <int>min((until - now + 999_999) // 1_000_000, 3_600_000)
@@ -327,7 +348,7 @@ cdef inline void _unpack(const uint8_t *header, uint32_t link_bytes, Claims *cla
 
 
 cdef inline void _pack(uint8_t *header, uint32_t link_bytes, const Claims *claims) noexcept nogil:
-    """`wire.gso.pack` for what `repeat` lets through: plain, or with a partial checksum."""
+    """`wire.gso.pack` for packets that `repeat` lets through: plain, or with a partial checksum."""
     cdef uint16_t *fields = [min(claims.header_bytes + link_bytes, 0xFFFF) if claims.gso_type else 0, claims.gso_bytes,
                              claims.checksum_start + link_bytes, claims.checksum_offset]
     memset(header, 0, HEADER_BYTES)

@@ -1,8 +1,8 @@
-"""Bursts of frames between ports: what the flow table knows is repeated on the way, the rest is handed to the walk.
+"""Bursts of frames between ports: frames that the flow table knows are repeated, the others are handed to the walk.
 
-`Bursts` is what `bridge.loop.loop` needs; `PlainBursts` does it with `DevicePort` in plain Python, and
-`bridge.ports.burst.CompiledBursts` without the interpreter. Frames for an out-port that is no device (a peer of the
-tunnel), and what a device without virtio header cannot take as it is, come back to whoever writes there.
+`Bursts` is the interface for `bridge.loop.loop`. `PlainBursts` has it in plain Python, with any `Port`;
+`bridge.ports.burst.CompiledBursts` works without the interpreter. Frames for an out-port that is no device (a peer of
+the tunnel), and frames that a device without virtio header cannot take as they are, come back for the port's writer.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from bridge.ports.base import Port, ReceivedFrame
 from bridge.ports.counted import Counted
 from bridge.ports.policing import MOST, PlainPolice
 from flow.table import IN_ORDER, Forwarded, Punt, Table
+from wire import ethernet
 from wire.drop import Drop
-from wire.gso import GsoHeader
+from wire.gso import GsoHeader, untagged
 
 BURST_BYTES: Final = 1 << 20
 """A burst ends behind so many bytes, or the other ports would wait for a millisecond and more."""
@@ -30,22 +31,22 @@ class Bursts(Protocol):
     """Ports are numbers, as in the flow table. `now` is in ns."""
 
     def attach(self, number: int, port: Port, police: Any = None) -> None:
-        """Frames come and go by this port. `police`: judges what is to be walked (`bridge.ports.policing`), of the same
-        kind as the bursts, compiled or plain; None: all of it is."""
+        """Frames come and go by this port. `police`: judges the frames for the walk (`bridge.ports.policing`); it is
+        compiled or plain as the bursts are. None: all of them are walked."""
 
     def wait(
         self, epoll: select.epoll, timeout_s: float | None, limit: int
     ) -> tuple[tuple[int, list[ReceivedFrame], list[Queued]] | None, list[tuple[int, int]]]:
         """Wait as `epoll.poll`, for ever where `timeout_s` is None. Ports that are ready may be served on the way, each
-        with bursts of `limit` frames: what a burst has left to do, with its port's number, ends the waiting. So does
-        anything else that is ready: (descriptor, events), ports among them that were not served."""
+        with bursts of `limit` frames: a burst that leaves frames ends the waiting, and comes back with its port's
+        number. So does anything else that is ready: (descriptor, events), ports among them that were not served."""
 
     def take(self, number: int, limit: int, now: int) -> tuple[list[ReceivedFrame], list[Queued]]:
-        """A burst of a port, at most `limit` frames: what the walk must see, and what others must write, both in order.
-        A punt in `IN_ORDER` ends the burst. `PortGone` where the device went."""
+        """A burst of a port, at most `limit` frames: those that the walk must see, and those that writers of ports must
+        send, both in order. A punt in `IN_ORDER` ends the burst. `PortGone` where the device went."""
 
     def counted(self) -> list[Counted]:
-        """What was repeated since the last call."""
+        """The accounts of all ports since the last call; those without any change are left out."""
 
     def punts(self) -> dict[Punt, int]:
         """Frames handed to the walk since the start, by reason."""
@@ -86,19 +87,19 @@ class PlainBursts:
         self._punts: Counter[Punt] = Counter()
 
     def attach(self, number: int, port: Port, police: PlainPolice | None = None) -> None:
-        """See `Bursts`."""
+        """As `Bursts`."""
         self._ports[number] = port
         self._police[number] = police
 
     def wait(
         self, epoll: select.epoll, timeout_s: float | None, limit: int
     ) -> tuple[tuple[int, list[ReceivedFrame], list[Queued]] | None, list[tuple[int, int]]]:
-        """See `Bursts`. No port is served on the way."""
+        """As `Bursts`. No port is served on the way."""
         return None, epoll.poll(timeout_s)
 
     def take(self, number: int, limit: int, now: int) -> tuple[list[ReceivedFrame], list[Queued]]:
-        """See `Bursts`. What was read must be gone through: behind a punt in `IN_ORDER` all of it goes to the walk. So
-        frames are read one by one while those for the walk are policed."""
+        """As `Bursts`. All frames that were read must be handled: behind a punt in `IN_ORDER` the rest goes to the
+        walk. So frames are read one by one while those for the walk are policed."""
         police = self._police.get(number)
         walked: list[ReceivedFrame] = []
         queued: list[Queued] = []
@@ -126,12 +127,17 @@ class PlainBursts:
         walked: list[ReceivedFrame],
         queued: list[Queued],
     ) -> tuple[int, bool]:
-        """How many frames were read, and whether more may be."""
+        """Read and handle frames. Returns their number, and False where no more may be read in this burst."""
         forward, ports = self.table.forward, self._ports
         received = self._account(number)
         burst = self._ports[number].read_burst(limit)
         for at, (frame, gso) in enumerate(burst):
             found = forward(number, frame, gso, now)
+            tags = ethernet.priority_tags(frame) if found is Punt.ETHERNET else 0
+            if tags:
+                frame = ethernet.without_tags(frame, tags)  # noqa: PLW2901 - the same frame, as it counts
+                gso = gso and untagged(gso, tags * ethernet.TAG_BYTES)  # noqa: PLW2901 - likewise
+                found = forward(number, frame, gso, now)
             if (
                 isinstance(found, Punt)
                 and found is not Punt.NO_LINK
@@ -171,11 +177,11 @@ class PlainBursts:
         return account
 
     def counted(self) -> list[Counted]:
-        """See `Bursts`."""
+        """As `Bursts`."""
         found = [Counted(port, *astuple(account)) for port, account in self._accounts.items() if account != _Account()]
         self._accounts.clear()
         return found
 
     def punts(self) -> dict[Punt, int]:
-        """See `Bursts`."""
+        """As `Bursts`."""
         return dict(self._punts)

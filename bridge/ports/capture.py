@@ -1,7 +1,7 @@
 """A port made of two captures: its frames come from one and go into another, so that the real loop can be run on them.
 
-Time is the caller's: records are handed over as fast as the loop takes them, whatever their timestamps say, and what
-is written carries the time of a clock that is given. `bridge.replay.run` is what keeps the time of a capture.
+The caller has the clock: records are handed over as fast as the loop takes them, whatever their timestamps say, and
+written records carry the time of a clock that is handed in. `bridge.replay.run` keeps the time of a capture.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from wire.gso import GsoHeader, segment
 class CapturePort:
     """Reads `taken` (or nothing), writes `given`, both classic pcap or, for `taken`, pcapng.
 
-    `clock`: nanoseconds for the timestamps of what is written. A capture knows no virtio header: a super-frame is
-    written as its segments. `CaptureError` where `taken` is damaged or of another link type.
+    `clock`: nanoseconds for the timestamps of written records. A capture knows no virtio header: a super-frame is
+    written as its segments. Raises `CaptureError` where `taken` is damaged or of another link type.
     """
 
     def __init__(self, name: str, kind: PortKind, taken: Path | None, given: Path, clock: Callable[[], int]) -> None:

@@ -35,8 +35,8 @@ _INTERFACE_BYTES = 16
 _IFREQ = struct.Struct(f"{_INTERFACE_BYTES}sH22x")
 
 CSUM, TSO4, TSO_ECN, USO = 0x01, 0x02, 0x08, 0x60
-"""What the kernel may hand us uncut: partial checksums, TCP, TCP with CWR, UDP. The kernel takes the two USO bits (4
-and 6) together or not at all (5.2 to now); TSO6 is not asked for, IPv6 is not carried."""
+"""Offloads that let the kernel hand us packets uncut: partial checksums, TCP, TCP with CWR, UDP. The kernel takes the
+two USO bits (4 and 6) together or not at all (5.2 to now); TSO6 is not asked for, IPv6 is not carried."""
 
 OFFLOAD_STEPS = (CSUM | TSO4 | TSO_ECN | USO, CSUM | TSO4 | TSO_ECN, CSUM | TSO4, CSUM, 0)
 
@@ -59,7 +59,8 @@ _REFUSALS = {
 def open_device(name: str, kind: PortKind, interface: str, *, vnet_header: bool = True) -> DevicePort:
     """Make the device `interface` in the current network namespace, for the port `name`; it is down and bare.
 
-    `PortError` says what stands in the way: no tun driver, no right (CAP_NET_ADMIN), a name that is taken or too long.
+    Raises `PortError`, which names the obstacle: no tun driver, no right (CAP_NET_ADMIN), a name that is taken or too
+    long.
     """
     if not 0 < len(interface.encode()) < _INTERFACE_BYTES:
         raise PortError(f"{interface!r} is no interface name: 1 to {_INTERFACE_BYTES - 1} bytes")

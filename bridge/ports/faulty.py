@@ -13,7 +13,7 @@ from wire.gso import GsoHeader
 
 @dataclass(frozen=True, slots=True)
 class CableFaults:
-    """The probability of each fault for one frame, 0.0 to 1.0; they are drawn independently, loss first."""
+    """The probability of each kind of damage to a frame, 0.0 to 1.0. They are drawn independently, loss first."""
 
     loss: float = 0.0
     duplicate: float = 0.0
@@ -25,7 +25,7 @@ class FaultyPort:
     """Wraps `port`. A frame chosen for reordering is held back until the next one of its direction has passed; one
     that nothing follows stays behind, as on a cable that was cut.
 
-    Damage is one flipped bit. A super-frame stays one: the fault hits it whole.
+    Damage is one flipped bit. A super-frame stays one: the damage hits it whole.
     """
 
     def __init__(self, port: Port, faults: CableFaults, rng: random.Random) -> None:
@@ -55,7 +55,7 @@ class FaultyPort:
         return self._port.fileno()
 
     def read_burst(self, limit: int) -> list[ReceivedFrame]:
-        """What the cable lets through of the next burst; doubled frames may make it longer than `limit`."""
+        """The frames of the next burst that the cable lets through. Doubled frames may make it longer than `limit`."""
         return [
             arrival for frame, gso in self._port.read_burst(limit) for arrival in self._pass(frame, gso, self._late_in)
         ]

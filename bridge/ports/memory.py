@@ -1,4 +1,4 @@
-"""A port made of two queues: what a test delivers can be read, what is written can be looked at."""
+"""A port made of two queues, for tests: delivered frames can be read, and written frames looked at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel side of a device looks like: MTU, MAC, bridge, namespace, addresses, routes (by rtnetlink).
+"""The kernel side of a device: MTU, MAC, bridge, namespace, addresses, routes (by rtnetlink).
 
 The kernel never owns tap0's or tap1's address: these belong to the gateway, behind the tap. So that it does not chatter
 there on its own, a device gets no IPv6 link-local address (RFC 4862 5.3; `addrgenmode none`). The kernel's MAC address
@@ -68,7 +68,7 @@ def default_gateway() -> str | None:
 
 
 def _obstacles(plan: DevicePlan) -> Iterator[str]:
-    """What is already known to stand in the way, before anything is touched."""
+    """The obstacles that are known before anything is made."""
     try:
         with entered(plan.netns), _netlink() as ip:
             where = f" in the namespace {plan.netns!r}" if plan.netns else ""
@@ -139,8 +139,8 @@ def _kind_of(ip: IPRoute, interface: str) -> str | None:
 
 
 def _holder(ip: IPRoute, interface: str) -> str:
-    """Who has the interface: the process that holds a tap or tun of that name open, as far as we may look. Where the
-    same name is held in several namespaces it is one of these processes."""
+    """The holder of the interface, in words: the process that holds a tap or tun of that name open, as far as we may
+    look. Where the same name is held in several namespaces, it is one of these processes."""
     kind = _kind_of(ip, interface)
     if kind != "tun":
         return f" by {'a ' + kind if kind else 'another'} interface"

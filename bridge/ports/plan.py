@@ -1,4 +1,4 @@
-"""What a device is to be like: told to the process that makes it (`bridge.ports.netif`)."""
+"""The plan of a device, for the process that makes it (`bridge.ports.netif`)."""
 
 from __future__ import annotations
 

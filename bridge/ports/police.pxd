@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What the burst loop needs of policing."""
+"""Policing for the burst loop."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -28,7 +28,7 @@ cdef class CompiledPolice:
     cdef Police state
     cdef object _words
 
-# Whether a frame may be walked. `punt`: why it cannot be repeated.
+# True where a frame may be walked. `punt`: the reason why it cannot be repeated.
 cdef bint admit(Police *police, const uint8_t *frame, size_t size, int punt) noexcept nogil
 # A burst is over. `now` in ns.
 cdef void end(Police *police, uint32_t frames, bint is_empty, uint64_t now) noexcept nogil

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""`bridge.ports.policing`, compiled.
+"""The compiled twin of `bridge.ports.policing`.
 
 Why it is compiled: it judges every frame of a flood, so that none of them reaches the interpreter.
 """
@@ -32,7 +32,7 @@ cdef enum:
 
 
 cdef class CompiledPolice:
-    """See `bridge.ports.policing.Police` and its plain twin there."""
+    """A `bridge.ports.policing.Police`; `PlainPolice` is its twin."""
 
     def __cinit__(self, senders, uint32_t link_bytes, uint64_t seed):
         cdef int at
@@ -45,7 +45,7 @@ cdef class CompiledPolice:
             self.state.saved[at] = FULL
 
     def know(self, uint32_t network, words):
-        """See `Police`."""
+        """As `Police`."""
         cdef const uint64_t[::1] view
         before = self._words  # kept as long as we point into it
         if words is None:
@@ -60,15 +60,15 @@ cdef class CompiledPolice:
 
     @property
     def quota(self):
-        """See `Police`."""
+        """As `Police`."""
         return self.state.quota
 
     def admits(self, const uint8_t[::1] frame, punt):
-        """See `Police`."""
+        """As `Police`."""
         return admit(&self.state, &frame[0] if frame.shape[0] else NULL, frame.shape[0], punt)
 
     def ended(self, uint32_t frames, bint is_empty, uint64_t now):
-        """See `Police`."""
+        """As `Police`."""
         end(&self.state, frames, is_empty, now)
 
 

@@ -1,24 +1,25 @@
-"""Policing of what is walked: a flood of frames that only the walk can judge is cut down before it reaches Python.
+"""Policing of the walk: a flood of frames that only the walk can judge is cut down before it reaches Python.
 
-A walk costs ten times what it costs to read a frame and to repeat a decision. Where more comes than can be walked the
-kernel's queue of the port runs over, and takes frames of established flows along. So, as switches do for their control
-plane, a port that is behind lets only so many frames to the walk, and shares these out among the senders: who floods
-has spent his share, who does not is not touched. What the flow table repeats is never policed.
+To walk a frame costs ten times as much as to read it and repeat a decision. Where more frames come than can be walked,
+the kernel's queue of the port runs over, and loses frames of established flows as well. So, as switches do for their
+control plane, a port that is behind lets only so many frames to the walk, and shares these out among the senders. A
+sender that floods has spent its share, the others are not touched. Frames that the flow table repeats are never
+policed.
 
 - *Behind* is measured, not configured: `BEHIND_FRAMES` were read and the queue was never seen empty. Then the quota of
   walks falls by a quarter, and again after `AGAIN_FRAMES` more; it rises by one in every millisecond at whose end the
-  queue was found empty. So it stays where what is left of the time is just enough to read all that comes, whatever a
-  walk takes on this machine, and without a flood it is not there. It never falls below `LEAST` in `MOST` frames:
-  a machine that is busy with repeating walks still.
+  queue was found empty. So it stays where the rest of the time is just enough to read all frames, whatever a walk takes
+  on this machine, and without a flood it is not there. It never falls below `LEAST` in `MOST` frames: a machine that is
+  busy with repeating walks still.
 - *Senders* are told apart by a keyed hash, `SENDERS` of them: on the LAN by the MAC address of the station (it may use
-  every IP address of the LAN), elsewhere by the source address, and what is not IPv4, ARP first of all, apart from it
-  by the MAC address: packets from random addresses fill every place of theirs, and the router's answers come through.
-  On the LAN a station whose MAC address is the one that the ARP table has for the frame's source is *known*; all
-  others, random ones among them, are `STRANGERS` senders together. Frames of flows whose lease has run out
-  (`Punt.OUTDATED`) count apart, as if of other senders: somebody who floods does not lose the flows that he has.
-- *Shares* are what fills the quota up: who wants less than an even share gets all that he wants, and leaves the rest to
-  the others. They follow what was wanted in the last `SHARE_FRAMES`. Up to `SAVED` walks can be saved up, so a sender
-  of few frames never waits for a refill.
+  every IP address of the LAN), elsewhere by the source address, and frames that are not IPv4, ARP first of all, apart
+  from it by the MAC address: packets from random addresses fill every place of theirs, and the router's answers come
+  through. On the LAN a station whose MAC address is the one that the ARP table has for the frame's source is *known*;
+  all others, random ones among them, are `STRANGERS` senders together. Frames of flows whose lease has run out
+  (`Punt.OUTDATED`) count apart, as if of other senders: a sender that floods does not lose its present flows.
+- *Shares* fill the quota up: a sender that wants less than an even share gets all that it wants, and leaves the rest to
+  the others. They follow the wants of the last `SHARE_FRAMES`. Up to `SAVED` walks can be saved up, so a sender of few
+  frames never waits for a refill.
 
 It knows no clock but the `now` of the burst, and no randomness but its seed: the compiled twin (`bridge.ports.police`)
 decides the same for the same frames. Replay reads no ports, and so is never policed.
@@ -54,10 +55,10 @@ _FACTOR: Final = 0x9E3779B97F4A7C15
 
 
 class Senders(IntEnum):
-    """What tells the senders at a port apart."""
+    """The field that tells the senders at a port apart."""
 
     STATIONS = 1  # MAC addresses
-    ADDRESSES = 2  # IPv4 source addresses; apart from them MAC addresses for what is not IPv4
+    ADDRESSES = 2  # IPv4 source addresses; apart from them MAC addresses for frames that are not IPv4
 
 
 class Police(Protocol):
@@ -76,7 +77,7 @@ class Police(Protocol):
 
 
 class PlainPolice:
-    """See `Police`. `link_bytes`: 14 or 0; `seed`: 64 bits that nobody can guess."""
+    """As `Police`. `link_bytes`: 14 or 0; `seed`: 64 bits that nobody can guess."""
 
     def __init__(self, senders: Senders, link_bytes: int, seed: int) -> None:
         self.quota = MOST
@@ -95,11 +96,11 @@ class PlainPolice:
         self._wanted = [0] * PLACES
 
     def know(self, network: int, words: memoryview | None) -> None:
-        """See `Police`."""
+        """As `Police`."""
         self._network, self._words = network, words
 
     def admits(self, frame: bytes, punt: Punt) -> bool:
-        """See `Police`."""
+        """As `Police`."""
         at = self._place(frame, punt)
         self._wanted[at] += 1
         if self.quota == MOST:
@@ -135,7 +136,7 @@ class PlainPolice:
         return self._words[4 * slot] & _MAC_MASK == int.from_bytes(frame[6:12], "big")
 
     def ended(self, frames: int, is_empty: bool, now: int) -> None:
-        """See `Police`."""
+        """As `Police`."""
         now_ms = now // 1_000_000
         self._frames += frames
         if is_empty:
@@ -152,7 +153,7 @@ class PlainPolice:
             self._share_out()
 
     def _share_out(self) -> None:
-        """Fill the quota up: each round gives what light senders leave to the heavy ones."""
+        """Fill the quota up: each round gives the rest of the light senders' shares to the heavy ones."""
         wanted = [count * _WANTED for count in self._wanted if count]
         self._wanted = [0] * PLACES
         quota = self.quota * SHARE_FRAMES // MOST * _WANTED

@@ -17,6 +17,8 @@ HALVES = ("0.0.0.0/1", "128.0.0.0/1")
 """Together a default route that beats the kernel's own and vanishes with the device."""
 
 IFF_UP = 1
+IFF_RUNNING = 0x40
+"""Up, and with a carrier."""
 
 _NETLINK_ROUTE = 0
 _GROUP_LINK = 1
@@ -38,11 +40,13 @@ _ANSWER_S = 2.0
 
 
 class LinkNews(NamedTuple):
-    """A link came or changed (`RTM_NEWLINK`) or went (`RTM_DELLINK`). `flags`: IFF_UP and others."""
+    """A link came or changed (`RTM_NEWLINK`) or went (`RTM_DELLINK`). `flags`: IFF_UP and others; `master`: the bridge
+    that it is a port of, 0 for none."""
 
     kind: int
     link: int
     flags: int
+    master: int = 0
 
 
 class Links:
@@ -78,7 +82,7 @@ class Links:
         return self._news.fileno()
 
     def news(self) -> Iterator[LinkNews | None]:
-        """What happened since the last call; None where more happened than the kernel could keep for us."""
+        """The changes of links since the last call; None stands for changes that the kernel could not keep for us."""
         for _ in range(_MOST_NEWS):
             try:
                 datagram = self._news.recv(_LONGEST_BYTES)
@@ -154,13 +158,27 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 def _link_news(datagram: bytes) -> Iterator[LinkNews]:
-    """Of the links themselves: what a bridge tells of its ports under their index (AF_BRIDGE) is left out."""
+    """Changes of the links themselves. News of a bridge about its ports, under their index (AF_BRIDGE), are left
+    out."""
     at = 0
     while at + _MESSAGE.size + _LINK.size <= len(datagram):
         size, kind, _, _, _ = _MESSAGE.unpack_from(datagram, at)
         family, _, index, flags, _ = _LINK.unpack_from(datagram, at + _MESSAGE.size)
         if kind in (RTM_NEWLINK, RTM_DELLINK) and family == socket.AF_UNSPEC:
-            yield LinkNews(kind, index, flags)
+            yield LinkNews(kind, index, flags, _master(datagram[at + _MESSAGE.size + _LINK.size : at + size]))
         if size < _MESSAGE.size:
             return
         at += size + 3 & ~3
+
+
+def _master(attributes: bytes) -> int:
+    """The bridge that the attributes of a link name; 0 where they name none."""
+    at = 0
+    while at + _ATTRIBUTE.size <= len(attributes):
+        size, kind = _ATTRIBUTE.unpack_from(attributes, at)
+        if kind == _IFLA_MASTER and size >= _ATTRIBUTE.size + _NUMBER.size and at + size <= len(attributes):
+            return int(_NUMBER.unpack_from(attributes, at + _ATTRIBUTE.size)[0])
+        if size < _ATTRIBUTE.size:
+            return 0
+        at += size + 3 & ~3
+    return 0

@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +21,13 @@ from typing import NamedTuple
 from bridge.loop.loop import Loop
 from bridge.ports.base import PortError
 from bridge.ports.device import DevicePort
-from bridge.privsep.messages import END, OPEN, ORDER, as_file
+from bridge.privsep.messages import END, JOINED, OPEN, ORDER, as_file
 from bridge.privsep.order import Order
 
 log = logging.getLogger(__name__)
 
 _LONGEST_ANSWER_BYTES = 1 << 16
+_LONGEST_NEWS_BYTES = 64
 _MOST_PORTS = 8
 _ANSWER_S = 30.0
 _END_S = 5.0
@@ -39,7 +41,8 @@ class Made(NamedTuple):
 
 
 class Helper:
-    """The helper process. The constructor starts it, `close` ends it."""
+    """The helper process. The constructor starts it, `close` ends it. `on_joined`: called with a port's name when its
+    device is in its bridge again, or the bridge has its carrier again."""
 
     def __init__(self) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -53,6 +56,8 @@ class Helper:
                 pass_fds=[theirs.fileno()],
                 process_group=0,  # Ctrl-C is for us; the helper ends with us
             )
+        self.on_joined: Callable[[str], None] = lambda _port: None
+        self._is_heard = False
         self._pidfd = -1
         self._has_order = False
         self._loop: Loop | None = None
@@ -102,6 +107,27 @@ class Helper:
                 )
 
         loop.add(self._pidfd, ended)
+        if is_to_stay:
+            self._is_heard = True
+            loop.add(self._channel.fileno(), self._hear)
+
+    def _hear(self, _events: int) -> None:
+        """A message of the warden, or the end of its end."""
+        try:
+            message = self._channel.recv(_LONGEST_NEWS_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if message.startswith(JOINED):
+            self.on_joined(message.removeprefix(JOINED).decode(errors="replace"))
+        elif not message:
+            self._hear_no_more()
+
+    def _hear_no_more(self) -> None:
+        if self._is_heard and self._loop is not None:
+            self._loop.remove(self._channel.fileno())
+        self._is_heard = False
 
     def open(self, path: Path) -> int:
         """A descriptor of a file or folder of the configuration that only root may read. Raises `OSError` where the
@@ -121,6 +147,7 @@ class Helper:
     def unwatch(self) -> None:
         """End `watch`, because the loop is about to end; a second call does nothing."""
         if self._loop is not None:
+            self._hear_no_more()
             self._loop.remove(self._pidfd)
             os.close(self._pidfd)
             self._loop = None

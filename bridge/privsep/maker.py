@@ -74,6 +74,7 @@ def _links_for(plans: Sequence[DevicePlan]) -> dict[str | None, tuple[Links, lis
         links, devices = found[plan.netns]
         devices.append(
             {
+                "port": plan.port,
                 "interface": plan.interface,
                 "index": links.index_of(plan.interface),
                 "bridge": plan.bridge,

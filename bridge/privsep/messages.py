@@ -18,6 +18,11 @@ END = b"end"
 """To either: remove the files that you have to remove, and end."""
 
 
+JOINED = b"joined "
+"""From the warden, with a port's name: its device is in its bridge again, or another port of the bridge has a carrier
+again. The network behind it may be another one."""
+
+
 def as_file(text: bytes) -> int:
     """A descriptor of a file in memory that holds `text`, for `read_back` in another process."""
     descriptor = os.memfd_create("tapbridge")

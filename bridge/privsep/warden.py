@@ -5,6 +5,8 @@ two messages of the gateway. With CAP_NET_ADMIN it
 
 - puts a tap back into its bridge, and up, when that bridge was deleted and made again under its name; a tap that
   somebody took out of the bridge or set down stays as it is;
+- tells the gateway (`JOINED`) when it did, and when another port of the bridge gets its carrier back, because the
+  network behind it may be another one;
 - gives tun0 its two half default routes again when it was set down and up, because the kernel removes them.
 
 If the gateway became another user, the warden stays root with no other capability but reading, and
@@ -29,9 +31,9 @@ import stat
 import sys
 from contextlib import suppress
 
-from bridge.ports.rtnetlink import HALVES, IFF_UP, RTM_DELLINK, RTM_NEWLINK, LinkNews, Links
+from bridge.ports.rtnetlink import HALVES, IFF_RUNNING, IFF_UP, RTM_DELLINK, RTM_NEWLINK, LinkNews, Links
 from bridge.privsep import landlock, seccomp
-from bridge.privsep.messages import END, OPEN, read_back
+from bridge.privsep.messages import END, JOINED, OPEN, read_back
 from bridge.privsep.privileges import (
     CAP_DAC_READ_SEARCH,
     CAP_NET_ADMIN,
@@ -48,10 +50,15 @@ _STDERR = 2
 class WatchedDevice:
     """One device, and its state that the warden restores. `bridge`: the name of its bridge, None for a device without
     one; `bridge_index`: the kernel's number of the bridge that it was put into, 0 while there is none. `is_default`: it
-    has default routes."""
+    has default routes. `has_joined`: the gateway is to hear that the network behind `port` may be another one."""
 
-    def __init__(self, links: Links, interface: str, index: int, bridge: str | None, bridge_index: int) -> None:
+    def __init__(
+        self, links: Links, port: str, interface: str, index: int, bridge: str | None, bridge_index: int
+    ) -> None:
         self._links = links
+        self.port = port
+        self.has_joined = False
+        self._without_carrier: set[int] = set()  # other ports of the bridge
         self.interface = interface
         self.index = index
         self.bridge = bridge
@@ -68,6 +75,17 @@ class WatchedDevice:
             self.bridge_index = 0
         elif news.kind == RTM_NEWLINK and news.link == self.index and not news.flags & IFF_UP:
             self.was_down = True
+        elif news.link != self.index:
+            self._hear_of_neighbour(news)
+
+    def _hear_of_neighbour(self, news: LinkNews) -> None:
+        """Another link: where it is a port of our bridge its carrier says whether there is a network behind."""
+        is_port = news.kind == RTM_NEWLINK and self.bridge_index > 0 and news.master == self.bridge_index
+        if is_port and not news.flags & IFF_RUNNING:
+            self._without_carrier.add(news.link)
+        elif news.link in self._without_carrier:
+            self._without_carrier.discard(news.link)
+            self.has_joined = self.has_joined or is_port
 
     def restore(self) -> None:
         """Restore what the news says was lost, once: a change made by hand afterwards stays."""
@@ -86,6 +104,7 @@ class WatchedDevice:
         except OSError as error:
             say("WARNING", f"{self.interface} cannot be put back into {bridge}: {error.strerror}")
         else:
+            self.has_joined = True
             say("INFO", f"{bridge} was made again: {self.interface} is back in it, and up")
 
     def _lead_here(self) -> None:
@@ -171,6 +190,10 @@ class Warden:
         for device in devices:
             with suppress(OSError):  # no answer in time: the next news asks again
                 device.restore()
+            if device.has_joined:
+                device.has_joined = False
+                with suppress(OSError):  # the gateway does not read, and will hear of the next time
+                    self._channel.send(JOINED + device.port.encode(), socket.MSG_DONTWAIT)
 
     def _read_message(self) -> bool:
         """Serve one message; False where it was the last one."""
@@ -253,7 +276,9 @@ def main(words: list[str]) -> int:
         links = Links.from_descriptors(*group["descriptors"])
         devices[links] = []
         for one in group["devices"]:
-            device = WatchedDevice(links, one["interface"], one["index"], one["bridge"], one["bridge_index"])
+            device = WatchedDevice(
+                links, one["port"], one["interface"], one["index"], one["bridge"], one["bridge_index"]
+            )
             device.is_default = one["is_default"]
             devices[links].append(device)
     duties = order["root_duties"]

@@ -183,8 +183,7 @@ class _Replay:
 
     def _begin(self, now: int, *, announce: bool) -> None:
         self.now = self.began_ns = now
-        if announce:
-            self._carry_out(self.gateway.start(now))
+        self._carry_out(self.gateway.start(now, announces=announce))
 
     def _until(self, then: int) -> None:
         """Fire the timers that are due up to `then`, and set the clock to it."""

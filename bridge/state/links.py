@@ -62,7 +62,7 @@ _PORTS = 65_536
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class _Record(NamedTuple):
+class _StoredLink(NamedTuple):
     """A record of the file, not checked yet. `body`: its bytes; `check`: the CRC that stood behind them."""
 
     kept: Saved
@@ -223,7 +223,7 @@ class LinkFile:
         outside address that hides it. The CRC of a record begins with it. None: the host may have no links.
         """
         hides = self._interfaces.get(egress.label)
-        outside = 0 if hides is None else hides.address  # read anew: a reload may change tap1's address
+        outside = 0 if hides is None else hides.linked_address  # read anew: a reload may change tap1's address
         side = self._crossing.port_inside(inside)
         behind = self._crossing.behind(inside)
         if not outside or side is None or behind is None:
@@ -234,7 +234,7 @@ class LinkFile:
 
     # Reading
 
-    def _restore(self, found: list[_Record], now: int) -> None:
+    def _restore(self, found: list[_StoredLink], now: int) -> None:
         contexts: dict[tuple[Egress, int], int | None] = {}
         reserved: list[tuple[int, Saved]] = []
         for kept, has_ended, body, check in sorted(found, key=lambda record: record.kept.expires_ns, reverse=True):
@@ -294,7 +294,7 @@ def _header_error(header: bytes, boot: bytes) -> str:
     return "" if of_boot == boot else "the machine was started anew since"
 
 
-def _read(path: Path, boot: bytes, most: int) -> list[_Record] | None:
+def _read(path: Path, boot: bytes, most: int) -> list[_StoredLink] | None:
     """At most `most` records of a file. None where there is no link file of this boot; a file that is there and cannot
     be used is logged in one line."""
     try:
@@ -321,7 +321,7 @@ def _read(path: Path, boot: bytes, most: int) -> list[_Record] | None:
             continue
         kept, has_ended = _kept(body)
         if kept.protocol != TCP or is_state(kept.state):
-            found.append(_Record(kept, has_ended, body, *_CHECK.unpack_from(records, at + _BODY.size)))
+            found.append(_StoredLink(kept, has_ended, body, *_CHECK.unpack_from(records, at + _BODY.size)))
     return found
 
 

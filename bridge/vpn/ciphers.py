@@ -1,11 +1,11 @@
-"""What seals and opens for the tunnel: compiled and on all cores where that can be had, plain and on one where not.
+"""The cipher of the tunnel: compiled and on all cores where that is possible, or else plain and on one.
 
 The compiled cipher (`tunnel.burst`) works without the interpreter's lock and takes help from threads; this module makes
-the threads. The loop's thread works too, on bursts that are not worth a helper's waking alone. A call returns when
-its whole burst is done, so nothing of a burst, and no key, is in use between two calls.
+the threads. The loop's thread works too, alone on bursts that are not worth waking a helper. A call returns when its
+whole burst is done, so nothing of a burst, and no key, is in use between two calls.
 
-The plain cipher stays on the loop's thread: it takes the interpreter's lock again after each packet, and two threads
-of it were measured to be slower than one (docs/decisions/0014-several-cores.md).
+The plain cipher stays on the loop's thread: it takes the interpreter's lock again after each packet, and two threads of
+it were measured to be slower than one (docs/decisions/0014-several-cores.md).
 
 `TAPBRIDGE_FAST=0` in the environment forces the plain one.
 """
@@ -51,24 +51,24 @@ class Cores:
     def seal_burst(
         self, key: TransportKey, receiver: int, first: int, packets: Sequence[bytes], mtu_bytes: int
     ) -> list[bytes]:
-        """See `BurstCipher`."""
+        """As `BurstCipher`, with helpers for a long burst."""
         if self._is_waiting and len(packets) >= _HELPED_PACKETS:
             self._make_helpers()
         return self._cipher.seal_burst(key, receiver, first, packets, mtu_bytes)
 
     def open_burst(self, jobs: Sequence[tuple[TransportKey, bytes]]) -> list[bytes | None]:
-        """See `BurstCipher`."""
+        """As `BurstCipher`, with helpers for a long burst."""
         if self._is_waiting and len(jobs) >= _HELPED_PACKETS:
             self._make_helpers()
         return self._cipher.open_burst(jobs)
 
     @property
     def compiled(self) -> CompiledCipher | None:
-        """The compiled cipher, for what seals and opens without us."""
+        """The compiled cipher, for lanes; None where it is the plain one."""
         return None if isinstance(self._cipher, Cipher) else self._cipher
 
     def worked(self, packets: int) -> None:
-        """So many were sealed or opened at once without us: helpers are made for the next ones."""
+        """Lanes sealed or opened so many packets at once: make helpers for the next ones, if they are long bursts."""
         if self._is_waiting and packets >= _HELPED_PACKETS:
             self._make_helpers()
 
@@ -91,7 +91,7 @@ class Cores:
         self._cipher.help()
 
     def close(self) -> None:
-        """Let the helpers go; what is sealed or opened afterwards is the caller's work alone."""
+        """Let the helpers go. Later bursts are sealed and opened by the caller alone."""
         self._is_waiting = False
         helpers, self._helpers = self._helpers, []
         if not helpers:
@@ -104,7 +104,7 @@ class Cores:
 
 
 def open_cores(threads: int | None = None, environment: Mapping[str, str] = os.environ) -> Cores:
-    """The best there is here. `threads`: how many, None for one a core that this process may use."""
+    """The best cipher here. `threads`: their number, None for one on each core that this process may use."""
     if CompiledCipher is not None and environment.get("TAPBRIDGE_FAST") != "0":
         count = len(os.sched_getaffinity(0)) if threads is None else threads
         return Cores(CompiledCipher(), min(count, MOST_THREADS))

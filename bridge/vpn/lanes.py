@@ -1,10 +1,10 @@
-"""Lanes kept in step with the tunnel: what compiled code may do for which peer, and what it did.
+"""Lanes kept in step with the tunnel. A *lane* is the path of one peer's packets through compiled code.
 
-The tunnel stays in charge of sessions, timers, rekeying, roaming and path MTU. After every call of it that may have
-changed any of these, `renew` compares what it says now with what the lanes were told, and tells them what is new. After
-a burst, `bridge.vpn.port` hands what happened to the tunnel, once for each session.
+The tunnel stays in charge of sessions, timers, rekeying, roaming and path MTU. After every call of the tunnel that may
+have changed any of these, `renew` compares the lanes that the tunnel allows now with those that are open, and opens and
+closes the difference. After a burst `bridge.vpn.port` reports to the tunnel what the lanes did, once for each session.
 
-Numbers are those of ports in the flow table.
+The numbers here are numbers of ports in the flow table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bridge.ports.bursts import Queued
-from bridge.ports.udp.ways import Heading
+from bridge.ports.udp.paths import LanePath
 from tunnel.effects import Datagram, Endpoint, Received
 from tunnel.endpoint import Opened, SessionRx
 from tunnel.session import Lane
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from tunnel.endpoint import Tunnel
 
 MOST_SESSIONS: Final = 2048
-"""That are heard by lanes; peers beyond go by the tunnel's own way."""
+"""Sessions whose datagrams lanes open. Peers beyond that are served by `Tunnel.receive` and `Tunnel.send`."""
 _PACKET_BYTES = 1000
-"""Helpers are asked for by packets, and what came is counted in bytes: packets of about this size."""
+"""Received bytes count as packets of this size, where helper threads are asked for by packets."""
 
 
-class _Told(NamedTuple):
-    """What the lanes know of a peer."""
+class _OpenLane(NamedTuple):
+    """An open lane: the tunnel's side, the number of the peer's port, the path of its datagrams."""
 
     lane: Lane
     number: int
-    heading: Heading
+    path: LanePath
 
 
 class LaneBurst(NamedTuple):
@@ -50,8 +50,9 @@ class LaneBurst(NamedTuple):
 
 
 class PeerLanes:
-    """`number`: of a port's name; `worked`: hears how many packets were sealed or opened at once; `most_sessions`: that
-    are heard. `open`: the number of each peer that has a lane."""
+    """`lanes`: the compiled code; `number`: gives the number of a port's name; `worked`: takes the number of packets
+    that were sealed or opened at once; `most_sessions`: sessions whose datagrams lanes open. `open`: the port's number
+    of each peer that has a lane."""
 
     def __init__(
         self,
@@ -68,15 +69,16 @@ class PeerLanes:
         self._worked = worked
         self._most_sessions = most_sessions
         self._unsent: list[Datagram] = []
-        self._told: dict[str, _Told] = {}
+        self._told: dict[str, _OpenLane] = {}
         self._peers: dict[int, str] = {}
         self._state = -1
 
     def renew(self, tunnel: Tunnel, ports: Mapping[str, str], *, is_sure: bool = True) -> None:
-        """Tell the lanes what has changed. `ports`: by peer; `is_sure`: False where the ways are in doubt."""
+        """Open and close lanes where something has changed. `ports`: by peer; `is_sure`: False where paths are in
+        doubt."""
         held, is_same = self._told, is_sure and self._state == self.datagrams.state
         self._state = self.datagrams.state
-        told: dict[str, _Told] = {}
+        told: dict[str, _OpenLane] = {}
         sessions = 0
         for lane in tunnel.lanes():
             sessions += len(lane.receiving)
@@ -92,10 +94,10 @@ class PeerLanes:
             ):
                 told[lane.peer] = before
                 continue
-            heading = self.datagrams.heading(lane.endpoint)
+            path = self.datagrams.lane_path(lane.endpoint)
             number = self._number(ports[lane.peer]) if lane.peer in ports else -1
-            if heading is not None and number >= 0:
-                told[lane.peer] = _Told(lane, number, heading)
+            if path is not None and number >= 0:
+                told[lane.peer] = _OpenLane(lane, number, path)
         if told == held:
             return
         for peer, old in held.items():
@@ -104,8 +106,8 @@ class PeerLanes:
         for peer, new in told.items():
             if held.get(peer) != new:
                 self._open(new)
-        self.lanes.set_ears(
-            (session.local, session.memory, session.keys.receive, known.number, known.heading.name, known.heading.heard)
+        self.lanes.set_inbound(
+            (session.local, session.memory, session.keys.receive, known.number, known.path.name, known.path.pktinfo)
             for known in told.values()
             for session in known.lane.receiving
         )
@@ -114,8 +116,8 @@ class PeerLanes:
         self.open = {peer: known.number for peer, known in told.items()}
         self._peers |= {number: peer for peer, number in self.open.items()}
 
-    def _open(self, known: _Told) -> None:
-        lane, number, heading = known
+    def _open(self, known: _OpenLane) -> None:
+        lane, number, path = known
         session = lane.sending
         self.lanes.open_lane(
             number,
@@ -123,20 +125,21 @@ class PeerLanes:
             session.keys.send,
             session.remote,
             lane.mtu_bytes,
-            heading.fd,
-            heading.segments,
-            *heading.tos,
-            heading.name,
-            heading.chosen,
+            path.fd,
+            path.segments,
+            *path.tos,
+            path.name,
+            path.chosen,
         )
 
     @property
     def is_stale(self) -> bool:
-        """The kernel's routes have changed since."""
+        """True where the kernel's routes have changed since `renew`."""
         return self._state != self.datagrams.state
 
     def take_unsent(self) -> list[Datagram]:
-        """Datagrams that the kernel did not take as they were, for whoever knows what to do about it."""
+        """Datagrams that the kernel refused as they were: the caller sends them by `send_burst`, which knows each
+        refusal."""
         found, self._unsent = self._unsent, []
         return found + [
             Datagram(self._told[self._peers[number]].lane.endpoint, datagram, tos)
@@ -144,22 +147,22 @@ class PeerLanes:
         ]
 
     def receive(self, limit: int, now: int) -> LaneBurst:
-        """A burst at each socket at which something waits."""
+        """Read a burst at each socket at which datagrams wait. `limit`: about so many of each."""
         strange: list[Received] = []
         moved: dict[int, Endpoint] = {}
-        for door in self.datagrams.ready():
-            self.lanes.receive(door.socket.fileno(), limit, now)
-            came, last = self.lanes.came()
-            strange += [self.datagrams.received(door, *one) for one in came]
-            for index, (name, info) in last.items():
-                moved[index] = self.datagrams.received(door, b"", name, info, 0).source
-        opened, queued, sizes, drops = self.lanes.taken()
+        for via in self.datagrams.ready():
+            self.lanes.receive(via.socket.fileno(), limit, now)
+            strange_here, moved_here = self.lanes.socket_results()
+            strange += [self.datagrams.received(via, *one) for one in strange_here]
+            for index, (name, info) in moved_here.items():
+                moved[index] = self.datagrams.received(via, b"", name, info, 0).source
+        opened, queued, sizes, drops = self.lanes.burst_results()
         self._worked(sum(size_bytes for _, size_bytes, _ in sizes) // _PACKET_BYTES)
-        heard = [SessionRx(index, size_bytes, has_data, moved.get(index)) for index, size_bytes, has_data in sizes]
-        return LaneBurst(strange, opened, queued, heard, drops)
+        received = [SessionRx(index, size_bytes, has_data, moved.get(index)) for index, size_bytes, has_data in sizes]
+        return LaneBurst(strange, opened, queued, received, drops)
 
     def send(self) -> list[tuple[str, int]]:
-        """What was pushed leaves; the bytes that were sealed for each peer since the last time."""
+        """Seal and send the packets that were pushed. Returns (peer, bytes of datagrams) sealed since the last call."""
         self.lanes.send()
         sent = self.lanes.sent()
         if sent:
@@ -167,8 +170,8 @@ class PeerLanes:
         return [(self._peers[number], size_bytes) for number, _, size_bytes in sent]
 
     def close(self) -> None:
-        """Nothing may use them any more."""
+        """Close all lanes."""
         for number in self.open.values():
             self.lanes.close_lane(number)
-        self.lanes.set_ears(())
+        self.lanes.set_inbound(())
         self.open, self._told = {}, {}

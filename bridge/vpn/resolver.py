@@ -17,7 +17,7 @@ OnResolved = Callable[[Sequence[bytes]], None]
 
 
 class HostNames:
-    """One look-up at a time for a host; the answer comes in the loop. Look-ups under way do not delay the end.
+    """Looks host names up, one look-up at a time for a host. Look-ups under way do not delay the end.
 
     The first ones wait for `begin`: a thread would keep the rights of a process that has not given them up yet.
     `with_ipv6`: whether addresses of IPv6 are of any use.
@@ -33,14 +33,14 @@ class HostNames:
         loop.add(self._event, self._tell)
 
     def resolve(self, host: str, answer: OnResolved) -> None:
-        """Call `answer` with what the system's resolver finds."""
+        """Call `answer`, later and in the loop, with the addresses that the system's resolver finds."""
         waiting = self._asked.setdefault(host, [])
         waiting.append(answer)
         if len(waiting) == 1 and self._has_begun:
             self._start(host)
 
     def begin(self) -> None:
-        """Look up what was asked for until now, and from now on at once."""
+        """Look up the hosts that were asked for until now, and later ones at once."""
         self._has_begun = True
         for host in self._asked:
             self._start(host)
@@ -69,7 +69,7 @@ class HostNames:
                 answer(addresses)
 
     def close(self) -> None:
-        """Answers that are still to come find nobody."""
+        """Forget the look-ups that are under way."""
         event, self._event = self._event, -1
         if event >= 0:
             self._loop.remove(event)

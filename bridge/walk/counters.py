@@ -49,7 +49,8 @@ class PortCounters:
 class Counters:
     """`ports` by name; `drops_by_port` by (port, reason); `ethertypes`: frames that are not carried, by number, of at
     most `MOST_ETHERTYPES` numbers; `answered`: IP packets that a message of our own answered; `icmp_errors`: sent, or
-    suppressed by RFC 1812 4.3.2.7, `icmp.mute` or the rate limit."""
+    suppressed by RFC 1812 4.3.2.7, `icmp.mute` or the rate limit; `damaged_quotes`: ICMP errors that were passed on
+    although the header that they quote has a bad checksum."""
 
     def __init__(self, ports: Mapping[str, PortCounters]) -> None:
         self.ports = ports
@@ -58,6 +59,7 @@ class Counters:
         self.answered = 0
         self.icmp_errors = 0
         self.icmp_errors_suppressed = 0
+        self.damaged_quotes = 0
 
     def dropped(self, port: str, reason: Drop, number: int = 1) -> None:
         """Frames that came in by `port` go no further."""

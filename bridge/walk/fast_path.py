@@ -20,12 +20,12 @@ from alias.types import Egress, Link
 from bridge.ports.counted import Counted, refusals, unwalked
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect
-from bridge.walk.ends import WireEnds, wire_ends
+from bridge.walk.forwarding import next_hops
 from bridge.walk.forwarding.crossing import Crossing
 from bridge.walk.interface import Interface, NamedPort, Ports
 from bridge.walk.mtu import PathMtus
 from bridge.walk.outcome import Resident
-from bridge.walk.path import Arrival, Path
+from bridge.walk.path import Arrival, Path, WireEnds, wire_ends
 from flow.plain import PlainTable
 from flow.table import (
     ALIASED,
@@ -301,10 +301,10 @@ class FastPath(Resident):
         for port, slot in neighbours:
             interface = self._interface_of(port)
             assert interface.neighbours is not None, "only Ethernet ports have slots"
-            interface.neighbours.lookup(interface.network + slot, now)
+            interface.neighbours.lookup(interface.neighbours.address_of(slot), now)
         if self.repeats:
             self._sweep(limit)
-        self.account()
+        self.account(now)
 
     def _confirm(self, hits: Hits) -> None:
         link = self._owners[hits.entry]
@@ -331,12 +331,13 @@ class FastPath(Resident):
                 owners[entry] = None
         self._swept = end if end < len(owners) else 0
 
-    def account(self) -> None:
+    def account(self, now: int | None = None) -> None:
         """Add the frames that were repeated since the last call to the counters of the ports. `Gateway.counters` does
-        it for every reader."""
+        it for every reader. `now`: where the time is known, next hops hear of these frames."""
         counters = self._counters
         for counted in chain.from_iterable(bursts.counted() for bursts in self.bursts):
-            name = self._interface_of(counted.port).name
+            interface = self._interface_of(counted.port)
+            name = interface.name
             port = counters.ports[name]
             port.rx_packets += counted.rx_packets
             port.rx_bytes += counted.rx_bytes
@@ -346,6 +347,8 @@ class FastPath(Resident):
             port.sent += repeated  # a frame that is repeated is one frame out
             port.repeated_in += repeated
             port.repeated_out += counted.tx_packets
+            if now is not None:
+                next_hops.repeated(interface, repeated, counted.tx_packets, now)
             for reason, number in unwalked(counted):
                 counters.dropped(name, reason, number)
             for reason, number in refusals(counted):
@@ -376,8 +379,7 @@ def _slot(out: Interface, next_hop: int) -> int | None:
     address."""
     if out.neighbours is None:
         return NO_SLOT
-    slot = next_hop - out.network
-    return slot if 0 <= slot < out.neighbours.slots else None
+    return out.neighbours.slot_of(next_hop)
 
 
 def _is_rewrite(received: Packet, path: Path, kind: int, flags: int) -> bool:

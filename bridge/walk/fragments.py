@@ -14,7 +14,6 @@ from alias.fragments import FragmentStore
 from alias.reassembly import Expired, Joined, Reassembly
 from alias.table import Aliases
 from bridge.walk.effects import Effect
-from bridge.walk.ends import wire_ends
 from bridge.walk.interface import Ports
 from bridge.walk.outcome import (
     HELD,
@@ -28,7 +27,7 @@ from bridge.walk.outcome import (
     Wanted,
 )
 from bridge.walk.outgoing import Outgoing
-from bridge.walk.path import Arrival, Path
+from bridge.walk.path import Arrival, Path, wire_ends
 from bridge.walk.trace import Tracing
 from wire import ipv4
 from wire.drop import Drop
@@ -108,11 +107,11 @@ class Fragments(Resident):
     def _whole(self, arrival: Arrival, joined: Joined, decision: Wanted, now: int, effects: list[Effect]) -> None:
         """The service gets the datagram. Its outcome is carried out for the last fragment, and is the fate of all."""
         packet, fragments = joined
-        outcome: Answer | Refused | TakenIn
+        outcome: Answer | Answered | Refused | TakenIn
         fault = packet if isinstance(packet, Drop) else ipv4.read_transport(packet)
         if fault is None:
             assert isinstance(packet, Packet)
-            outcome = decision.service.receive(Arrival(arrival.port, packet, arrival.group), now)
+            outcome = decision.service.receive(Arrival(arrival.port, packet, arrival.group), now, effects)
         else:
             outcome = Refused(fault)
         self._out.carry_out(arrival, outcome, now, effects)

@@ -2,12 +2,10 @@
 
 A frame comes in as bytes with the port's name and `now`; the caller gets back a list of effects to carry out. Nothing
 here reads a clock, opens a socket or draws a random number of its own: the daemon, `replay` and the tests drive the
-same object. The functions stand in the order of a packet's way:
+same object. A frame passes these files, in this order:
 
-    receive -> Ethernet checks -> IP checks -> early services -> martians -> fragments -> decide -> `Outgoing.carry_out`
+    gateway -> intake (martians, fragments) -> forwarding.decision (crossing, alias) -> outgoing (fast_path)
 
-RFC 1812 5.2.2 and 5.3 (the checks and their order), RFC 2827 through `martians`, RFC 4787, 5382 and 5508 through
-`alias`, RFC 1812 4.3 through `messages` and `icmp`, RFC 826 through `arp`, RFC 1191 through `decision`.
 Every frame is sent, answered, taken in, held or dropped with a reason (`outcome`), and counted so: `counters`,
 `balance`.
 """
@@ -15,7 +13,7 @@ Every frame is sent, answered, taken in, held or dropped with a reason (`outcome
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -30,26 +28,28 @@ from bridge.walk.fast_path import FastPath
 from bridge.walk.forwarding.decision import Decision
 from bridge.walk.forwarding.peer_prefixes import Announced
 from bridge.walk.fragments import Fragments
+from bridge.walk.intake import Intake
 from bridge.walk.interface import NamedPort, Ports
+from bridge.walk.lease import OWN_PORT, LeaseService, holds, leased, leased_layers
 from bridge.walk.local import Local
-from bridge.walk.martians import Martians, claims_hold
+from bridge.walk.martians import Martians
 from bridge.walk.messages import Messages
 from bridge.walk.mtu import PathMtus
-from bridge.walk.outcome import PORT_UNREACHABLE, IcmpError, Outcome, Refused, Resident
+from bridge.walk.outcome import PORT_UNREACHABLE, Outcome, Resident, Service
 from bridge.walk.outgoing import Outgoing
 from bridge.walk.own import OwnAddresses
 from bridge.walk.path import Arrival, Path
 from bridge.walk.residents import LinkKeeper, NatLinks, Neighbours
 from bridge.walk.settings import GatewaySettings, PortSettings
 from bridge.walk.trace import Trace, Tracing
+from dhcp.client import Client
+from dhcp.lease import Lease
 from flow.table import HARVEST_S, Table
-from icmp import errors
 from route.table import RouteTable
-from wire import ethernet, ipv4
+from wire import ipv4
 from wire.drop import Drop
 from wire.gso import GsoHeader
-from wire.ipv4 import Packet
-from wire.units import SECOND_NS, earliest
+from wire.units import SECOND_NS
 
 
 class _Change(NamedTuple):
@@ -81,6 +81,9 @@ class Gateway:
         self.settings = settings
         self.started_ns = 0
         self._rng = rng
+        tap1 = settings.port("tap1")
+        client = tap1.dhcp if tap1 is not None else None
+        xids = random.Random(rng.getrandbits(64)) if client is not None else rng  # first: they depend on the seed alone
         self._late_ns = HARVEST_S * SECOND_NS if table is not None else 0
         self.ports = Ports(settings, rng)
         self.interfaces = self.ports.interfaces
@@ -106,7 +109,6 @@ class Gateway:
             tracing,
             events=events,
         )
-        self._martians = Martians(self.interfaces, self.own, self.decision.peers)
         self._fragments = Fragments(self.ports, self.aliases, self.out, tracing, self._decide)
         self.fragments, self.reassembly = self._fragments.store, self._fragments.reassembly
         self.links = NatLinks(self.aliases, self.interfaces, self._tell_unanswered, events=events)
@@ -115,17 +117,49 @@ class Gateway:
             for name, interface in self.interfaces.items()
             if interface.framing == "ethernet"
         }
+        self._intake = self._begin_intake()
+        # In the order in which their timers fire. The flow table is first: its hits keep links and ARP entries alive.
+        self.residents: tuple[Resident, ...] = (
+            self.fast,
+            *self._neighbours.values(),
+            self.links,
+            self.decision,
+            self._fragments,
+            *self.local.services,
+        )
+        self.leases = None if client is None else self._begin_leases(Client(client, rng, xids))
 
-    @property
-    def residents(self) -> Iterator[Resident]:
-        """All that keeps frames or timers, in the order in which their timers fire. The flow table is first: its hits
-        keep links and ARP entries alive."""
-        yield self.fast
-        yield from self._neighbours.values()
-        yield self.links
-        yield self.decision
-        yield self._fragments
-        yield from self.local.residents
+    def _begin_intake(self) -> Intake:
+        """The checks before the decision, with the parts that they ask."""
+        return Intake(
+            Martians(self.interfaces, self.own, self.decision.peers),
+            self.local,
+            self._neighbours,
+            self.decision.crossing,
+            self._fragments,
+            self._decide,
+            self.out,
+            self._counters,
+            self._tracing,
+        )
+
+    def _begin_leases(self, client: Client) -> LeaseService:
+        """tap1's address is leased: its client hears every packet first, and no link gets its port."""
+        self.aliases.listen(*OWN_PORT)
+        tap1_port = self.ports.direct["tap1"]
+        leases = LeaseService(client, tap1_port, self.out, self._take_lease, self._forget_linked_address)
+        self.add_service(leases, early=True)
+        self.out.on_neighbour_change = leases.neighbour_changed
+        return leases
+
+    def add_service(self, service: Service, *, early: bool = False) -> None:
+        """Let a service answer datagrams to our own addresses. `early`: it is asked about every packet, before the
+        check for martians. Services are asked in the order in which they were added, echo first."""
+        if early:
+            self.local.early += (service,)
+        else:
+            self.local.services += (service,)
+        self.residents += (service,)
 
     @property
     def counters(self) -> Counters:
@@ -150,12 +184,13 @@ class Gateway:
 
     # Entry points of the loop
 
-    def start(self, now: int) -> list[Effect]:
-        """Begin the RFC 5227 probes and announcements; traffic does not wait for them."""
+    def start(self, now: int, *, announces: bool = True) -> list[Effect]:
+        """Begin. `announces`: with the RFC 5227 probes and announcements, for which traffic does not wait."""
         effects: list[Effect] = []
         self.started_ns = now
         for resident in self.residents:
-            resident.start(now, effects)
+            if announces or not isinstance(resident, Neighbours):
+                resident.start(now, effects)
         return effects
 
     def receive(
@@ -165,16 +200,10 @@ class Gateway:
         where the port is not configured."""
         effects: list[Effect] = []
         came_by = self.ports.named(port)
-        interface = came_by.interface
-        counters = interface.counters
+        counters = came_by.interface.counters
         counters.rx_packets += 1
         counters.rx_bytes += len(frame)
-        if interface.framing == "ethernet":
-            outcome = self._ethernet(came_by, bytes(frame), gso, now, effects)
-        else:
-            outcome = self._raw(came_by, frame, gso, now, effects)
-        if outcome is not None:
-            self.out.count(came_by, outcome, effects)
+        self._intake.receive(came_by, frame, gso, now, effects)
         if self.aliases.events:
             self.links.tell(effects)
         return effects
@@ -190,7 +219,9 @@ class Gateway:
         """When `tick` has something to do, in ns; None where nothing waits."""
         due: int | None = None
         for resident in self.residents:
-            due = earliest(due, resident.next_deadline())
+            wanted = resident.next_deadline()
+            if wanted is not None and (due is None or wanted < due):
+                due = wanted
         return due
 
     def refused(self, port: str, reason: Drop) -> None:
@@ -231,98 +262,6 @@ class Gateway:
             self.out.carry_out(arrival, path, now, effects)
         return effects
 
-    # A frame comes in: header checks, whose refusals owe nobody an error
-
-    def _ethernet(
-        self, port: NamedPort, frame: bytes, gso: GsoHeader | None, now: int, effects: list[Effect]
-    ) -> Outcome | None:
-        """The outcome of a frame with an Ethernet header; None where it has been carried out."""
-        if len(frame) < ethernet.HEADER_BYTES:
-            return Refused(Drop.ETH_SHORT)
-        own_mac = port.interface.mac
-        destination, source = frame[:6], frame[6:12]
-        group = destination != own_mac
-        if group and not ethernet.is_group(destination):
-            return Refused(Drop.ETH_NOT_FOR_US)
-        if source[0] & 1 or source in (own_mac, ethernet.NO_MAC):
-            return Refused(Drop.ETH_SOURCE)
-        kind = frame[12:14]
-        if kind == ethernet.IPV4_TYPE:
-            return self._ip(port, frame, ethernet.HEADER_BYTES, gso, now, effects, group=group)
-        if kind == ethernet.ARP_TYPE:
-            return self._neighbours[port.name].receive(frame, now, effects)
-        return self._other_ethertype(int.from_bytes(kind, "big"))
-
-    def _raw(
-        self,
-        port: NamedPort,
-        frame: bytes | bytearray | memoryview,
-        gso: GsoHeader | None,
-        now: int,
-        effects: list[Effect],
-    ) -> Outcome | None:
-        """The same for a frame that begins with the IP header."""
-        if len(frame) and frame[0] >> 4 == 6:
-            return self._other_ethertype(ethernet.ETHERTYPE_IPV6)
-        return self._ip(port, frame, 0, gso, now, effects, group=False)
-
-    def _other_ethertype(self, ethertype: int) -> Refused:
-        self._counters.ethertype(ethertype)
-        return Refused(ethernet.ethertype_drop(ethertype))
-
-    def _ip(
-        self,
-        port: NamedPort,
-        frame: bytes | bytearray | memoryview,
-        start: int,
-        claims: GsoHeader | None,
-        now: int,
-        effects: list[Effect],
-        *,
-        group: bool,
-    ) -> Outcome | None:
-        """The outcome of a frame whose IP header begins at `start`; None where it has been carried out."""
-        packet = ipv4.parse(frame, start, claims)
-        if not isinstance(packet, Packet):
-            return Refused(packet)
-        if claims is not None and not claims_hold(packet, claims):
-            return Refused(Drop.PORT_MALFORMED)
-        if self._tracing.trace is not None:
-            self._tracing.say("wire", "{}", packet)
-        arrival = Arrival(port, packet, group)
-        outcome: Outcome | None = self.local.wanted_early(arrival) if self.local.early else None
-        outcome = outcome or self._checked(arrival)
-        if outcome is None and packet.is_fragment:
-            self._fragments.receive(arrival, now, effects)
-            return None
-        if outcome is None:
-            drop = ipv4.read_transport(packet)
-            outcome = Refused(drop) if drop is not None else self._decide(arrival, now)
-        self.out.carry_out(arrival, outcome, now, effects)
-        return None
-
-    def _checked(self, arrival: Arrival) -> Refused | None:
-        """Refuse addresses that no packet may carry, bad IP options, and fragments from outside that nothing lets
-        in."""
-        packet, came_by = arrival.packet, arrival.port.interface
-        drop = self._martians.source_fault(arrival) or self._martians.destination_fault(arrival)
-        if drop is not None:
-            return Refused(drop)
-        if packet.header_bytes > ipv4.MINIMUM_HEADER_BYTES:
-            fault = ipv4.options_fault(packet)
-            if fault is not None:
-                reason, pointer = fault
-                is_owed = reason is Drop.IP_OPTION and self.decision.crossing.expects(arrival)
-                return Refused(reason, IcmpError(errors.PARAMETER_PROBLEM, 0, pointer << 24) if is_owed else None)
-        if (
-            packet.is_fragment
-            and not came_by.is_inside
-            and packet.destination != came_by.address
-            and not self.decision.crossing.lets_in(arrival)
-        ):
-            return Refused(Drop.ROUTE_NOT_FROM_OUTSIDE)
-        return None
-
     def _decide(self, arrival: Arrival, now: int) -> Outcome:
         """The decision for a whole packet or a first fragment. The table's hits of a TCP connection are told to its
         link before a packet changes the connection's state."""
@@ -356,15 +295,17 @@ class Gateway:
             self._apply_alias,
             self._apply_decision,
             self._apply_messages,
+            self._apply_lease,
             self._outdate,
         )
 
     def _apply_tap1(self, change: _Change) -> None:
         """First, because links and neighbours of the old address must end before new ones are made."""
         before, after = change.before.port("tap1"), change.after.port("tap1")
-        if before is None or after is None:
+        if before is None or after is None or after.dhcp is not None:
             return
-        if (after.address, after.prefix_length) != (before.address, before.prefix_length):
+        ground, ground_before = ((port.address, port.prefix_length, port.beyond) for port in (after, before))
+        if ground != ground_before:
             self._readdress(self.ports.direct["tap1"], after, change.now, change.effects)
         self.interfaces["tap1"].gateway = after.gateway if after.address else 0
 
@@ -375,7 +316,7 @@ class Gateway:
             for address in before.keys() - after.keys():
                 table.delete(address)
             for address, mac in after.items():
-                if before.get(address) != mac:
+                if before.get(address) != mac and (table.is_resolvable(address) or not self._is_leased(name)):
                     self.out.arp_effects(self.ports.direct[name], table.add(address, mac), change.now, change.effects)
 
     def _apply_alias(self, change: _Change) -> None:
@@ -399,6 +340,13 @@ class Gateway:
         self._messages.reconfigure(change.after.icmp)
         self.local.reconfigure(change.after.icmp)
 
+    def _apply_lease(self, change: _Change) -> None:
+        """After the decision, whose new routes must know the leased network before the client may lose or change it."""
+        tap1 = change.after.port("tap1")
+        if self.leases is not None and tap1 is not None and tap1.dhcp is not None:
+            self._route_lease(leased(tap1, self.leases.client.lease))
+            self.leases.reconfigure(tap1.dhcp, change.now, change.effects)
+
     def _outdate(self, change: _Change) -> None:
         """Last: all that decisions rest on has changed by now, and the flow table must ask for each of them anew."""
         self.fast.outdate()
@@ -413,12 +361,71 @@ class Gateway:
         self.fast.harvest(self.fast.table.limit, now)  # its hits count for the links of before
         if interface.neighbours is not None:
             self.out.arp_effects(port, interface.neighbours.give_up(), now, effects)
-        self.aliases.flush(now=now, egress=Egress.TAP1)
         self.own.readdress(interface, settings, self._rng)
+        if interface.address != interface.linked_address:  # links of an earlier run wait for the address that they had
+            self.aliases.flush(now=now, egress=Egress.TAP1)
+            interface.linked_address = interface.address
         self.fast.set_ports()
         self.fast.set_outside()
         if interface.neighbours is not None:
             self.out.arp_effects(port, interface.neighbours.start(now), now, effects)
+
+    # The DHCP client of tap1
+
+    def _is_leased(self, port: str) -> bool:
+        return port == "tap1" and self.leases is not None
+
+    def _take_lease(self, lease: Lease | None, now: int, effects: list[Effect]) -> None:
+        """tap1 has this lease from now on, None for no address. A renewal that changes neither address nor subnet keeps
+        neighbours and links."""
+        port, own = self.ports.direct["tap1"], self.settings.port("tap1")
+        assert own is not None, "its client runs"
+        settings, interface = leased(own, lease), port.interface
+        if not holds(interface, settings):
+            self._readdress(port, settings, now, effects)
+        interface.gateway = settings.gateway if settings.address else 0
+        interface.mtu_bytes = settings.mtu_bytes
+        self._route_lease(settings)
+        self.fast.set_ports()
+        self.fast.outdate()
+
+    def _route_lease(self, port: PortSettings) -> None:
+        self.routes.connect(leased_layers(port), port.edges)
+
+    def remember_lease(self, lease: Lease | None) -> None:
+        """The lease of an earlier run, before links are taken up and before `start`: the client asks for it again, and
+        links of its address wait for it."""
+        if self.leases is not None:
+            self.leases.remembered = lease
+            self.interfaces["tap1"].linked_address = lease.address if lease is not None else 0
+
+    def _forget_linked_address(self, now: int) -> None:
+        """The address of an earlier run does not come back."""
+        interface = self.interfaces["tap1"]
+        if interface.linked_address and not interface.address:
+            self.aliases.flush(now=now, egress=Egress.TAP1)
+            interface.linked_address = 0
+
+    def renew_lease(self, now: int) -> list[Effect]:
+        """An operator wants an answer of the DHCP server now; only where tap1's address is leased."""
+        effects: list[Effect] = []
+        assert self.leases is not None
+        self.leases.renew(now, effects)
+        return effects
+
+    def release_lease(self, now: int) -> list[Effect]:
+        """An operator gives the leased address back; only where tap1's address is leased."""
+        effects: list[Effect] = []
+        assert self.leases is not None
+        self.leases.release(now, effects)
+        return effects
+
+    def joined(self, port: str, now: int) -> list[Effect]:
+        """The link of a port came back, and the network behind it may be another one."""
+        effects: list[Effect] = []
+        if self._is_leased(port) and self.leases is not None:
+            self.leases.reattach(now, effects)
+        return effects
 
     def _homes(self) -> dict[int, str | None]:
         """The port or node that each host with links lives behind. Hosts are few where links are many, and every reload

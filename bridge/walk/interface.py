@@ -24,7 +24,10 @@ class Interface:
     """One of tap0, tap1, tun0 and vpn, while the gateway runs. `PortSettings` says the units of its fields.
 
     `neighbours` answers which MAC address a next hop has; it is None where frames have no Ethernet header. `mask` is
-    the prefix length of `network` as 32 bits. An `address` of 0 means that the port has none.
+    the prefix length of `network` as 32 bits. An `address` of 0 means that the port has none. `linked_address` is the
+    address that links of `egress` belong to: `address`, or while there is none the address of an earlier run.
+    `silent_from_ns`: when the first packet left for `gateway` since something came from there, None where none did;
+    `has_spoken`: an IP packet has come from there (`bridge.walk.forwarding.next_hops`).
     """
 
     name: str
@@ -32,6 +35,7 @@ class Interface:
     is_inside: bool
     mtu_bytes: int
     address: int = 0
+    linked_address: int = 0
     network: int = 0
     mask: int = 0xFFFFFFFF
     mac: bytes = b""
@@ -40,6 +44,8 @@ class Interface:
     egress: Egress | None = None
     edges: frozenset[int] = frozenset()
     counters: PortCounters = field(default_factory=PortCounters)
+    silent_from_ns: int | None = None
+    has_spoken: bool = False
 
     def is_on_link(self, address: int) -> bool:
         """True where `address` lies in the connected subnet."""
@@ -53,11 +59,13 @@ class Interface:
         return destination
 
     def set_address(self, port: PortSettings, rng: random.Random) -> None:
-        """Take address, subnet and next hop, and on a tap an ARP table that knows nothing but the static entries.
+        """Take address, subnet, MTU and next hop, and on a tap an ARP table that knows nothing but the static entries.
 
-        A port that waits for its lease (`port.address` is 0) has none of these, and its ARP table is deaf. `ValueError`
+        The MAC address stays, because the device has it; a default that is made from the address names another one. A
+        port that waits for its lease (`port.address` is 0) has none of these, and its ARP table is deaf. `ValueError`
         where a static entry is impossible.
         """
+        self.mtu_bytes = port.mtu_bytes
         self.address = port.address
         self.network = port.network
         self.mask = prefix_mask(port.prefix_length)
@@ -67,10 +75,11 @@ class Interface:
             self.neighbours = ArpPort(
                 port.address,
                 port.prefix_length,
-                port.mac,
+                self.mac,
                 port.static_arp if port.address else {},
                 rng,
                 reachable_ns=port.arp_timeout_ns,
+                beyond=port.beyond,
             )
 
 
@@ -102,6 +111,7 @@ class Ports:
                 egress=port.egress,
             )
             interface.set_address(port, rng)
+            interface.linked_address = interface.address
         self.default_node: str | None = None
         self.direct = {name: NamedPort(name, interface) for name, interface in self.interfaces.items()}
         self._by_name: dict[str, NamedPort] = {}

@@ -1,12 +1,14 @@
 """Datagrams for ourselves: services take those they want, and nothing listens for the rest.
 
-To add a service, write a `Service` (`bridge.walk.outcome`) and put it into `Local.services`, or into `Local.early`
-where it must see packets before the check for martians (a DHCP client hears frames to 255.255.255.255). The order of
-a list is the order of asking. RFC 1122 3.2.2.1 and 4.2.3.9, RFC 1812 4.3.3.6 (echo).
+To add a service, write a `Service` (`bridge.walk.outcome`) and hand it to `Gateway.add_service`; `early` where it must
+see packets before the check for martians (a DHCP client hears frames to 255.255.255.255).
+
+RFC 1122 3.2.2.1 and 4.2.3.9, RFC 1812 4.3.3.6 (echo).
 """
 
 from __future__ import annotations
 
+from bridge.walk.effects import Effect
 from bridge.walk.messages import Messages
 from bridge.walk.outcome import (
     PORT_UNREACHABLE,
@@ -14,7 +16,6 @@ from bridge.walk.outcome import (
     Answer,
     Outcome,
     Refused,
-    Resident,
     Service,
     TakenIn,
     Wanted,
@@ -41,7 +42,7 @@ class Echo(Service):
             self.answers_on_tap1 or arrival.port.interface.name != "tap1"
         )
 
-    def receive(self, arrival: Arrival, now: int) -> Answer | Refused | TakenIn:
+    def receive(self, arrival: Arrival, now: int, effects: list[Effect]) -> Answer | Refused | TakenIn:
         """The echo reply; a request with a bad checksum meets silence."""
         request = arrival.packet
         if not responder.has_valid_transport_checksum(request):
@@ -52,18 +53,13 @@ class Echo(Service):
 
 class Local:
     """The services in the order in which they are asked. `early`: asked before the check for martians; `services`:
-    asked about packets to an address of ours."""
+    asked about packets to an address of ours. `Gateway.add_service` adds to them."""
 
     def __init__(self, messages: Messages, tracing: Tracing, settings: IcmpSettings) -> None:
         self._messages = messages
         self._echo = Echo(messages, tracing, settings)
-        self.early: list[Service] = []
-        self.services: list[Service] = [self._echo]
-
-    @property
-    def residents(self) -> list[Resident]:
-        """All services, as residents of the gateway."""
-        return [*self.early, *self.services]
+        self.early: tuple[Service, ...] = ()
+        self.services: tuple[Service, ...] = (self._echo,)
 
     def reconfigure(self, settings: IcmpSettings) -> None:
         """Take other settings."""

@@ -112,5 +112,5 @@ class Service(Resident, Protocol):
     def wants(self, arrival: Arrival) -> bool:
         """True where the datagram is for this service. Of a datagram in fragments the first one is asked about."""
 
-    def receive(self, arrival: Arrival, now: int) -> Answer | Refused | TakenIn:
-        """Take a whole datagram that it wanted."""
+    def receive(self, arrival: Arrival, now: int, effects: list[Effect]) -> Answer | Answered | Refused | TakenIn:
+        """Take a whole datagram that it wanted. `Answered`: its own effects answer the sender."""

@@ -1,4 +1,4 @@
-"""What leaves the gateway, and the account of every frame: the half of the walk behind the decision.
+"""Outcomes carried out and counted: the half of the walk behind the decision.
 
 `Outgoing.carry_out` takes a frame's `Outcome`, carries it out and counts it. No other place counts the fate of a frame,
 and no other place sends an ICMP error. The functions stand in the order of a packet's way:
@@ -11,7 +11,7 @@ whose next hop is silent). `effects` is always the list of the current call of `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from alias import quote as quotes
@@ -21,6 +21,7 @@ from arp.effects import ArpEffect, Changed, Dropped, GaveUp, Release, Transmit
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect, Event, Send
 from bridge.walk.fast_path import FastPath
+from bridge.walk.forwarding import next_hops
 from bridge.walk.interface import Interface, NamedPort
 from bridge.walk.messages import Messages
 from bridge.walk.mtu import PathMtus, pieces
@@ -35,7 +36,6 @@ from bridge.walk.outcome import (
     IcmpError,
     Outcome,
     Refused,
-    Sent,
     TakenIn,
     Wanted,
 )
@@ -57,7 +57,8 @@ class Waiting(NamedTuple):
 
 
 class Outgoing:
-    """Carries outcomes out. `events`: drops and ARP changes become effects too."""
+    """Carries outcomes out. `events`: drops and ARP changes become effects too. `on_neighbour_change` hears of each
+    change of an ARP table."""
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class Outgoing:
         self._messages = messages
         self._tracing = tracing
         self._events = events
+        self.on_neighbour_change: Callable[[NamedPort, Changed, int, list[Effect]], None] = lambda *_: None
 
     # A frame's outcome
 
@@ -86,8 +88,11 @@ class Outgoing:
         """Carry an outcome out, and count it as the one fate of the frame."""
         if isinstance(outcome, Path):
             outcome = self._carry(arrival, outcome, now, effects)
+            if outcome is SENT and not arrival.is_ours:
+                self.count(arrival.port, SENT, effects)
+                return
         elif isinstance(outcome, Wanted):
-            outcome = outcome.service.receive(arrival, now)
+            outcome = outcome.service.receive(arrival, now, effects)
         if arrival.is_ours:
             return
         if isinstance(outcome, Refused):
@@ -100,7 +105,7 @@ class Outgoing:
     def count(self, port: NamedPort, outcome: Outcome, effects: list[Effect]) -> None:
         """Count the fate of one frame that came in by `port`; a held frame is counted when it leaves its store."""
         counters = port.interface.counters
-        if isinstance(outcome, Sent):
+        if outcome is SENT:
             counters.sent += 1
         elif isinstance(outcome, Refused):
             self._counters.dropped(port.interface.name, outcome.drop)
@@ -145,6 +150,7 @@ class Outgoing:
         rewrite.forward(packet, received.ttl - 1, path.source, path.destination)
         if path.quoted is not None and not packet.offset_bytes:
             quote, quoted_source, quoted_destination = path.quoted
+            self._counters.damaged_quotes += quote.is_damaged
             quotes.rewrite_quote(
                 packet,
                 quote,
@@ -176,6 +182,10 @@ class Outgoing:
         is_ours = path.source[0] == self._interfaces[path.egress.label].address
         return None if is_ours else Drop.FRAGMENT_DATAGRAM_DROPPED
 
+    def submit(self, port: NamedPort, packet: Packet, now: int, effects: list[Effect]) -> None:
+        """Send a packet of our own by a port's next hop, whatever the routes say."""
+        self._emit(port, (packet,), None, now, effects)
+
     def _emit(
         self,
         port: NamedPort,
@@ -197,6 +207,8 @@ class Outgoing:
             next_hop = out.next_hop(fitting[0].destination)
         mac = neighbours.lookup(next_hop, now)
         if mac is not None:
+            if next_hop == out.gateway:
+                next_hops.sent(out, now)
             if self._tracing.trace is not None:
                 self._tracing.say("arp", "{} is at {}", next_hop, mac)
             for piece in fitting:
@@ -227,6 +239,7 @@ class Outgoing:
         """Carry out what the ARP table of a port wants. The outcome is that of the ARP frame that caused it, if one
         did: refused, answered by a frame of ours, or taken in."""
         outcome: Outcome = TAKEN
+        changes: list[Changed] = []
         for effect in wanted:
             if isinstance(effect, Transmit):
                 self.send(port, effect.frame, None, effects)
@@ -238,8 +251,12 @@ class Outgoing:
                 self._give_up(effect, now, effects)
             elif isinstance(effect, Dropped):
                 outcome = Refused(effect.reason)
-            elif isinstance(effect, Changed) and (self._events or effect.claimant is not None):
-                effects.append(Event(port.name, "arp", arp_facts(effect)))
+            elif isinstance(effect, Changed):
+                if self._events or effect.claimant is not None:
+                    effects.append(Event(port.name, "arp", arp_facts(effect)))
+                changes.append(effect)
+        for change in changes:  # last, because a change may bring another table
+            self.on_neighbour_change(port, change, now, effects)
         return outcome
 
     def _release(self, release: Release, effects: list[Effect]) -> None:

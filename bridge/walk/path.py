@@ -1,4 +1,4 @@
-"""The values that the walk hands on: a packet as it came in, and the path that was decided for it.
+"""The values that the walk hands on: a packet as it came in, its path, and the ends of its flow.
 
 `Arrival` and `Path` are classes with slots, because every packet makes them and reads them again and again: a class
 with slots takes two thirds of a tuple's time. Nobody changes them.
@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from alias import quote as quotes
 from alias.quote import Quote
 from alias.shelf import FragmentKey
 from alias.types import Egress, Link
-from bridge.walk.ends import WireEnds
 from bridge.walk.interface import NamedPort
-from wire.ipv4 import Packet
+from wire.drop import Drop
+from wire.ipv4 import ICMP, Packet
+
+FlowEnds = tuple[int, int, int, int, int]
+"""(protocol, inside address, inside port, remote address, remote port)."""
+
+WireEnds = tuple[int, int, int, int]
+"""(source, source port, destination, destination port), as `flow.table.Table.learn` takes them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,3 +69,21 @@ class Path:
     quoted_identification: int | None = None
     link: Link | None = None
     flow: WireEnds | None = None
+
+
+def flow_ends(packet: Packet) -> FlowEnds | None:
+    """The flow of a packet from inside, or of the packet that an ICMP error from inside quotes; None where the error
+    quotes no packet."""
+    if not packet.is_icmp_error:
+        return packet.protocol, packet.source, packet.source_port, packet.destination, packet.destination_port
+    quote = quotes.read(packet)
+    if isinstance(quote, Drop):
+        return None
+    return quote.protocol, quote.destination, quote.destination_port, quote.source, quote.source_port
+
+
+def wire_ends(packet: Packet) -> WireEnds:
+    """A packet's ends as the flow table keys them: the destination port of an ICMP message is its type."""
+    if packet.protocol == ICMP and not packet.offset_bytes:
+        return packet.source, packet.source_port, packet.destination, packet.data[packet.header_bytes]
+    return packet.source, packet.source_port, packet.destination, packet.destination_port

@@ -7,7 +7,9 @@ from typing import Protocol
 
 from alias.table import Aliases
 from alias.types import Linked, Unanswered, Unlinked
+from arp.port import ArpPort
 from bridge.walk.effects import Effect, Event
+from bridge.walk.forwarding import next_hops
 from bridge.walk.interface import Interface, NamedPort
 from bridge.walk.outcome import Outcome, Resident
 from bridge.walk.outgoing import Outgoing, Waiting
@@ -40,13 +42,25 @@ class Neighbours(Resident):
     def tick(self, now: int, effects: list[Effect]) -> None:
         """Ask again, give up, announce."""
         table = self.port.interface.neighbours
-        if table is not None:
-            self._out.arp_effects(self.port, table.tick(now), now, effects)
+        if table is None:
+            return
+        wanted = table.tick(now)
+        if wanted:
+            self._out.arp_effects(self.port, wanted, now, effects)
+        self._ask_silent(table, now, effects)
+
+    def _ask_silent(self, table: ArpPort, now: int, effects: list[Effect]) -> None:
+        """Ask for a next hop from which nothing has come for a second although packets leave for it."""
+        interface = self.port.interface
+        due = next_hops.due_ns(interface)
+        if due is not None and due <= now:
+            interface.silent_from_ns = None
+            self._out.arp_effects(self.port, table.suspect(interface.gateway, now), now, effects)
 
     def next_deadline(self) -> int | None:
-        """When the table has something to do."""
+        """When the table has something to do, or the next hop has been silent for too long."""
         table = self.port.interface.neighbours
-        return None if table is None else table.next_deadline()
+        return None if table is None else earliest(table.next_deadline(), next_hops.due_ns(self.port.interface))
 
     def held(self) -> Iterator[str]:
         """The interface of each frame that waits for a next hop here; messages of our own are no frames."""
@@ -58,7 +72,7 @@ class Neighbours(Resident):
 
 
 class LinkKeeper(Protocol):
-    """Writes links down so that they outlive the process (`bridge.state.links.Ledger`)."""
+    """Writes links down so that they outlive the process (`bridge.state.links.LinkFile`)."""
 
     def close(self) -> None:
         """Write what is left to write; nothing is written afterwards."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from alias.types import AliasSettings, Egress, Forward
+from dhcp.settings import ClientSettings
 from route.lists import Prefix
 from wire.units import SECOND_NS
 
@@ -37,6 +38,12 @@ class PortSettings:
     """Network and broadcast address of the configured subnet, if it has them (RFC 3021)."""
     gateway: int = 0
     """The next hop of addresses outside the subnet; 0: every address is asked for on the port itself."""
+    beyond: int = 0
+    """A neighbour outside the subnet that is on the link all the same, as the gateway of a /32; 0: there is none."""
+    dhcp: ClientSettings | None = None
+    """How the port's DHCP client presents itself, and what a lease must fit; None where the address is static."""
+    written_at: tuple[str, int] = ("", 0)
+    """The file and the line that say the address, for people."""
     egress: Egress | None = None
     """The alias address that packets get when they leave here; None: they keep their source."""
     mac: bytes = b""

@@ -249,15 +249,6 @@ DEVIATIONS: tuple[Deviation, ...] = (
     ),
     # ICMP
     Deviation(
-        "I3a",
-        "the kernel translates an error that quotes a damaged header",
-        "such an error is dropped (RFC 5508 REQ-3a)",
-        "3/3 to the LAN",
-        "silence",
-        _bad_quote,
-        _is_icmp(3, 11, 12),
-    ),
-    Deviation(
         "G16",
         "the kernel passes a source quench on",
         "it is ignored (RFC 6633)",

@@ -133,11 +133,26 @@ def test_a_fragmented_error_cannot_be_checked_and_is_translated() -> None:
     assert bytes(first.data[20:]) + rest == bytes(ICMP(type=3, code=3) / Raw(inside))
 
 
-def test_a_quoted_header_with_a_bad_checksum_is_refused() -> None:
+@pytest.mark.parametrize("damage", [1, 0x0100, 0xFFFE])
+@pytest.mark.parametrize("transport", transports(), ids=["udp", "tcp", "icmp"])
+def test_a_quoted_header_with_a_bad_checksum_is_translated_and_stays_as_wrong_as_it_was(
+    transport: ScapyPacket, damage: int
+) -> None:
     """I3a."""
-    inner = bytearray(sent(OUTSIDE, UDP(dport=53)))
-    inner[8] ^= 1
-    assert quote.read(error(bytes(inner))) is Drop.ALIAS_QUOTE
+    outside, inside = (bytearray(sent(names, transport)) for names in (OUTSIDE, INSIDE))
+    for header in (outside, inside):
+        checksum = int.from_bytes(header[10:12], "big") + damage
+        header[10:12] = (checksum % 0xFFFF).to_bytes(2, "big")
+    message = error(bytes(outside))
+    found = read(message)
+    assert found.is_damaged
+    quote.rewrite_quote(message, found, source=INSIDE)
+    assert message.data[20:] == bytes(ICMP(type=3, code=3) / Raw(bytes(inside)))
+
+
+def test_a_quote_whose_header_is_right_is_not_damaged() -> None:
+    """I3a."""
+    assert not read(error(sent(OUTSIDE, UDP(dport=53)))).is_damaged
 
 
 @pytest.mark.parametrize("transport", transports(), ids=["udp", "tcp", "icmp"])
@@ -305,5 +320,5 @@ def _read_and_rewrite(message: Packet) -> None:
     if not message.is_fragment:
         assert scapy_checksum(bytes(message.data[20:])) == 0
     header = message.data[found.ip_offset : found.transport_offset]
-    assert scapy_checksum(bytes(header)) == 0
+    assert (scapy_checksum(bytes(header)) == 0) is not found.is_damaged
     assert ipv4.parse(bytes(message.data[:20])) is not None

@@ -94,9 +94,16 @@ class Bench:
         seed: int = 0,
         address: int = OWN,
         prefix_length: int = 24,
+        beyond: int = 0,
     ) -> None:
         self.port = ArpPort(
-            address, prefix_length, OWN_MAC, static or {}, random.Random(seed), limits=limits or WaitingLimits()
+            address,
+            prefix_length,
+            OWN_MAC,
+            static or {},
+            random.Random(seed),
+            limits=limits or WaitingLimits(),
+            beyond=beyond,
         )
         self.changes: list[Changed] = []
 

@@ -7,7 +7,7 @@ from arp_bench import A_MAC, B_MAC, OTHER_MAC, OWN, A, B, Bench, C, answers, ask
 
 from arp.effects import Changed
 from arp.waiting import WaitingLimits
-from wire.units import address_int, seconds_ns
+from wire.units import address_int, mac_text, seconds_ns
 
 ASK_A = "ask all for 192.168.200.10"
 POLL_A = "ask 02:aa:00:00:00:0a for 192.168.200.10"
@@ -251,3 +251,30 @@ def test_a_late_tick_sends_one_request_and_not_the_missed_ones() -> None:
     bench.holds(A, "frame", 0)
     assert bench.words(bench.port.tick(seconds_ns(50))) == [ASK_A]
     assert bench.port.next_deadline() == seconds_ns(51)
+
+
+BEYOND = address_int("10.9.9.1")
+
+
+@pytest.mark.parametrize("prefix_length", [24, 31, 32])
+def test_d13_a_gateway_outside_the_subnet_is_a_neighbour_like_any_other(prefix_length: int) -> None:
+    bench = Bench(prefix_length=prefix_length, beyond=BEYOND)
+    port = bench.port
+    assert port.is_resolvable(BEYOND)
+    assert not port.is_resolvable(BEYOND + 1)
+    assert (port.slot_of(BEYOND), port.slot_of(BEYOND + 1)) == (port.slots - 1, None)
+    assert bench.holds(BEYOND, "frame", 0) == ["ask all for 10.9.9.1"]
+    assert bench.hears(answers(BEYOND, A_MAC), 0.1) == [f"release frame to {mac_text(A_MAC)}"]
+    assert bench.finds(BEYOND, 0.2) == A_MAC
+    assert int.from_bytes(port.words[4 * (port.slots - 1)].to_bytes(8, "big")[2:], "big") == int.from_bytes(
+        A_MAC, "big"
+    )
+    assert [(entry.ip, entry.state) for entry in port.entries(seconds_ns(0.2))] == [(BEYOND, "reachable")]
+    assert bench.hears(asks(BEYOND, A_MAC), 1)[0].startswith("reply to")
+    assert port.delete(BEYOND)
+    assert bench.finds(BEYOND, 2) is None
+
+
+def test_d13_a_gateway_inside_the_subnet_takes_no_slot_of_its_own() -> None:
+    assert Bench(beyond=A).port.slots == 256
+    assert Bench(beyond=A).port.slot_of(A) == A & 255

@@ -143,6 +143,7 @@ class Scenario:
         self.given: list[tuple[int, str, bytes]] = []
         self.transcript: list[str] = []
         self.drops: list[str] = []
+        self.leases: list[tuple[object, object]] = []  # change and address of each event `lease`
         self.checksums_matter = True
         self.passed: Counter[tuple[str, str]] = Counter()  # frames in and out, by (port, `<` or `>`)
         self.replayable = True  # set False where the scenario reaches into the gateway by hand
@@ -169,6 +170,10 @@ class Scenario:
         assert self.now == START_NS, "a gateway starts at the beginning"
         self.announced = True
         return self._collect(self.gateway.start(self.now))
+
+    def begin(self) -> list[Out]:
+        """Begin as every replay does: the DHCP client asks, nothing is announced."""
+        return self._collect(self.gateway.start(self.now, announces=False))
 
     def inject(self, port: str, packet: ScapyPacket | bytes, *, mac: str | None = None) -> list[Out]:
         """Put a packet in at a port letter, now; what comes out at once. IP packets get the Ethernet header of the
@@ -214,6 +219,10 @@ class Scenario:
         found = []
         for effect in effects:
             if isinstance(effect, Event):
+                if effect.kind == "lease":
+                    self.leases.append((effect.facts["change"], effect.facts["address"]))
+                    told = " ".join(str(fact) for fact in effect.facts.values())
+                    self.transcript.append(f"{self._t()} {LETTERS[effect.port]}  lease {told}")
                 if effect.kind == "drop":
                     self.drops.append(str(effect.facts["reason"]))
                     self.transcript.append(

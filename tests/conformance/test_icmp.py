@@ -89,14 +89,27 @@ def test_i3_an_error_with_a_bad_checksum_is_dropped(make: MakeScenario, egress: 
         assert s.dropped == Drop.ICMP_CHECKSUM
 
 
-def test_i3a_an_error_that_quotes_a_bad_header_is_dropped(make: MakeScenario, egress: str) -> None:
+def test_i3a_an_error_that_quotes_a_damaged_header_is_translated_and_counted(make: MakeScenario, egress: str) -> None:
     s = make(egress)
     _, out = crowded(s, LAYERS["udp"])
-    for at in (2, 8, 10, 12, 19):
+    for count, at in enumerate((2, 8, 10), 1):
         quoted = bytearray(at_router(out))
         quoted[at] ^= 1
-        assert s.outside(error(bytes(quoted), source=ROUTER, to=s.X)) == []
-        assert s.dropped == Drop.ALIAS_QUOTE
+        (told,) = s.outside(error(bytes(quoted), source=ROUTER, to=s.X))
+        inner = bytes(told.ip.payload)[8:28]
+        assert told.ip.payload.payload.src == A
+        assert at == 10 or inner[at] == quoted[at]
+        assert scapy_sum(inner) != 0, "as wrong as it was"
+        assert s.gateway.counters.damaged_quotes == count
+
+
+def test_i3a_a_quote_whose_source_is_damaged_is_nobodys(make: MakeScenario, egress: str) -> None:
+    s = make(egress)
+    _, out = crowded(s, LAYERS["udp"])
+    quoted = bytearray(at_router(out))
+    quoted[12] ^= 1
+    assert s.outside(error(bytes(quoted), source=ROUTER, to=s.X)) == []
+    assert s.dropped == Drop.ALIAS_QUOTE
 
 
 @pytest.mark.parametrize("ihl", range(5, 16))

@@ -286,6 +286,16 @@ def test_a_new_address_of_tap1_is_used_at_once_and_links_of_the_old_one_end(make
     assert (echo.port, echo.ip.src, echo.ip[ICMP].type) == ("O", NEW_O, 0)
 
 
+def test_tap1_keeps_the_mac_address_that_was_made_from_its_old_address(make: MakeScenario) -> None:
+    """The default of `mac` follows from the address, but the device was made with the one of before. ARP requests from
+    another station would be answered to a station that nobody is."""
+    made_from_address = ((f'mac = "{MAC_O}"\n', ""),)
+    s = make("O", replace=made_from_address)
+    mac = s.gateway.interfaces["tap1"].mac.hex(":")
+    s.reload(replace=(*made_from_address, *NEW_ISP))
+    assert asked(s.inside(udp((A, 5000), (E, 1)))) == (NEW_O, mac, NEW_ROUTER)
+
+
 def test_a_new_address_of_tap1_is_probed_and_announced(make: MakeScenario) -> None:
     s = make("O")
     s.reload(replace=NEW_ISP)

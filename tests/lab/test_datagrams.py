@@ -23,7 +23,7 @@ from scapy.packet import Packet, Raw
 from bridge.ports.namespace import entered
 from bridge.ports.udp import datagrams as module
 from bridge.ports.udp.datagrams import DatagramSocket
-from bridge.ports.udp.ways import MOST_KNOWN
+from bridge.ports.udp.paths import MOST_KNOWN
 from lab.namespace import Namespace
 from lab.outside import OUTER_EXIT, OUTER_GATEWAY
 from lab.topology import Lab
@@ -516,5 +516,5 @@ def test_thousands_of_strangers_do_not_make_us_forget_by_which_address_a_peer_kn
         ends.send(*(Datagram(one.source, b"answer") for one in strangers))
         assert not ends.send(Datagram(call.source, b"peer"))
         assert [one.source for one in taken(ends.theirs)] == [endpoint("198.51.100.9", HERE)]
-    ways = ends.ours._ways
-    assert max(len(ways.senders), len(ways._ways)) <= MOST_KNOWN
+    paths = ends.ours._paths
+    assert max(len(paths.senders), len(paths._paths)) <= MOST_KNOWN

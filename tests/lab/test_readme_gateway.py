@@ -16,13 +16,17 @@ from lab.other_end import KeyFile
 from lab.outside import OUTER_EXIT
 from lab.private import private_names
 from lab.process import ROOT
-from lab.topology import HOSTS, OFFLOADED, ROUTER, TAP0, TUNNELLED, Lab
-from tests.lab.far_end import peer
+from lab.topology import HOSTS, OFFLOADED, ROUTER, TAP0, TAP1, TUNNELLED, Lab
+from tests.lab.far_end import peer, until
 from tests.laboratory import needing_the_kernel
 
 pytestmark = pytest.mark.lab
 
 README = (ROOT / "README.md").read_text()
+
+
+def state_of_lease(folder: Path) -> str:
+    return str(request(folder / "control.sock", "dhcp.show", {})["lease"]["state"])
 
 
 @pytest.fixture(params=["two NICs", "one NIC"])
@@ -51,9 +55,13 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Na
         (tmp_path / "offload.txt").write_text("0.0.0.0/0\n")
         check = here.python("-m", "bridgectl", "check", "-c", str(tmp_path / "gateway.toml"))
         assert bridges["isp"] in check
+        leases = isp.start_python("-m", "lab.leases", f"{TAP1}/24", ROUTER)
+        stack.callback(leases.stop)
+        assert leases.line() == "ready"
         daemon = start_daemon(here, tmp_path / "gateway.toml")
         stack.callback(daemon.stop)
         await_answer(daemon, tmp_path / "control.sock", "the gateway")
+        until(lambda: state_of_lease(tmp_path) == "bound", "tap1 has its lease")
         server = isp.start_python("-m", "lab.peers", "serve", OFFLOADED)
         stack.callback(server.stop)
         assert server.line() == "ready"

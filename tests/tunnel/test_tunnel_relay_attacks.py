@@ -394,7 +394,7 @@ def test_relaying_takes_no_memory_at_the_relay() -> None:
         body = Envelope(HOPS, ALICE, bytes([mark]) * 8, message(world))
         relay.receive([Received(one, HOMES["alice"]) for one in crafted(world, "alice", "relay", body)], world.now)
     assert not relay._relaying._held
-    assert not relay._relaying._heard
+    assert not relay._relaying._received
     assert set(relay._relaying._by_id) == {ALICE, BOB, MALLORY}
 
 

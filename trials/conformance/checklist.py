@@ -27,6 +27,8 @@ WITHOUT_EGRESS: dict[str, str] = {
     "G23": "raw IP inside the tunnel has no link-layer address",
     "Q3": "the path outside of the tunnel",
     "Q5": "our knowledge of the path outside of the tunnel",
+    "U7": "tap1 alone leases its address",
+    **{f"D{number}": "tap1 alone leases its address" for number in range(1, 19)},
 }
 """Rows of the NAT and the router that need no second egress, each with its reason."""
 

@@ -3,7 +3,7 @@
     python -m trials.fuzz.guided --target frames,flow --corpus DIR --found DIR --seconds N [--blind] [libFuzzer's flags]
 
 Started by `trials.fuzz`, which sets the environment (`trials.fuzz.instrumented.environment`) and reads what libFuzzer
-says. Edges of every module below the floor `bench` are counted, those of compiled modules too where they are
+says. Edges of every module below the floor `trials` are counted, those of compiled modules too where they are
 instrumented. With --blind inputs are made without regard to what earlier ones reached, and the edges counted all the
 same: what guidance is worth is the difference.
 """
@@ -23,7 +23,7 @@ import atheris
 if TYPE_CHECKING:
     from trials.fuzz.hostile import Target
 
-ROOMS = ["alias", "arp", "bridge", "bridgectl", "flow", "icmp", "route", "tunnel", "wire"]
+ROOMS = ["alias", "arp", "bridge", "bridgectl", "dhcp", "flow", "icmp", "route", "tunnel", "wire"]
 MOST_INPUTS = 400
 """Of one episode: a byte string may be spent slowly."""
 LONGEST_CHOICES_BYTES, LONGEST_RAW_BYTES = 600, 4096

@@ -66,7 +66,9 @@ def build(*, quick: bool) -> Path:
 
 def environment(library: Path, packages: Path | None) -> dict[str, str]:
     """Variables of a process that runs on the instrumented modules (`packages`), or on those of the tree."""
-    found = {**os.environ, "PYTHONPATH": str(packages or ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    roots = [ROOT] if packages is None else [packages, ROOT]  # `trials` is in no package, so it is the tree's
+    path = os.pathsep.join(map(str, roots))
+    found = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     if packages is not None:
         found |= {"LD_PRELOAD": str(library), "ASAN_OPTIONS": ASAN_OPTIONS, "UBSAN_OPTIONS": UBSAN_OPTIONS}
         found["PYTHONMALLOC"] = "malloc"  # or the interpreter's own arenas would hide what runs over an object's end

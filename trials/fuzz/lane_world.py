@@ -103,7 +103,7 @@ class LaneWorld:
 
     def refuse(self) -> None:
         """From now on the kernel takes nothing from the lane: its address is of no family."""
-        session, heading = self.session, self.near_socket.heading(self.away)
+        session, heading = self.session, self.near_socket.lane_path(self.away)
         assert heading is not None
         self.lanes.open_lane(
             VPN, session.memory, session.keys.send, session.remote, MTU_BYTES, heading.fd, True, 0, 1, bytes(16), None
@@ -138,7 +138,7 @@ class LaneWorld:
             assert not by.send_burst(sent)
             burst += [Received(data, Endpoint(LOOPBACK, by.port), tos & 3) for _, data, tos in sent]
         self.take()
-        while self.near_socket.ready():  # a call ends where an ear was shut
+        while self.near_socket.ready():  # a call ends where a session was paused
             self.take()
         effects = self.twin.receive(burst, self.now)
         self.twin_packets += [packet for _, packet in effects.packets]

@@ -64,7 +64,7 @@ SCRIPTS_AN_HOUR = 900
 MORE_OBJECTS = 200
 """More than after the first night are a leak."""
 _DEVICES = 60
-_LAZY = frozenset({"_identifications", "_rate_limit", "_owners", "_resting", "_returning"})
+_LAZY = frozenset({"_identifications", "_rate_limit", "_owners", "_resting", "_returning", "_spent"})
 """Stores that are bounded and forget when they are asked next, not by a timer of their own."""
 
 

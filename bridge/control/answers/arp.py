@@ -110,7 +110,7 @@ def _neighbour(gateway: Gateway, arguments: Arguments) -> tuple[str, int]:
     address = address_of(arguments)
     ports = _ports(gateway, arguments)
     for port in ports:
-        if not gateway.interfaces[port].is_on_link(address):
+        if gateway.arp[port].slot_of(address) is None:
             continue
         if not gateway.arp[port].is_resolvable(address):
             subnet = _subnet(gateway, port)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bridge.control.answers import alias, arp, flows, peers, route, stats, trace
+from bridge.control.answers import alias, arp, dhcp, flows, peers, route, stats, trace
 from bridge.control.answers.question import Change, Question
 
 QUESTIONS: Mapping[str, Question] = {
@@ -18,10 +18,12 @@ QUESTIONS: Mapping[str, Question] = {
         route.get,
         route.table,
         peers.show,
+        dhcp.show,
         stats.show,
         trace.walk,
     )
 }
 CHANGES: Mapping[str, Change] = {
-    change.command: change for change in (arp.flush, arp.add, arp.delete, arp.probe, alias.flush)
+    change.command: change
+    for change in (arp.flush, arp.add, arp.delete, arp.probe, alias.flush, dhcp.renew, dhcp.release)
 }

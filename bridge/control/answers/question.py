@@ -19,6 +19,7 @@ from wire.units import SECOND_NS, address_int
 
 if TYPE_CHECKING:
     from bridge.config.model import Config
+    from bridge.ports.udp.segmentation import Segmentation
     from bridge.vpn.ciphers import Cores
     from bridge.vpn.port import VpnPort
 
@@ -28,7 +29,8 @@ Arguments = Mapping[str, Any]
 
 @dataclass
 class Subject:
-    """The gateway that is asked about, and the tunnel that a running one may have. `cores` seal for `tunnel`.
+    """The gateway that is asked about, and the tunnel that a running one may have. `cores` seal for `tunnel`;
+    `segmentation`: whether runs of its datagrams pass the kernel in one piece.
 
     `config` is the configuration that the gateway runs with; a reload puts the next one in its place. None: nobody asks
     for peers.
@@ -37,6 +39,7 @@ class Subject:
     gateway: Gateway
     tunnel: VpnPort | None = None
     cores: Cores | None = None
+    segmentation: Segmentation | None = None
     config: Config | None = None
 
 

@@ -37,11 +37,16 @@ def show(subject: Subject, arguments: Arguments, now: int) -> Document:
         drops={reason.value: number for reason, number in counters.drops.items()},
         drops_by_port=_drops_by_port(gateway),
         ethertypes={f"0x{number:04x}": count for number, count in sorted(counters.ethertypes.items())},
-        icmp={"errors": counters.icmp_errors, "suppressed": counters.icmp_errors_suppressed},
+        icmp={
+            "errors": counters.icmp_errors,
+            "suppressed": counters.icmp_errors_suppressed,
+            "damaged_quotes": counters.damaged_quotes,
+        },
         answered=counters.answered,
         fast_path={
             **_fast_path(gateway, accounts),
             **sealing(subject.cores),
+            "segmentation": None if subject.segmentation is None else subject.segmentation._asdict(),
             "lanes": subject.tunnel.lanes if subject.tunnel is not None else 0,
         },
     )

@@ -1,4 +1,4 @@
-"""What the kernel calls things for a UDP socket of IPv4 and of IPv6: options, control messages, queued errors.
+"""The kernel's numbers for a UDP socket of IPv4 and of IPv6: options, control messages, queued errors.
 
 `Family` holds one family's numbers and layouts, `open_socket` makes a socket with everything switched on that
 `bridge.ports.udp.datagrams` relies on, `queued_error` reads an entry of the error queue (ip(7), ipv6(7), udp(7)).
@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 BUFFER_BYTES = 8 << 20
@@ -95,9 +94,9 @@ ANCILLARY_BYTES = sum(map(socket.CMSG_SPACE, (GRO_SIZE.size, TOS.size, IPV6.info
 ERROR_ANCILLARY_BYTES = ANCILLARY_BYTES + socket.CMSG_SPACE(_ERROR.size + _LONGEST_SOCKADDR_BYTES)
 
 
-def open_socket(family: Family, port: int) -> socket.socket | None:
+def open_socket(family: Family, port: int, *, joins: bool) -> socket.socket | None:
     """A socket bound to `port` of all our addresses of a family; None where the kernel does not have the family, and
-    `OSError` where the port is taken. Nothing that it sends is ever fragmented."""
+    `OSError` where the port is taken. Nothing that it sends is ever fragmented. `joins`: runs come in one piece."""
     try:
         made = socket.socket(family.number, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     except OSError as error:
@@ -116,7 +115,7 @@ def open_socket(family: Family, port: int) -> socket.socket | None:
         made.setsockopt(family.level, family.path_mtu, _PMTUDISC_PROBE)
         for option in (family.receive_tos, family.receive_info, family.receive_errors):
             made.setsockopt(family.level, option, 1)
-        with suppress(OSError):
+        if joins:
             made.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         made.bind((family.any, port))
     except OSError:
@@ -125,17 +124,8 @@ def open_socket(family: Family, port: int) -> socket.socket | None:
     return made
 
 
-def can_segment(made: socket.socket) -> bool:
-    """Whether the kernel knows `UDP_SEGMENT`; one that does not would send a run as one datagram."""
-    try:
-        made.getsockopt(socket.IPPROTO_UDP, UDP_SEGMENT)
-    except OSError:
-        return False
-    return True
-
-
 class QueuedError(NamedTuple):
-    """An entry of the error queue. `mtu_bytes`: of the outer IP packet, None where that was not what it is about;
+    """An entry of the error queue. `mtu_bytes`: of the outer IP packet, None where the error is not about size;
     `origin`: the address of the router or host that said it, b"" is our own kernel."""
 
     mtu_bytes: int | None
@@ -143,7 +133,7 @@ class QueuedError(NamedTuple):
 
 
 def queued_error(family: Family, ancillary: Ancillary) -> QueuedError | None:
-    """What came with an entry of the error queue; None where it came with nothing."""
+    """The error in an entry of the error queue; None where the entry has none."""
     for level, kind, data in ancillary:
         if level != family.level or kind != family.receive_errors or len(data) < _ERROR.size:
             continue

@@ -2,7 +2,7 @@
 
 Questions are `RTM_GETROUTE` (rtnetlink(7)), 6 µs each: they are asked while datagrams wait, also for the sources of a
 flood, which is why the library that does the rest of our netlink, at 300 µs, does not ask these. Nothing is written to
-the kernel: what is not there cannot stay behind.
+the kernel: a route that does not exist cannot stay behind.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class KernelRoutes:
         return 0
 
     def chosen(self, address: bytes) -> KernelRoute | None:
-        """What the kernel does with a datagram to 4 or 16 bytes of address, the avoided device not left out; None where
-        it has no way."""
+        """The kernel's route to 4 or 16 bytes of address, which may lead into the avoided device; None where there is
+        no route."""
         return self._ask(address, 0, 0)
 
     def leads(self, address: bytes, device: int) -> bool:

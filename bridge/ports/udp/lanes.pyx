@@ -1,23 +1,27 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
 """Packets to and from peers without the interpreter: cut, sealed and sent; received, opened, merged and repeated.
 
-Why it is compiled: a full packet of the tunnel costs 1.4 us to seal and as much to open. What Python does around it,
-from the slice of a super-frame to the datagram, was five times as much.
+Why it is compiled: a full packet of the tunnel costs 1.4 us to seal and as much to open. Python around it, from the
+slice of a super-frame to the datagram, cost five times as much.
 
-A *lane* is the way out to one peer: the keys of its session, the index of the other side, the socket and where to. An
-*ear* is a session that we are heard by. Python makes both (`bridge.vpn.lanes`), takes them away, and is told what went by
-them; here is no timer and no decision. What cannot be done by them comes back in order:
+A *lane* is the path of one peer's packets through this code. Outbound it has the keys of a session, the index of the
+other side, the socket and the address. Inbound it has each session under which the peer's datagrams may be opened
+(`Inbound`). Python opens and closes lanes (`bridge.vpn.lanes`) and reads out what passed by them. There is no timer and
+no decision here. The rest comes back to Python in order:
 
-- What may leave by no lane: `push` says so, and its caller hands the packet to Python.
-- A datagram that names no ear, or is no data message: `strange`, unopened. One that comes from elsewhere than its peer
-  is, is opened like any other; where an authentic one came from is told (`came`).
-- What the flow table does not know, control messages, marks of congestion that are to be passed on: `opened`. The ear
-  is shut then, where order matters, until the end of the call: what follows takes the same way behind it.
+- A packet that may leave by no lane: `push` says so, and its caller hands the packet to Python.
+- A datagram that names no inbound session, or is no data message: `strange`, unopened. A datagram that comes from
+  another address than the peer's is opened like any other; the source of the last authentic one is told
+  (`socket_results`).
+- A packet that the flow table does not know, a control message, a congestion mark that must be passed on: `opened`.
+  Where order matters, the inbound session is paused then until the end of the call, so that its next datagrams go to
+  Python behind that one.
 
-The file is long because a packet that comes may leave again at once: both directions share ears, arena and cipher.
+The file has more than 600 lines, because a packet that comes may leave again at once: both directions share sessions,
+arena and cipher.
 
-The counter to send and the replay window lie in the session's own memory (`tunnel.session`), and so does the end of its
-keys, which is looked at before every use of them: keys that Python has wiped are not used, whatever stands here.
+The counter to send and the replay window lie in the session's own memory (`tunnel.session`). So does the end of its
+keys, which is looked at before every use: keys that Python has wiped are not used, whatever stands here.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -67,7 +71,7 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef enum:
     MOST_PORTS = 1024
-    MOST_EARS = 4096        # a power of 2, and never more than half of them in use
+    MOST_INBOUND = 4096        # a power of 2, and never more than half of them in use
     NAME_BYTES = 28
     INFO_BYTES = 20
     CONTROL_WORDS = 16      # of 8 bytes: control messages are aligned
@@ -89,7 +93,7 @@ cdef enum:
     ECT_1 = 1
 
 cdef uint64_t MOST_COUNTERS = REJECT_AFTER_MESSAGES
-cdef uint32_t SHUTTING = sum(1 << int(punt) for punt in IN_ORDER)
+cdef uint32_t PAUSING = sum(1 << int(punt) for punt in IN_ORDER)
 
 cdef struct Lane:
     uint64_t *memory         # NULL: there is none
@@ -105,24 +109,24 @@ cdef struct Lane:
     uint32_t control_bytes
     uint64_t packets, size_bytes  # since the last `sent`
 
-cdef struct Ear:
+cdef struct Inbound:
     uint64_t *memory         # NULL: free
     Octets key
     uint32_t local
     uint16_t port
-    bint is_shut, has_data, has_moved
+    bint is_paused, has_data, has_moved
     uint8_t name[NAME_BYTES]
     uint32_t name_bytes
     uint8_t info[INFO_BYTES]
     uint32_t info_bytes
-    uint64_t size_bytes      # since the last `taken`
+    uint64_t size_bytes      # since the last `burst_results`
 
 cdef struct Leaving:
     uint16_t port
     uint8_t tos
 
-cdef struct Came:
-    Ear *ear
+cdef struct Arrived:
+    Inbound *inbound
     const uint8_t *info
     uint32_t info_bytes
     uint8_t message, ecn
@@ -133,21 +137,21 @@ cdef class Lanes(Outlet):
     """`cipher`: seals and opens. One call at a time."""
 
     cdef list _strange, _opened, _queued, _unsent
-    cdef uint64_t _forged, _repeated, _cut_off, _full  # since the last `taken`
+    cdef uint64_t _forged, _repeated, _cut_off, _full  # since the last `burst_results`
     cdef CompiledCipher _cipher
     cdef CompiledBursts _bursts
     cdef Device *_devices
     cdef uint64_t *_punts
     cdef dict _held, _moved
-    cdef list _held_ears
+    cdef list _held_inbound
     cdef Lane *_lanes
-    cdef Ear *_ears
+    cdef Inbound *_inbound
     cdef uint8_t *_arena
     cdef uint8_t *_incoming
     cdef Job _sealing[MOST_SEGMENTS]
     cdef Leaving _leaving[MOST_SEGMENTS]
     cdef Job _opening[MOST_SEGMENTS]
-    cdef Came _came[MOST_SEGMENTS]
+    cdef Arrived _arrived[MOST_SEGMENTS]
     cdef Segment _segments[MOST_SEGMENTS]
     cdef int32_t _slots[SLOTS]
     cdef mmsghdr _messages[MESSAGES]
@@ -155,38 +159,38 @@ cdef class Lanes(Outlet):
     cdef uint8_t _names[MESSAGES][NAME_BYTES]
     cdef uint64_t _controls[MESSAGES][CONTROL_WORDS]
     cdef uint8_t _whole[HEADROOM + SUPER_FRAME_BYTES]
-    cdef uint32_t _count, _end, _came_count, _came_weight
-    cdef bint _has_shut
+    cdef uint32_t _count, _end, _arrived_count, _arrived_weight
+    cdef bint _has_paused
 
     def __cinit__(self, CompiledCipher cipher not None):
         self._cipher = cipher
-        self._held, self._moved, self._held_ears = {}, {}, []
+        self._held, self._moved, self._held_inbound = {}, {}, []
         self._strange, self._opened, self._queued, self._unsent = [], [], [], []
         self._lanes = <Lane *>calloc(MOST_PORTS, sizeof(Lane))
-        self._ears = <Ear *>calloc(MOST_EARS, sizeof(Ear))
+        self._inbound = <Inbound *>calloc(MOST_INBOUND, sizeof(Inbound))
         self._arena = <uint8_t *>calloc(ARENA_BYTES, 1)
         self._incoming = <uint8_t *>calloc(MESSAGES, MESSAGE_BYTES)
-        if self._lanes == NULL or self._ears == NULL or self._arena == NULL or self._incoming == NULL:
+        if self._lanes == NULL or self._inbound == NULL or self._arena == NULL or self._incoming == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         free(self._lanes)
-        free(self._ears)
+        free(self._inbound)
         free(self._arena)
         free(self._incoming)
 
     def join(self, CompiledBursts bursts not None):
-        """What repeats opened packets and writes them to devices."""
+        """`bursts` repeats opened packets and writes them to devices."""
         self._bursts = bursts
         self._devices = bursts._devices
         self._punts = bursts._punts
 
-    # What Python says
+    # Python opens and closes lanes
 
     def open_lane(self, uint16_t port, uint8_t[::1] memory not None, key, uint32_t remote, uint32_t mtu_bytes, int fd,
                   bint is_together, int tos_level, int tos_kind, const uint8_t[::1] name not None, info):
         """Packets for `port` may leave by a session from now on. `name`: the socket address; `info`: (level, kind,
-        bytes) of the control message that chooses the way, or None."""
+        bytes) of the control message that chooses the path, or None."""
         cdef Lane lane
         cdef size_t used = 0
         cdef bytes data
@@ -205,49 +209,49 @@ cdef class Lanes(Outlet):
         if info is not None:
             data = <bytes?>info[2]
             if len(data) > INFO_BYTES:
-                raise ValueError("not a way")
+                raise ValueError("not a path")
             lane.control_bytes = _append(lane.control, 0, info[0], info[1], PyBytes_AS_STRING(data), len(data))
         self._held[port] = (memory, key)
         self._lanes[port] = lane
 
     def close_lane(self, uint16_t port):
-        """No more; what was pushed before still leaves."""
+        """Close the lane. Packets that were pushed before still leave."""
         self.flush()
         if port in self._held:
             self._lanes[port].memory = NULL
             self._held[port] = None
 
-    def set_ears(self, ears):
-        """All sessions that may be opened here: (index, memory, key, port, socket address, info)."""
+    def set_inbound(self, sessions):
+        """Replace the inbound sessions by these: (index, memory, key, port, socket address, info)."""
         cdef uint8_t[::1] memory
         cdef const uint8_t[::1] name
         cdef bytes info
-        cdef Ear *ear
-        cdef list held = list(ears)
-        if 2 * len(held) > MOST_EARS:
+        cdef Inbound *inbound
+        cdef list held = list(sessions)
+        if 2 * len(held) > MOST_INBOUND:
             raise ValueError("too many sessions")
-        memset(self._ears, 0, MOST_EARS * sizeof(Ear))
-        self._held_ears = held
+        memset(self._inbound, 0, MOST_INBOUND * sizeof(Inbound))
+        self._held_inbound = held
         for local, memory, key, port, name, info in held:
             if memory.shape[0] != MEMORY_BYTES or not 0 < name.shape[0] <= NAME_BYTES or len(info) > INFO_BYTES:
-                raise ValueError("not an ear")
-            ear = self._find(local)
-            ear.local, ear.port = local, port
-            ear.key = <Octets><uintptr_t>key.address
-            memcpy(ear.name, &name[0], name.shape[0])
-            ear.name_bytes = name.shape[0]
-            memcpy(ear.info, PyBytes_AS_STRING(info), len(info))
-            ear.info_bytes = len(info)
-            ear.memory = <uint64_t *>&memory[0]
+                raise ValueError("not an inbound session")
+            inbound = self._find(local)
+            inbound.local, inbound.port = local, port
+            inbound.key = <Octets><uintptr_t>key.address
+            memcpy(inbound.name, &name[0], name.shape[0])
+            inbound.name_bytes = name.shape[0]
+            memcpy(inbound.info, PyBytes_AS_STRING(info), len(info))
+            inbound.info_bytes = len(info)
+            inbound.memory = <uint64_t *>&memory[0]
 
-    cdef Ear *_find(self, uint32_t local) noexcept nogil:
-        """The ear of an index, or the free place for it."""
-        cdef uint32_t at = local & (MOST_EARS - 1)  # indices are random, and ours
-        while self._ears[at].memory != NULL and self._ears[at].local != local:
-            at = (at + 1) & (MOST_EARS - 1)
-        return &self._ears[at]
+    cdef Inbound *_find(self, uint32_t local) noexcept nogil:
+        """The inbound session with this index, or the free place for it."""
+        cdef uint32_t at = local & (MOST_INBOUND - 1)  # indices are random, and ours
+        while self._inbound[at].memory != NULL and self._inbound[at].local != local:
+            at = (at + 1) & (MOST_INBOUND - 1)
+        return &self._inbound[at]
 
-    # What Python is told
+    # Python reads the results
 
     def sent(self):
         """(port, packets, bytes of datagrams) sealed since the last time."""
@@ -259,33 +263,33 @@ cdef class Lanes(Outlet):
                 self._lanes[port].packets = self._lanes[port].size_bytes = 0
         return found
 
-    def came(self):
+    def socket_results(self):
         """From one socket: datagrams for Python, (datagram, socket address, info, ECN field), and by index the (socket
-        address, info) of the last authentic one, where some came from elsewhere."""
+        address, info) of the last authentic one, where some had another source than the peer."""
         found = self._strange, self._moved
         self._strange, self._moved = [], {}
         return found
 
-    def taken(self):
+    def burst_results(self):
         """Of a burst: packets for the walk, (index, packet, gso, ECN field); frames for writers of ports, (out-port,
         frame, gso); (index, bytes of authentic datagrams, whether there was data); and what was dropped: not
-        authentic, seen before, cut off by the kernel, not taken by it. All ears are open again."""
-        cdef Ear *ear
-        cdef list heard = []
-        for held in self._held_ears:
-            ear = self._find(held[0])
-            if ear.size_bytes:
-                heard.append((ear.local, ear.size_bytes, bool(ear.has_data)))
-            ear.size_bytes = 0
-            ear.has_data = ear.has_moved = ear.is_shut = False
-        self._has_shut = False
-        found = self._opened, self._queued, heard, (self._forged, self._repeated, self._cut_off, self._full)
+        authentic, seen before, cut off by the kernel, not taken by it. No session is paused any more."""
+        cdef Inbound *inbound
+        cdef list received = []
+        for held in self._held_inbound:
+            inbound = self._find(held[0])
+            if inbound.size_bytes:
+                received.append((inbound.local, inbound.size_bytes, bool(inbound.has_data)))
+            inbound.size_bytes = 0
+            inbound.has_data = inbound.has_moved = inbound.is_paused = False
+        self._has_paused = False
+        found = self._opened, self._queued, received, (self._forged, self._repeated, self._cut_off, self._full)
         self._opened, self._queued = [], []
         self._forged = self._repeated = self._cut_off = self._full = 0
         return found
 
     def take_unsent(self):
-        """Datagrams that the kernel would not take as they were: (port, datagram, TOS)."""
+        """Datagrams that the kernel refused as they were: (port, datagram, TOS)."""
         found, self._unsent = self._unsent, []
         return found
 
@@ -321,7 +325,7 @@ cdef class Lanes(Outlet):
         return 0
 
     def write(self, uint16_t port, frame, gso, now):
-        """Push a packet of the walk's; False where Python must send it."""
+        """Push a packet of the walk; False where Python must send it."""
         cdef const uint8_t[::1] packet = frame
         cdef Claims claims
         memset(&claims, 0, sizeof(Claims))
@@ -334,7 +338,7 @@ cdef class Lanes(Outlet):
         return self.push(port, <uint8_t *>&packet[0], packet.shape[0], &claims) == 0
 
     def send(self):
-        """Seal and send what was pushed."""
+        """Seal and send the packets that were pushed."""
         with nogil:
             self.flush()
 
@@ -369,8 +373,8 @@ cdef class Lanes(Outlet):
         return HEADER_BYTES + <uint32_t>self._sealing[at].padded + TAG_BYTES
 
     cdef void _send(self, Lane *lane, uint32_t at, uint32_t end, uint32_t size) noexcept nogil:
-        """Datagrams that lie behind each other, in one piece. What the kernel refuses, and not because it is full,
-        Python sends: it knows what to do about each of its reasons."""
+        """Send datagrams that lie behind each other, in one piece. Where the kernel refuses for another reason than a
+        full queue, Python sends them: it knows each of those reasons."""
         cdef msghdr message
         cdef iovec place
         cdef uint64_t control[CONTROL_WORDS]
@@ -406,17 +410,17 @@ cdef class Lanes(Outlet):
     # Datagrams come
 
     def receive(self, int fd, uint32_t limit, now):
-        """Take in what waits at a socket, about `limit` datagrams at most."""
+        """Read and open the datagrams that wait at a socket, about `limit` at most."""
         cdef uint64_t now_ns = now
         cdef uint32_t total = 0
         cdef int attempts = 0, first, got, at
         self.now_ns = now_ns
         with nogil:
             while total < limit:
-                self._came_count = self._came_weight = 0
+                self._arrived_count = self._arrived_weight = 0
                 first = 0
                 got = STEP
-                while got == STEP and first < MESSAGES and self._came_count <= FEW and not self._has_shut:
+                while got == STEP and first < MESSAGES and self._arrived_count <= FEW and not self._has_paused:
                     got = self._receive(fd, first)
                     while got < 0 and errno != EAGAIN and attempts < MOST_ATTEMPTS:
                         attempts += 1  # an ICMP error: it is in the queue of errors as well
@@ -424,9 +428,9 @@ cdef class Lanes(Outlet):
                     for at in range(first, first + max(got, 0)):
                         total += self._sort(at, now_ns)
                     first += max(got, 0)
-                self._cipher.run(self._opening, self._came_count, self._came_weight)
-                self._settle()
-                if got < STEP or self._has_shut:  # Python first: what waits is taken in another call
+                self._cipher.run(self._opening, self._arrived_count, self._arrived_weight)
+                self._finish()
+                if got < STEP or self._has_paused:  # Python first: what waits is taken in another call
                     break
             self.flush()
         if self._bursts is not None:
@@ -434,7 +438,7 @@ cdef class Lanes(Outlet):
                 self._bursts._has_queued[<uint16_t>out_port] = 0
 
     cdef int _receive(self, int fd, int first) noexcept nogil:
-        """The next messages, few at once: where each is many datagrams, they are to stay in the cache."""
+        """Read the next messages, a few at once: each may be many datagrams, and they should stay in the cache."""
         cdef int at
         cdef msghdr *message
         for at in range(first, first + STEP):
@@ -450,7 +454,7 @@ cdef class Lanes(Outlet):
         return recvmmsg(fd, &self._messages[first], STEP, MSG_DONTWAIT, NULL)
 
     cdef uint32_t _sort(self, int number, uint64_t now_ns) noexcept nogil:
-        """The datagrams of one message, each to its ear or to Python."""
+        """Give each datagram of a message to its inbound session or to Python."""
         cdef msghdr *message = &self._messages[number].msg_hdr
         cdef uint8_t *data = self._incoming + number * <size_t>MESSAGE_BYTES + HEADROOM
         cdef uint32_t size = self._messages[number].msg_len, each = size, at = 0, count = 0, info_bytes = 0, length
@@ -478,7 +482,7 @@ cdef class Lanes(Outlet):
             control = CMSG_NXTHDR(message, control)
         while True:
             length = min(each, size - at)
-            if not self._is_heard(number, data + at, length, info, info_bytes, ecn, now_ns):
+            if not self._is_opened_here(number, data + at, length, info, info_bytes, ecn, now_ns):
                 with gil:
                     self._strange.append(((<char *>data + at)[:length],
                                          (<char *>message.msg_name)[:message.msg_namelen],
@@ -488,81 +492,82 @@ cdef class Lanes(Outlet):
             if at >= size:
                 return count
 
-    cdef bint _is_heard(self, int number, uint8_t *data, uint32_t size, const uint8_t *info, uint32_t info_bytes,
+    cdef bint _is_opened_here(self, int number, uint8_t *data, uint32_t size, const uint8_t *info, uint32_t info_bytes,
                         uint8_t ecn, uint64_t now_ns) noexcept nogil:
-        """Whether a datagram is dealt with here."""
-        cdef Ear *ear
-        cdef Came *came
+        """True where a datagram is opened or dropped here; False where Python must have it."""
+        cdef Inbound *inbound
+        cdef Arrived *arrived
         cdef Job *job
         cdef msghdr *message = &self._messages[number].msg_hdr
         if size < HEADER_BYTES + TAG_BYTES or _load32(data) != DATA:
             return False
-        ear = self._find(_load32(data + 4))
-        if ear.memory == NULL or ear.memory[UNTIL] <= now_ns or ear.is_shut:
+        inbound = self._find(_load32(data + 4))
+        if inbound.memory == NULL or inbound.memory[UNTIL] <= now_ns or inbound.is_paused:
             return False
-        if not may_be_new(ear.memory, _load64(data + 8)):
+        if not may_be_new(inbound.memory, _load64(data + 8)):
             self._repeated += 1
             return True
-        if self._came_count == MOST_SEGMENTS:
-            self._shut(ear)
+        if self._arrived_count == MOST_SEGMENTS:
+            self._pause(inbound)
             return False
-        came = &self._came[self._came_count]
-        job = &self._opening[self._came_count]
-        self._came_count += 1
-        self._came_weight += size + PACKET_BYTES
+        arrived = &self._arrived[self._arrived_count]
+        job = &self._opening[self._arrived_count]
+        self._arrived_count += 1
+        self._arrived_weight += size + PACKET_BYTES
         job.source, job.target, job.given = data, data + HEADER_BYTES, size
-        job.key, job.is_sealing = ear.key, False
-        came.ear, came.ecn, came.message, came.info, came.info_bytes = ear, ecn, number, info, info_bytes
-        came.is_elsewhere = (not _is_there(ear, <uint8_t *>message.msg_name, message.msg_namelen)
-                             or info_bytes != ear.info_bytes or memcmp(info, ear.info, info_bytes) != 0)
+        job.key, job.is_sealing = inbound.key, False
+        arrived.inbound = inbound
+        arrived.ecn, arrived.message, arrived.info, arrived.info_bytes = ecn, number, info, info_bytes
+        arrived.is_elsewhere = (not _is_there(inbound, <uint8_t *>message.msg_name, message.msg_namelen)
+                             or info_bytes != inbound.info_bytes or memcmp(info, inbound.info, info_bytes) != 0)
         return True
 
-    cdef void _shut(self, Ear *ear) noexcept nogil:
-        ear.is_shut = self._has_shut = True
+    cdef void _pause(self, Inbound *inbound) noexcept nogil:
+        inbound.is_paused = self._has_paused = True
 
-    cdef void _settle(self) noexcept nogil:
-        """What was opened, in order: window, kind, marks; then runs of packets of one ear."""
-        cdef Ear *ear
-        cdef Ear *before = NULL
-        cdef Came *came
+    cdef void _finish(self) noexcept nogil:
+        """Go through opened datagrams in order: window, kind, marks; then deliver runs of packets of one session."""
+        cdef Inbound *inbound
+        cdef Inbound *before = NULL
+        cdef Arrived *arrived
         cdef Job *job
         cdef Segment *one
         cdef uint8_t *plain
         cdef uint32_t at, size, total
         cdef int32_t count = 0
-        for at in range(self._came_count):
-            came = &self._came[at]
+        for at in range(self._arrived_count):
+            arrived = &self._arrived[at]
             job = &self._opening[at]
-            ear = came.ear
+            inbound = arrived.inbound
             if job.failed:
                 self._forged += 1
                 continue
-            if not accept(ear.memory, _load64(job.source + 8)):
+            if not accept(inbound.memory, _load64(job.source + 8)):
                 self._repeated += 1
                 continue
-            ear.size_bytes += job.given
-            if came.is_elsewhere or ear.has_moved:
-                self._note(came)
+            inbound.size_bytes += job.given
+            if arrived.is_elsewhere or inbound.has_moved:
+                self._note(arrived)
             plain = job.target
             size = <uint32_t>job.given - HEADER_BYTES - TAG_BYTES
             if size == 0:
                 continue
-            if before != ear:
+            if before != inbound:
                 if count:
                     self._deliver(before, count)
                 count = 0
-                before = ear
+                before = inbound
             if plain[0] >> 4:
-                ear.has_data = True
+                inbound.has_data = True
             total = <uint32_t>plain[2] << 8 | plain[3] if size >= 20 and plain[0] >> 4 == 4 else 0
-            if plain[0] >> 4 == 0 or _is_marked(plain[1] & 3, came.ecn):
+            if plain[0] >> 4 == 0 or _is_marked(plain[1] & 3, arrived.ecn):
                 if count:
-                    self._deliver(ear, count)
+                    self._deliver(inbound, count)
                 count = total = 0
-                self._shut(ear)
+                self._pause(inbound)
             if not 20 <= total <= size:
                 with gil:
-                    self._opened.append((ear.local, (<char *>plain)[:size], None, came.ecn))
+                    self._opened.append((inbound.local, (<char *>plain)[:size], None, arrived.ecn))
                 continue
             one = &self._segments[count]
             one.data, one.size = plain, total
@@ -570,16 +575,16 @@ cdef class Lanes(Outlet):
         if count:
             self._deliver(before, count)
 
-    cdef void _note(self, const Came *came) noexcept nogil:
-        """Keep where an authentic datagram came from; later ones of this call say so as well."""
-        cdef const msghdr *message = &self._messages[came.message].msg_hdr
-        came.ear.has_moved = True
+    cdef void _note(self, const Arrived *arrived) noexcept nogil:
+        """Keep the source of an authentic datagram. Later ones of this call keep theirs as well."""
+        cdef const msghdr *message = &self._messages[arrived.message].msg_hdr
+        arrived.inbound.has_moved = True
         with gil:
-            self._moved[came.ear.local] = ((<char *>message.msg_name)[:message.msg_namelen],
-                                           (<char *>came.info)[:came.info_bytes] if came.info != NULL else b"")
+            self._moved[arrived.inbound.local] = ((<char *>message.msg_name)[:message.msg_namelen],
+                                           (<char *>arrived.info)[:arrived.info_bytes] if arrived.info != NULL else b"")
 
-    cdef void _deliver(self, Ear *ear, int32_t count) noexcept nogil:
-        """Merge a run and repeat what the flow table knows of it."""
+    cdef void _deliver(self, Inbound *inbound, int32_t count) noexcept nogil:
+        """Merge a run of packets, and repeat those that the flow table knows."""
         cdef int32_t at
         cdef uint32_t size
         cdef uint8_t *packet
@@ -601,22 +606,22 @@ cdef class Lanes(Outlet):
                 claims.checksum_start, claims.checksum_offset = 20, 16
                 assemble(self._segments, at, self._whole + HEADROOM)
                 packet, size = self._whole + HEADROOM, one.total
-            if self._bursts is not None and not ear.is_shut:
-                punt = self._bursts.table.repeat(ear.port, packet, size, &claims,
+            if self._bursts is not None and not inbound.is_paused:
+                punt = self._bursts.table.repeat(inbound.port, packet, size, &claims,
                                                  <uint32_t>(self.now_ns // 1_000_000), &way)
                 if punt == 0:
-                    self._devices[ear.port].rx_packets += 1
-                    self._devices[ear.port].rx_bytes += size
+                    self._devices[inbound.port].rx_packets += 1
+                    self._devices[inbound.port].rx_bytes += size
                     if self._bursts.put(&way, packet, &claims):
                         with gil:
                             self._queued.append((way.out_port, (<char *>way.link)[:way.link_bytes]
                                                 + (<char *>packet)[:way.size], _offload(&claims)))
                     continue
                 self._punts[punt] += 1
-                if SHUTTING >> punt & 1:
-                    self._shut(ear)
+                if PAUSING >> punt & 1:
+                    self._pause(inbound)
             with gil:
-                self._opened.append((ear.local, (<char *>packet)[:size], _offload(&claims), 0))
+                self._opened.append((inbound.local, (<char *>packet)[:size], _offload(&claims), 0))
 
 
 cdef object _offload(const Claims *claims):
@@ -627,7 +632,7 @@ cdef object _offload(const Claims *claims):
 
 
 cdef size_t _append(uint64_t *control, size_t used, int level, int kind, const void *data, size_t size) noexcept nogil:
-    """Another control message behind those that are there; the bytes of all."""
+    """Append a control message. Returns the bytes of all."""
     cdef cmsghdr *header = <cmsghdr *>(<uint8_t *>control + used)
     memset(header, 0, CMSG_SPACE(size))
     header.cmsg_len = CMSG_LEN(size)
@@ -637,15 +642,17 @@ cdef size_t _append(uint64_t *control, size_t used, int level, int kind, const v
     return used + CMSG_SPACE(size)
 
 
-cdef inline bint _is_there(const Ear *ear, const uint8_t *name, uint32_t name_bytes) noexcept nogil:
-    """Whether a datagram comes from where the peer is: family, port and address; not IPv6's flow label."""
-    if name_bytes != ear.name_bytes or memcmp(name, ear.name, 4) != 0:
+cdef inline bint _is_there(const Inbound *inbound, const uint8_t *name, uint32_t name_bytes) noexcept nogil:
+    """True where a datagram comes from the peer's address: family, port and address, without IPv6's flow label."""
+    if name_bytes != inbound.name_bytes or memcmp(name, inbound.name, 4) != 0:
         return False
-    return memcmp(name + 4, ear.name + 4, 4) == 0 if name_bytes == 16 else memcmp(name + 8, ear.name + 8, 16) == 0
+    if name_bytes == 16:
+        return memcmp(name + 4, inbound.name + 4, 4) == 0
+    return memcmp(name + 8, inbound.name + 8, 16) == 0
 
 
 cdef inline bint _is_marked(uint8_t inner, uint8_t outer) noexcept nogil:
-    """Whether the outer ECN field changes the inner one, or ends the packet (`tunnel.ecn.marked`)."""
+    """True where the outer ECN field changes the inner one, or makes the packet a drop (`tunnel.ecn.marked`)."""
     if outer == 0 or outer == inner or inner == CE or (outer == ECT_0 and inner == ECT_1):
         return False
     return inner != 0 or outer == CE

@@ -16,7 +16,6 @@ from alias import rewrite
 from alias.table import Aliases
 from alias.types import Egress, Unanswered
 from bridge.walk.effects import Effect
-from bridge.walk.ends import FlowEnds
 from bridge.walk.forwarding.crossing import Crossing
 from bridge.walk.forwarding.icmp_errors import IcmpErrors
 from bridge.walk.forwarding.nodes import Nodes, idle_ns
@@ -36,7 +35,7 @@ from bridge.walk.outcome import (
     Resident,
 )
 from bridge.walk.own import OwnAddresses
-from bridge.walk.path import Arrival, Path
+from bridge.walk.path import Arrival, FlowEnds, Path
 from bridge.walk.settings import GatewaySettings
 from bridge.walk.trace import Tracing
 from icmp import errors
@@ -51,7 +50,7 @@ FORGET_NS = 60 * SECOND_NS
 
 
 class Decision(Resident):
-    """What decides: the routes, the nodes of the tunnel, the owners of inner addresses, the NAT and the crossing rules.
+    """Decides by the routes, the nodes of the tunnel, the owners of inner addresses, the NAT and the crossing rules.
     Packets change only links, visitors and the flows on a fallback."""
 
     def __init__(
@@ -179,8 +178,11 @@ class Decision(Resident):
         return self._ports.of_node(chosen)
 
     def _leave(self, arrival: Arrival, port: NamedPort, now: int) -> Outcome:
-        """By an egress, under its alias where one is due."""
+        """By an egress, under its alias where one is due. Nothing leaves by tap1 before its address is leased."""
         packet = arrival.packet
+        if port.interface is self._tap1 and not self._tap1.address:
+            self._tracing.say("route", "tap1 has no address yet")
+            return Refused(Drop.ROUTE_UNREACHABLE, NET_UNREACHABLE)
         if not self.crossing.is_aliased(port.interface, packet):
             return self._plain(arrival, port)
         mtu_bytes = self._mtus.towards(port)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from alias.types import AliasSettings
-from bridge.walk.ends import FlowEnds, flow_ends
+from bridge.walk.path import FlowEnds, flow_ends
 from bridge.walk.settings import GatewaySettings
 from wire import ipv4
 from wire.ipv4 import Packet

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bridge.walk.ends import FlowEnds, flow_ends
+from bridge.walk.path import FlowEnds, flow_ends
 from wire.ipv4 import Packet
 
 VISITORS = 4096

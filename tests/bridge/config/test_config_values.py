@@ -200,7 +200,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "group": "",
         "metrics": "",
     }
-    assert config.hooks.model_dump() == {"up": None, "down": None}
+    assert config.hooks.model_dump() == {"up": None, "down": None, "lease": None}
     assert config.tun0_mtu == 1500
 
 

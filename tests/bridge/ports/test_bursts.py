@@ -138,6 +138,31 @@ def test_a_known_flow_passes_rewritten_with_another_link_header(make: Make) -> N
     assert bench.left(TAP1) == [(WAN_HEADER + udp(ALIAS, OUTSIDE_PORT, ttl=63), None)]
 
 
+@pytest.mark.parametrize("tag", ["8100a000", "88a80000", "8100a0008100a000"])
+def test_a29_a_priority_tag_of_a_known_flow_comes_off_and_the_offsets_of_a_super_frame_follow(
+    make: Make, tag: str
+) -> None:
+    bench = make()
+    bench.learn(TAP0, TAP1, ipv4.TCP)
+    whole, gso = super_frame(INSIDE, SOURCE_PORT)
+    tagged = LAN_HEADER[:12] + bytes.fromhex(tag) + LAN_HEADER[12:] + whole
+    more = len(tag) // 2
+    claims = gso._replace(header_bytes=gso.header_bytes + more, checksum_start=gso.checksum_start + more)
+    bench.comes(TAP0, tagged, claims)
+    assert bench.bursts.take(TAP0, 64, 0) == ([], [])
+    ((frame, left),) = bench.left(TAP1)
+    expected, _ = super_frame(ALIAS, OUTSIDE_PORT, ttl=63)
+    assert (frame, left) == (WAN_HEADER + expected, gso)
+
+
+def test_a29_a_frame_of_another_vlan_reaches_the_walk_with_its_tag(make: Make) -> None:
+    bench = make()
+    bench.learn(TAP0, TAP1)
+    frame = LAN_HEADER[:12] + bytes.fromhex("8100a007") + LAN_HEADER[12:] + udp(INSIDE, SOURCE_PORT)
+    bench.comes(TAP0, frame)
+    assert bench.bursts.take(TAP0, 64, 0) == ([(frame, None)], [])
+
+
 def test_ethernet_padding_stays_behind(make: Make) -> None:
     bench = make()
     bench.learn(TAP0, TAP1)

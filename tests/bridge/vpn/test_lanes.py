@@ -1,6 +1,6 @@
 """Lanes against the tunnel's own way: for the same datagrams the same packets, drops, windows and timers.
 
-The file is long because every case plays on the same pair of ends, which is half of it.
+The file has more than 600 lines, because every case plays on the same pair of ends, which is half of it.
 """
 
 from __future__ import annotations
@@ -624,6 +624,6 @@ def test_peers_beyond_the_sessions_that_can_be_heard_have_no_lanes(make: Callabl
         lanes.renew(world.near, {"far": "vpn"})
         assert lanes.open == peers
     memory, key, name = world.session.memory, world.session.keys.receive, bytes(16)
-    world.lanes.set_ears((index, memory, key, VPN, name, b"") for index in range(MOST_SESSIONS))
+    world.lanes.set_inbound((index, memory, key, VPN, name, b"") for index in range(MOST_SESSIONS))
     with pytest.raises(ValueError, match="too many"):
-        world.lanes.set_ears((index, memory, key, VPN, name, b"") for index in range(MOST_SESSIONS + 1))
+        world.lanes.set_inbound((index, memory, key, VPN, name, b"") for index in range(MOST_SESSIONS + 1))

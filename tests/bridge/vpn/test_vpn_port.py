@@ -1,6 +1,6 @@
 """The port vpn under a virtual clock: the real walk, loop and tunnel, a second tunnel as the far end, no socket.
 
-The file is long because every case plays in the same world of both ends, which is a fifth of it.
+The file has more than 600 lines, because every case plays in the same world of both ends, which is a fifth of it.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def test_a_fault_of_our_own_leaves_no_cycles(quiet: None, caplog: pytest.LogCapt
     loop = Loop(gateway)
     gc.collect()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gateway, "_ip", None)
+        patch.setattr(gateway._intake, "_ip", None)
         loop.walk("tun0", [(bytes(40), None)] * 20)
     caplog.clear()
     loop.close()

@@ -35,7 +35,7 @@ def test_every_row_has_levels_and_those_without_a_second_egress_a_reason() -> No
         "G15": "M",
         "U5a": "Y",
     }
-    assert ROWS["U7"].comes_with == "DHCP on tap1"
+    assert ROWS["N1"].comes_with == "a DNS companion"
 
 
 def test_the_egress_of_a_test_is_its_parameter_or_what_its_scenarios_moved() -> None:
@@ -61,14 +61,14 @@ def test_a_row_that_was_shown_on_one_egress_only_is_told_and_counted() -> None:
             }
         )
     }
-    assert {row: findings[row].words for row in ("U1", "U2", "U3", "A1", "G3", "U8", "U7", "U4")} == {
+    assert {row: findings[row].words for row in ("U1", "U2", "U3", "A1", "G3", "U8", "N1", "U4")} == {
         "U1": "held",
         "U2": "held on tap1 only",
         "U3": "failing",
         "A1": "held",
         "G3": "held on no egress only",
         "U8": "not yet",
-        "U7": "comes with DHCP on tap1",
+        "N1": "comes with a DNS companion",
         "U4": "not yet",
     }
     assert [findings[row].egresses for row in ("U1", "U2", "A1")] == ["tap1 vpn", "tap1", "-"]
@@ -76,4 +76,4 @@ def test_a_row_that_was_shown_on_one_egress_only_is_told_and_counted() -> None:
     first, second, *rest = counts(list(findings.values()))
     assert first.startswith("4 held (M 3, S 1, D 0, Y 0), 1 failing, ")
     assert second == "1 of them shown on both egresses, 2 on one only: U2 G3"
-    assert any(line.startswith("19 come with DHCP on tap1: U7 D1 ") for line in rest)
+    assert any(line.startswith("32 come with a DNS companion: N1 N2 ") for line in rest)

@@ -149,11 +149,11 @@ def test_a_question_that_changes_something_and_an_answer_that_is_a_bug_are_found
     fuzz_control._ask_control(
         stage, b'{"command": "stats"}\n{"command": "route.get", "arguments": {"ip": "1.1.1.1"}}\n'
     )
-    flush = stage.control.handlers["alias.flush"]
-    monkeypatch.setattr(stage.control, "handlers", {**stage.control.handlers, "stats": flush})
+    flush = stage.control._handlers["alias.flush"]
+    monkeypatch.setattr(stage.control, "_handlers", {**stage.control._handlers, "stats": flush})
     with pytest.raises(Failure, match="has changed something"):
         fuzz_control._ask_control(stage, b'{"command": "stats"}\n')
-    monkeypatch.setattr(stage.control, "handlers", {"stats": lambda *_: 1 // 0})
+    monkeypatch.setattr(stage.control, "_handlers", {"stats": lambda *_: 1 // 0})
     with pytest.raises(Failure, match="a bug while answering"):
         fuzz_control._ask_control(stage, b'{"command": "stats"}\n')
     stage.close()
