@@ -46,7 +46,7 @@ Item = TypeVar("Item")
 
 
 class Arrival(NamedTuple, Generic[Decision, Item]):
-    """What becomes of a fragment.
+    """The fate of a fragment.
 
     `first`: it is the first fragment: decide, then call `settle` or `refuse`. `follow`: `decision` is known.
     `held`: the item waits for the first fragment. `drop`: dropped for `reason`.
@@ -89,7 +89,7 @@ class FragmentStore(Generic[Decision, Item]):
 
     @property
     def waiting_bytes(self) -> int:
-        """What they cost."""
+        """Their size in memory."""
         return self._waiting.bytes
 
     @property

@@ -1,4 +1,4 @@
-"""What of a link outlives the process: as little as is needed to go on.
+"""The part of a link that outlives the process: as little as is needed to go on.
 
 The names (inside endpoint, outside port), when it expires, and of TCP the session that lives longest: its remote, state
 and window scale. Sequence numbers are not kept, they would be old by the time they are read: a reset from outside is

@@ -32,7 +32,7 @@ from wire.ipv4 import Packet
 from wire.tcp import ACK, FIN, RST, SYN, Segment, read
 
 if TYPE_CHECKING:
-    from alias.store import CompiledLink
+    from alias.compiled.store import CompiledLink
 
 PER_LINK = 64
 
@@ -390,7 +390,7 @@ def _state(link: Link, remote: int, remote_port: int) -> int:
 
 
 def _learn_window(session: _Session, segment: Segment) -> None:
-    """What a segment from inside says of the sequence numbers that it expects from outside."""
+    """Take in which sequence numbers the inside expects from outside, by a segment of its own."""
     flags = segment.flags
     if flags & SYN:
         session.sent = (segment.sequence + segment.length) & _SEQUENCE

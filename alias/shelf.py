@@ -26,7 +26,7 @@ class ShelfLimits(NamedTuple):
 
 
 class Shelved:
-    """What a shelf needs to know of a datagram."""
+    """A datagram, as far as a shelf needs to know it."""
 
     __slots__ = ("bytes", "deadline_ns")
 
@@ -39,7 +39,7 @@ Kept = TypeVar("Kept", bound=Shelved)
 
 
 class _Share(Generic[Kept]):
-    """What one source has on the shelf, oldest first."""
+    """The datagrams of one source on the shelf, oldest first."""
 
     __slots__ = ("bytes", "kept")
 

@@ -154,7 +154,7 @@ class Aliases:
         return self.store.by_inside(egress, protocol, inside, inside_port, remote)
 
     def marks(self, egress: Egress, protocol: int) -> bytearray:
-        """Who has which outside port: `PortSpace.marks`, for TCP and UDP."""
+        """The use of every outside port: `PortSpace.marks`, for TCP and UDP."""
         return self.store.marks(egress, protocol)
 
     def listen(self, egress: Egress, protocol: int, port: int) -> None:
@@ -175,7 +175,7 @@ class Aliases:
         return self._identifications.choose(egress, packet, now)
 
     def original_identification(self, link: Link, remote: int, identification: int) -> int:
-        """What `identification`, quoted from a packet of `link` to `remote`, was before `identification` changed it."""
+        """The value that `identification` has changed into this one, quoted from a packet of `link` to `remote`."""
         return self._identifications.original(link.egress, link.protocol, link.inside, remote, identification)
 
     # Time
@@ -248,7 +248,7 @@ class Aliases:
 
     @property
     def changes(self) -> Changes[Link]:
-        """What is made, ends, enters another TCP state or another step of its expiry, for somebody who writes it down
+        """Links that were made, have ended, or entered another TCP state or another step of their expiry, for a writer
         (`alias.saved`); in the order of the first change. Static links are not among it. Empty unless `is_wanted`."""
         return self.store.changes
 

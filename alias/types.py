@@ -155,8 +155,9 @@ class Bucket:
 
 
 class Saved(NamedTuple):
-    """What of a link outlives the process (`alias.saved`, `Aliases.restore`). `remote`: of an address-only link, of the
-    TCP session that lives longest, or the latest one where filtering is address-dependent; else 0. `state` and `scale`:
+    """The part of a link that outlives the process (`alias.saved`, `Aliases.restore`).
+
+    `remote`: of an address-only link, of the TCP session that lives longest, or the latest one where filtering is address-dependent; else 0. `state` and `scale`:
     of that session, as `alias.sessions` numbers them. `has_others`: there were more remotes than this one.
     `expires_ns`: when it will have expired, the end of that step; by the clock of the whole machine."""
 
@@ -250,7 +251,7 @@ class Store(Protocol):
         """The link of an inside endpoint (address-only: of `inside` towards `remote`), nothing changed."""
 
     def marks(self, egress: Egress, protocol: int) -> bytearray:
-        """Who has which outside port: `alias.ports.PortSpace.marks`."""
+        """The use of every outside port: `alias.ports.PortSpace.marks`."""
 
     def due(self, now: int) -> list[Unlinked]:
         """End the links that have expired, in the order of their expiry; those of one time by egress, protocol and

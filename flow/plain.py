@@ -120,8 +120,8 @@ def _key(ends: Ends) -> bytes:
 
 
 def _deltas(protocol: int, before: Ends, after: Ends) -> tuple[int, int]:
-    """What the rewriting adds to a sum that covers the addresses, and to one that covers the ports too; an ICMP message
-    has one identifier and no pseudo-header. Both are 0 where nothing is rewritten."""
+    """The amounts that the rewriting adds to a sum that covers the addresses, and to one that covers the ports too; an
+    ICMP message has one identifier and no pseudo-header. Both are 0 where nothing is rewritten."""
     if before == after:
         return 0, 0
     address = port = 0
@@ -404,7 +404,7 @@ class PlainTable:
         return self._hits(entry, now // _MS & _WRAP_MS, now)
 
     def _hits(self, entry: _Entry, now_ms: int, now: int) -> Hits:
-        """What an entry has counted; it begins anew."""
+        """The counters of an entry; they begin anew."""
         near_sends = bool(entry.flags & NEAR_SENDS)
         hits = Hits(
             entry.number,

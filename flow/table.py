@@ -106,7 +106,7 @@ class Forwarded(NamedTuple):
 
 
 class Hits(NamedTuple):
-    """What an entry has counted since it was asked last. `remote`, `remote_port`: the far end, as the walk knows it;
+    """The counters of an entry since it was asked last. `remote`, `remote_port`: the far end, as the walk knows it;
     `acknowledgment`, `window`: of the last TCP segment with ACK from the near side; where none was repeated the one is
     None, and the other says nothing."""
 
@@ -151,14 +151,14 @@ class Table(Protocol):
         """Entries in use."""
 
     def set_port(self, port: int, mac: bytes, mtu_bytes: int, slots: memoryview | None) -> None:
-        """What a port is, now or from now on. `mac`: our own six bytes on an Ethernet port, empty on a raw IP port;
+        """Describe a port, now or from now on. `mac`: our own six bytes on an Ethernet port, empty on a raw IP port;
         `mtu_bytes`: the largest IP packet that may leave there; `slots`: the words of its ARP table (`ArpTable.words`:
         four 64-bit words a slot, the MAC address in the low 48 bits of the first), None on a raw IP port."""
 
     def set_outside(self, port: int, address: int, protocol: int, marks: bytearray | None) -> None:
-        """What comes by `port` without an entry, for `address`, of this protocol (TCP or UDP), is `Punt.NO_LINK` where
-        the destination port has no owner. `marks`: one byte a port, the even ports first (`mark_place`), with the bit
-        `MARKED` where somebody has it; read whenever such a packet comes, it may change meanwhile and must keep its
+        """A packet that comes by `port` without an entry, for `address`, of this protocol (TCP or UDP), is
+        `Punt.NO_LINK` where the destination port has no owner. `marks`: one byte a port, the even ports first
+        (`mark_place`), with the bit `MARKED` where somebody has it; read whenever such a packet comes, it may change meanwhile and must keep its
         length. None: packets of this protocol are `Punt.UNKNOWN` as elsewhere. One address a port."""
 
     def learn(
@@ -185,8 +185,8 @@ class Table(Protocol):
         """Repeat the decision for a frame that came in by `in_port`, or say why not."""
 
     def harvest(self, limit: int, now: int) -> list[Hits]:
-        """What the next `limit` entries have counted, where they did; the next call goes on behind them. Entries that
-        nobody used for `FORGET_S` are freed."""
+        """The counters of the next `limit` entries that have counted something; the next call goes on behind them.
+        Entries that nobody used for `FORGET_S` are freed."""
 
     def settle(
         self, in_port: int, protocol: int, ends: tuple[int, int, int, int], now: int, withdraw: bool

@@ -19,7 +19,7 @@ from flow.plain import PlainTable
 from flow.table import ENTRIES, MOST_ENTRIES, Table
 
 try:
-    from alias.store import CompiledStore
+    from alias.compiled.store import CompiledStore
     from bridge.ports.burst import CompiledBursts
     from bridge.ports.police import CompiledPolice
     from bridge.ports.udp.lanes import Lanes
@@ -40,7 +40,7 @@ def open_table(
 
 
 def store_maker(rng: random.Random, table: Table) -> MakeStore:
-    """What keeps the links beside this flow table. `rng`: for the keys of its hashes."""
+    """Choose the store of links beside this flow table. `rng`: for the keys of its hashes."""
     if CompiledStore is None or not table.compiled:
         return PlainStore
     return partial(CompiledStore, seed=rng.getrandbits(32))

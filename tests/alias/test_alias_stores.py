@@ -47,7 +47,7 @@ STEPS_NS = (1, 1_000_000, SECOND_NS // 3, SECOND_NS, 5 * SECOND_NS, 16 * SECOND_
 
 
 def compiled_store() -> Any:
-    return compiled("alias.store", "CompiledStore")
+    return compiled("alias.compiled.store", "CompiledStore")
 
 
 def described(link: Link | None) -> Any:
@@ -248,7 +248,7 @@ def opened(table: Aliases, number: int, egress: Egress = Egress.TAP1, now: int =
 def test_65536_links_with_their_indexes_take_less_than_12_megabytes() -> None:
     """P11: bytes that the store has allocated, used or not."""
     table = Aliases(AliasSettings(), (), (), random.Random(1), compiled_store())
-    kind = compiled("alias.records", "CompiledLink")
+    kind = compiled("alias.compiled.records", "CompiledLink")
     for number in range(65_536):
         assert isinstance(opened(table, number, Egress.TAP1 if number % 3 else Egress.VPN), kind | Drop)
     assert len(table) > 49_000, "the last quarter is for hosts with few links"

@@ -46,7 +46,7 @@ class Pair(Protocol):
         """Let runs come in one piece from now on."""
 
     def receive(self) -> tuple[bytes, int] | None:
-        """What comes next: its bytes, and the length of its segments (its own where it is one datagram); None where
+        """The next datagrams that arrive: their bytes, and the length of its segments (its own where it is one datagram); None where
         nothing comes."""
 
 

@@ -28,7 +28,7 @@ def test_where_it_was_compiled_it_is_taken_and_threads_may_share_it() -> None:
 
 
 def test_the_links_are_kept_by_the_store_of_the_tables_kind() -> None:
-    wanted = compiled("alias.store", "CompiledStore")
+    wanted = compiled("alias.compiled.store", "CompiledStore")
     for table, kind in ((compiled_table()(64), wanted), (PlainTable(64), PlainStore)):
         store = store_maker(RNG, table)(AliasSettings(), Draws(RNG), deque())
         assert isinstance(store, kind)

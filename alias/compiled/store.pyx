@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
-"""The compiled store of links: `alias.types.Store` on the records of `alias.records` and `alias.connections`.
+"""The compiled store of links: `alias.types.Store` on the records of `alias.compiled.records` and `alias.compiled.connections`.
 
 `alias.plain` says the same with Python objects, and is the oracle: for the same calls both give the same links, events,
 ports and refusals (tests/alias/test_alias_stores.py).
@@ -7,13 +7,13 @@ ports and refusals (tests/alias/test_alias_stores.py).
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from alias.connections cimport Connections
-from alias.machine cimport (
+from alias.compiled.connections cimport Connections
+from alias.compiled.machine cimport (
     ACK, BOTH_FIN, IN, NO_SCALE, OUT, RST, Segment, Session, is_half_closed, learn_window,
 )
-from alias.records cimport EGRESSES, ICMP, SLOTS, STATIC, TCP, UDP, Record, space_of
-from alias.rows cimport NOBODY
-from alias.spaces cimport NO_PORT, Space, address_t
+from alias.compiled.records cimport EGRESSES, ICMP, SLOTS, STATIC, TCP, UDP, Record, space_of
+from alias.compiled.rows cimport NOBODY
+from alias.compiled.spaces cimport NO_PORT, Space, address_t
 
 from alias import remotes, types
 from alias.types import Linked

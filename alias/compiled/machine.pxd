@@ -3,7 +3,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
-from alias.spaces cimport address_t
+from alias.compiled.spaces cimport address_t
 
 cdef enum:
     FIN = 0x01, SYN = 0x02, RST = 0x04, ACK = 0x10

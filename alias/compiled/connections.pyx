@@ -8,14 +8,14 @@ from a pool that grows, in the order in which they were made.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
 
-from alias.machine cimport (
+from alias.compiled.machine cimport (
     ACK, ANSWERED, CLOSED, EST, FIN, INIT, PICKED, PICKED_FIN, RST, SAME, SHIFT, SYN, TRANS, WIDEST_SHIFT, Segment,
     Session, agree_window, event_in, event_out, is_established, is_half_closed, is_valid_reset, learn_window,
     next_state, note_fin, read_segment,
 )
-from alias.records cimport FINISHED, OPEN, RESET_QUIET, STATIC, STILL_OPEN, Record, Records
-from alias.rows cimport NOBODY
-from alias.spaces cimport address_t
+from alias.compiled.records cimport FINISHED, OPEN, RESET_QUIET, STATIC, STILL_OPEN, Record, Records
+from alias.compiled.rows cimport NOBODY
+from alias.compiled.spaces cimport address_t
 
 from alias import sessions, types
 

@@ -3,7 +3,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from alias.rows cimport Rows
+from alias.compiled.rows cimport Rows
 
 ctypedef uint32_t address_t  # of an inside or a remote host
 

@@ -3,8 +3,8 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from alias.connections cimport Connections
-from alias.spaces cimport Space, address_t
+from alias.compiled.connections cimport Connections
+from alias.compiled.spaces cimport Space, address_t
 
 cdef class CompiledStore(Connections):
     cdef public int64_t latest_ns

@@ -3,9 +3,9 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
-from alias.machine cimport Segment, Session
-from alias.records cimport Records
-from alias.spaces cimport address_t
+from alias.compiled.machine cimport Segment, Session
+from alias.compiled.records cimport Records
+from alias.compiled.spaces cimport address_t
 
 cdef class Connections(Records):
     cdef Session *_sessions     # where a link has several

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memchr, memset
 
-from alias.rows cimport NOBODY, Rows
+from alias.compiled.rows cimport NOBODY, Rows
 from alias import ports
 
 cdef enum:

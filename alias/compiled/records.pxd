@@ -3,8 +3,8 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from alias.rows cimport Rows
-from alias.spaces cimport Space, address_t
+from alias.compiled.rows cimport Rows
+from alias.compiled.spaces cimport Space, address_t
 
 cdef enum:
     EGRESSES = 2

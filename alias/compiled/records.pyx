@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
-"""The links as records in arrays, compiled: the ground of `alias.store`.
+"""The links as records in arrays, compiled: the ground of `alias.compiled.store`.
 
 Every link is a `Record` of 96 bytes in one array that is allocated at the start. An index with chains finds it by its
 inside endpoint (an address-only link by its remote), an array for each port space by its outside port. Links that
@@ -16,9 +16,9 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
-from alias.machine cimport PICKED, WIDEST_SHIFT
-from alias.rows cimport NOBODY, Rows
-from alias.spaces cimport Space, address_t
+from alias.compiled.machine cimport PICKED, WIDEST_SHIFT
+from alias.compiled.rows cimport NOBODY, Rows
+from alias.compiled.spaces cimport Space, address_t
 
 from alias import closed, limits, remotes, sessions, types
 from alias.changes import Changes
@@ -292,7 +292,7 @@ cdef class Records:
         return number
 
     cdef void _forget_sessions(self, uint32_t number) noexcept nogil:
-        """See `alias.connections`."""
+        """See `alias.compiled.connections`."""
 
     cdef int _note(self, uint32_t number) except -1:
         """Somebody may write down that this link has changed."""
