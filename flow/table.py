@@ -158,8 +158,9 @@ class Table(Protocol):
     def set_outside(self, port: int, address: int, protocol: int, marks: bytearray | None) -> None:
         """A packet that comes by `port` without an entry, for `address`, of this protocol (TCP or UDP), is
         `Punt.NO_LINK` where the destination port has no owner. `marks`: one byte a port, the even ports first
-        (`mark_place`), with the bit `MARKED` where somebody has it; read whenever such a packet comes, it may change meanwhile and must keep its
-        length. None: packets of this protocol are `Punt.UNKNOWN` as elsewhere. One address a port."""
+        (`mark_place`), with the bit `MARKED` where somebody has it; read whenever such a packet comes, it may change
+        meanwhile and must keep its length. None: packets of this protocol are `Punt.UNKNOWN` as elsewhere. One address
+        a port."""
 
     def learn(
         self,
