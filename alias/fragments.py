@@ -31,7 +31,7 @@ from wire.drop import Drop
 from wire.ipv4 import Packet
 from wire.units import SECOND_NS, earliest
 
-__all__ = ["DECIDED", "PATIENCE_NS", "WAITING", "Arrival", "FragmentKey", "FragmentStore"]
+__all__ = ["DECIDED", "PATIENCE_NS", "WAITING", "FragmentKey", "FragmentStore", "FragmentVerdict"]
 
 PATIENCE_NS = 15 * SECOND_NS
 WAITING = ShelfLimits(datagrams=1024, bytes=4 << 20, source_datagrams=256, source_bytes=1 << 20)
@@ -45,8 +45,8 @@ Decision = TypeVar("Decision")
 Item = TypeVar("Item")
 
 
-class Arrival(NamedTuple, Generic[Decision, Item]):
-    """The fate of a fragment.
+class FragmentVerdict(NamedTuple, Generic[Decision, Item]):
+    """The verdict on a fragment, and the fragments that fell with it.
 
     `first`: it is the first fragment: decide, then call `settle` or `refuse`. `follow`: `decision` is known.
     `held`: the item waits for the first fragment. `drop`: dropped for `reason`.
@@ -89,7 +89,7 @@ class FragmentStore(Generic[Decision, Item]):
 
     @property
     def waiting_bytes(self) -> int:
-        """Their size in memory."""
+        """The memory of those datagrams."""
         return self._waiting.bytes
 
     @property
@@ -103,11 +103,11 @@ class FragmentStore(Generic[Decision, Item]):
             for datagram in shelf:
                 yield from datagram.items
 
-    def arrive(self, key: FragmentKey, packet: Packet, item: Item, now: int) -> Arrival[Decision, Item]:
+    def arrive(self, key: FragmentKey, packet: Packet, item: Item, now: int) -> FragmentVerdict[Decision, Item]:
         """A fragment arrives; `item` is what the caller wants back if it has to wait."""
         fault = fragment_fault(packet)
         if fault is not None:
-            return Arrival("drop", None, fault, [])
+            return FragmentVerdict("drop", None, fault, [])
         fallen = self.tick(now)
         known = self._decided.get(key)
         if known is not None:
@@ -149,37 +149,37 @@ class FragmentStore(Generic[Decision, Item]):
         datagram: _Datagram[Decision, Item],
         packet: Packet,
         fallen: list[tuple[Drop, Item]],
-    ) -> Arrival[Decision, Item]:
+    ) -> FragmentVerdict[Decision, Item]:
         """A fragment of a decided datagram."""
         clash = datagram.ranges.add(packet)
         if clash is Drop.FRAGMENT_OVERLAP:
             datagram.is_refused = True
-            return Arrival("drop", None, clash, fallen)
+            return FragmentVerdict("drop", None, clash, fallen)
         if clash is None:
             if datagram.ranges.is_complete:
                 self._decided.take(key)
             else:
                 self._decided.charge(key, _RANGE_BYTES)
         if datagram.is_refused:
-            return Arrival("drop", None, Drop.FRAGMENT_DATAGRAM_DROPPED, fallen)
+            return FragmentVerdict("drop", None, Drop.FRAGMENT_DATAGRAM_DROPPED, fallen)
         if clash is not None:
-            return Arrival("drop", None, clash, fallen)
-        return Arrival("follow", datagram.decision, None, fallen)
+            return FragmentVerdict("drop", None, clash, fallen)
+        return FragmentVerdict("follow", datagram.decision, None, fallen)
 
     def _begin(
         self, key: FragmentKey, packet: Packet, now: int, fallen: list[tuple[Drop, Item]]
-    ) -> Arrival[Decision, Item]:
+    ) -> FragmentVerdict[Decision, Item]:
         """A first fragment."""
         waited = None if self._waiting.get(key) is None else self._waiting.take(key)
         clash = self._decide(key, waited, packet, now, fallen)
         if clash is not None:
             fallen += [(clash, item) for item in self.refuse(key, now)]
-            return Arrival("drop", None, clash, fallen)
-        return Arrival("first", None, None, fallen)
+            return FragmentVerdict("drop", None, clash, fallen)
+        return FragmentVerdict("first", None, None, fallen)
 
     def _wait(
         self, key: FragmentKey, packet: Packet, item: Item, now: int, fallen: list[tuple[Drop, Item]]
-    ) -> Arrival[Decision, Item]:
+    ) -> FragmentVerdict[Decision, Item]:
         """A later fragment of a datagram whose first one is not here."""
         datagram = self._waiting.get(key)
         if datagram is None:
@@ -187,19 +187,19 @@ class FragmentStore(Generic[Decision, Item]):
             self._waiting.put(key, datagram)
         clash = datagram.ranges.add(packet)
         if clash is Drop.FRAGMENT_DUPLICATE:
-            return Arrival("drop", None, clash, fallen)
+            return FragmentVerdict("drop", None, clash, fallen)
         if clash is not None:
             self._decide(key, self._waiting.take(key), None, now, fallen)
             fallen += [(clash, held) for held in self.refuse(key, now)]
-            return Arrival("drop", None, clash, fallen)
+            return FragmentVerdict("drop", None, clash, fallen)
         datagram.items.append(item)
         gone = self._waiting.charge(key, len(packet.data) + _HELD_BYTES)
         if datagram in gone:
             datagram.items.pop()
         fallen += [(Drop.FRAGMENT_STORE_FULL, held) for other in gone for held in other.items]
         if datagram in gone:
-            return Arrival("drop", None, Drop.FRAGMENT_STORE_FULL, fallen)
-        return Arrival("held", None, None, fallen)
+            return FragmentVerdict("drop", None, Drop.FRAGMENT_STORE_FULL, fallen)
+        return FragmentVerdict("held", None, None, fallen)
 
     def _decide(
         self,

@@ -155,12 +155,10 @@ class Bucket:
 
 
 class Saved(NamedTuple):
-    """The part of a link that outlives the process (`alias.saved`, `Aliases.restore`).
-
-    `remote`: of an address-only link, of the TCP session that lives longest, or the latest one where filtering is
-    address-dependent; else 0. `state` and `scale`: of that session, as `alias.sessions` numbers them. `has_others`:
-    there were more remotes than this one. `expires_ns`: when it will have expired, the end of that step; by the clock
-    of the whole machine."""
+    """The part of a link that outlives the process (`alias.saved`, `Aliases.restore`). `remote`: of an address-only
+    link, of the TCP session that lives longest, or the latest one where filtering is address-dependent; else 0. `state`
+    and `scale`: of that session, as `alias.sessions` numbers them. `has_others`: there were more remotes than this one.
+    `expires_ns`: when it will have expired, the end of that step; by the clock of the whole machine."""
 
     egress: Egress
     protocol: int

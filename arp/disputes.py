@@ -22,8 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from arp.effects import ArpEffect, Changed, Dropped, Transmit
-from arp.table import ArpTable, State
+from arp.effects import ArpEffect, EntryChanged, FrameDropped, Transmit
+from arp.table import ArpTable, EntryState
 from wire.drop import Drop
 from wire.ethernet import BROADCAST
 from wire.units import SECOND_NS
@@ -94,13 +94,13 @@ class Disputes:
             return self._ask(index, mac, now, believable=believable)
         if question.decide_ns is None:
             question.later = mac
-            return [Dropped(Drop.ARP_LOCKED)]
+            return [FrameDropped(Drop.ARP_LOCKED)]
         if mac == question.incumbent:  # an idle entry took the claim, and its former owner speaks
             return self._keep(index, question, now)
         question.claimant = question.claimant or mac
         if answer and question.answerer is None:
             question.answerer = mac
-        effects: list[ArpEffect] = [] if answer else [Dropped(Drop.ARP_LOCKED)]
+        effects: list[ArpEffect] = [] if answer else [FrameDropped(Drop.ARP_LOCKED)]
         if question.broadcast_ns is not None and not answer:
             effects += self._broadcast(index, question, now)
         return effects
@@ -123,7 +123,7 @@ class Disputes:
         incumbent = self._table.mac(index)
         decide = now + ALONE_NS + ANSWER_NS
         self._questions[index] = Dispute(incumbent, None, now + ALONE_NS, decide, now + QUESTION_NS)
-        self._table.enter(index, State.PROBE, now, requests=1)
+        self._table.enter(index, EntryState.PROBE, now, requests=1)
         return [self._request(index, incumbent)]
 
     def forget(self, index: int) -> None:
@@ -158,18 +158,18 @@ class Disputes:
 
     def _ask(self, index: int, mac: bytes, now: int, *, believable: bool) -> list[ArpEffect]:
         if len(self._questions) >= MOST:
-            return [Dropped(Drop.ARP_RATE_LIMITED)]
+            return [FrameDropped(Drop.ARP_RATE_LIMITED)]
         table = self._table
         incumbent, state = table.mac(index), table.state(index, now)
         self._questions[index] = Dispute(incumbent, mac, None, now + ANSWER_NS, now + QUESTION_NS)
         asked: list[ArpEffect] = [self._request(index, incumbent), self._request(index, BROADCAST)]
-        if state is State.STALE and believable:
-            table.enter(index, State.STALE, now, requests=1)
+        if state is EntryState.STALE and believable:
+            table.enter(index, EntryState.STALE, now, requests=1)
             table.set_mac(index, mac, now)
-            return [Changed(self._address_of(index), mac, State.STALE.label, "changed"), *asked]
-        requests = table.requests(index) if state is State.PROBE else 0
-        table.enter(index, State.PROBE, now, requests=min(requests + 1, REQUESTS))
-        return [Dropped(Drop.ARP_LOCKED), *asked]
+            return [EntryChanged(self._address_of(index), mac, EntryState.STALE.label, "changed"), *asked]
+        requests = table.requests(index) if state is EntryState.PROBE else 0
+        table.enter(index, EntryState.PROBE, now, requests=min(requests + 1, REQUESTS))
+        return [FrameDropped(Drop.ARP_LOCKED), *asked]
 
     def _broadcast(self, index: int, question: Dispute, now: int) -> list[ArpEffect]:
         question.broadcast_ns, question.decide_ns = None, now + ANSWER_NS
@@ -183,11 +183,11 @@ class Disputes:
         effects: list[ArpEffect] = []
         if table.mac(index) != question.incumbent:
             table.set_mac(index, question.incumbent, now)
-            effects.append(Changed(address, question.incumbent, State.REACHABLE.label, "changed"))
-        table.enter(index, State.REACHABLE, now)
+            effects.append(EntryChanged(address, question.incumbent, EntryState.REACHABLE.label, "changed"))
+        table.enter(index, EntryState.REACHABLE, now)
         table.prove(index)
         if other is not None and self._is_to_be_told(index, question.incumbent, other, now):
-            effects.append(Changed(address, question.incumbent, State.REACHABLE.label, "conflict", other))
+            effects.append(EntryChanged(address, question.incumbent, EntryState.REACHABLE.label, "conflict", other))
         return effects
 
     def _decide(self, index: int, question: Dispute, now: int) -> list[ArpEffect]:
@@ -197,11 +197,11 @@ class Disputes:
         if answerer is None:
             return []
         moved = table.mac(index) != answerer
-        table.enter(index, State.REACHABLE, now)
+        table.enter(index, EntryState.REACHABLE, now)
         if moved:
             table.set_mac(index, answerer, now)
         table.prove(index)
-        return [Changed(self._address_of(index), answerer, State.REACHABLE.label, "changed")] if moved else []
+        return [EntryChanged(self._address_of(index), answerer, EntryState.REACHABLE.label, "changed")] if moved else []
 
     def _end(self, index: int, question: Dispute, now: int) -> list[ArpEffect]:
         """The second is over: a claim that came meanwhile is asked about now."""
@@ -210,7 +210,9 @@ class Disputes:
         later = question.later
         if later is None or later == mac or not any(mac):
             return []
-        return [effect for effect in self._ask(index, later, now, believable=False) if not isinstance(effect, Dropped)]
+        return [
+            effect for effect in self._ask(index, later, now, believable=False) if not isinstance(effect, FrameDropped)
+        ]
 
     def _is_to_be_told(self, index: int, incumbent: bytes, other: bytes, now: int) -> bool:
         """A router of a VRRP group may ask under its own MAC address too, and that is no conflict (RFC 9568 7.3)."""

@@ -27,13 +27,13 @@ class GaveUp(NamedTuple):
     waiting: object
 
 
-class Dropped(NamedTuple):
+class FrameDropped(NamedTuple):
     """Count a drop: the ARP frame that came in taught the table nothing, or its claim was refused."""
 
     reason: Drop
 
 
-class Changed(NamedTuple):
+class EntryChanged(NamedTuple):
     """An entry has changed. Every copy of its MAC address is outdated, and the operator is told.
 
     `mac`: the destination of frames to `address` from now on; None: no longer known. `state`: of the entry, as
@@ -55,7 +55,7 @@ class Changed(NamedTuple):
     claimant: bytes | None = None
 
 
-ArpEffect = Transmit | Release | GaveUp | Dropped | Changed
+ArpEffect = Transmit | Release | GaveUp | FrameDropped | EntryChanged
 
 
 class Entry(NamedTuple):

@@ -85,10 +85,10 @@ class ArpPort:
     # An ARP frame comes in
 
     def receive(self, frame: bytes | bytearray | memoryview, now: int) -> list[ArpEffect]:
-        """Take in a whole Ethernet frame of type 0806. Whatever it holds, the outcome is a list of effects."""
+        """Take in a whole Ethernet frame of type 0806. The outcome is a list of effects for any bytes."""
         return self._responder.receive(frame, now)
 
-    # What traffic says
+    # From traffic
 
     def mac_of(self, address: int) -> bytes:
         """The MAC address of a neighbour, six zero bytes where none is known. It counts as no use."""
@@ -161,7 +161,7 @@ class ArpPort:
     @property
     def words(self) -> memoryview:
         """The slots of the table as they lie in memory (`arp.table`), to read: the MAC address of the network's address
-        + n is in the low 48 bits of word 4 n, zero where none is known. Who takes it from there must call `lookup` now
+        + n is in the low 48 bits of word 4 n, zero where none is known. A reader of the words must call `lookup` now
         and then: an entry nobody looks up counts as unused."""
         return self._resolver.table.words
 

@@ -21,8 +21,8 @@ from typing import Final
 
 from arp import packet
 from arp.disputes import REQUESTS, Disputes
-from arp.effects import ArpEffect, Changed, Entry, GaveUp, Release, Transmit
-from arp.table import HAS_MAC, REACHABLE_NS, ArpTable, State
+from arp.effects import ArpEffect, Entry, EntryChanged, GaveUp, Release, Transmit
+from arp.table import HAS_MAC, REACHABLE_NS, ArpTable, EntryState
 from arp.waiting import WaitingFrames, WaitingLimits
 from wire.drop import Drop
 from wire.ethernet import BROADCAST, NO_MAC, is_group
@@ -133,7 +133,7 @@ class Resolver:
             return None
         mac, stale = self._table.usable_mac(index, now)
         if stale:
-            self._table.enter(index, State.DELAY, now)
+            self._table.enter(index, EntryState.DELAY, now)
         return mac
 
     def hold(self, address: int, waiting: object, size_bytes: int, now: int) -> list[ArpEffect]:
@@ -146,25 +146,25 @@ class Resolver:
             return [Release(mac, waiting)]
         index = self._slot(address)
         effects: list[ArpEffect] = [*self._waiting.add(index, waiting, size_bytes)]
-        if self._table.state(index, now) is not State.INCOMPLETE:
-            effects += self._ask(index, State.INCOMPLETE, 0, now)
+        if self._table.state(index, now) is not EntryState.INCOMPLETE:
+            effects += self._ask(index, EntryState.INCOMPLETE, 0, now)
         return effects
 
     def probe(self, address: int, now: int) -> list[ArpEffect]:
         """The operator asks: by unicast where a MAC address is known, at once unless a request left within the last
-        second (then a second later). What the entry says afterwards is the answer, see `answered`."""
+        second (then a second later). The entry then holds the answer, see `answered`."""
         if not self.is_resolvable(address):
             return []
         index = self._slot(address)
         state = self._table.state(index, now)
-        if state in (State.INCOMPLETE, State.PROBE):
+        if state in (EntryState.INCOMPLETE, EntryState.PROBE):
             return []  # being asked already
-        if state is State.STATIC:
+        if state is EntryState.STATIC:
             if not self._table.may_ask(index, now):
                 return []
-            self._table.enter(index, State.STATIC, now, requests=1)
+            self._table.enter(index, EntryState.STATIC, now, requests=1)
             return [self._request(index, self._table.mac(index))]
-        return self._ask(index, State.PROBE if state in HAS_MAC else State.INCOMPLETE, 0, now)
+        return self._ask(index, EntryState.PROBE if state in HAS_MAC else EntryState.INCOMPLETE, 0, now)
 
     def answered(self, address: int, now: int) -> bool | None:
         """The outcome of a `probe`: True, False (given up), or None while the question is open. A static entry stays at
@@ -173,17 +173,19 @@ class Resolver:
             return False
         index = self._slot(address)
         state = self._table.state(index, now)
-        if state in (State.INCOMPLETE, State.PROBE) or (state is State.STATIC and self._table.requests(index)):
+        if state in (EntryState.INCOMPLETE, EntryState.PROBE) or (
+            state is EntryState.STATIC and self._table.requests(index)
+        ):
             return None
         return state in HAS_MAC
 
-    def _ask(self, index: int, state: State, requests: int, now: int) -> list[ArpEffect]:
+    def _ask(self, index: int, state: EntryState, requests: int, now: int) -> list[ArpEffect]:
         """Enter INCOMPLETE or PROBE with one request more than `requests`, or with none yet where one left lately."""
         if not self._table.may_ask(index, now):
             self._table.enter(index, state, now)
             return []
         self._table.enter(index, state, now, requests=requests + 1)
-        return [self._request(index, self._table.mac(index) if state is State.PROBE else BROADCAST)]
+        return [self._request(index, self._table.mac(index) if state is EntryState.PROBE else BROADCAST)]
 
     def _request(self, index: int, link_destination: bytes) -> Transmit:
         return Transmit(packet.request(self.mac, self.address, self.address_of(index), link_destination))
@@ -191,16 +193,16 @@ class Resolver:
     # From the sender of an ARP packet
 
     def judge(self, address: int, mac: bytes, now: int) -> Claim:
-        """What it means that `address` says it is at `mac`. Changes nothing."""
+        """Weigh the claim that `address` is at `mac`. Changes nothing."""
         index = self._slot(address)
         state = self._table.state(index, now)
-        if state is State.FREE:
+        if state is EntryState.FREE:
             return Claim.UNKNOWN
         if state not in HAS_MAC:
             return Claim.NEWS
         if self._table.mac(index) == mac:
             return Claim.SAME
-        return Claim.REFUSED if state is State.STATIC else Claim.CONTESTED
+        return Claim.REFUSED if state is EntryState.STATIC else Claim.CONTESTED
 
     def is_questioned(self, address: int) -> bool:
         """True while answers are awaited that decide between two MAC addresses."""
@@ -226,32 +228,32 @@ class Resolver:
             told = self._disputes.spoke(index, now, answer=answer)
             self._refresh(index, state, now, confirmed=confirmed)
             return told
-        reached = State.REACHABLE if confirmed else State.STALE
+        reached = EntryState.REACHABLE if confirmed else EntryState.STALE
         frames = self._waiting.take(index)
         if frames and not confirmed:
-            reached = State.DELAY  # in use from its first moment
+            reached = EntryState.DELAY  # in use from its first moment
         self._table.enter(index, reached, now)
         self._table.set_mac(index, mac, now)
         if confirmed:
             self._table.prove(index)
-        told = [Changed(address, mac, reached.label, "learned")]
+        told = [EntryChanged(address, mac, reached.label, "learned")]
         return [*told, *(Release(mac, waiting) for waiting in frames)]
 
-    def _refresh(self, index: int, state: State, now: int, *, confirmed: bool) -> None:
+    def _refresh(self, index: int, state: EntryState, now: int, *, confirmed: bool) -> None:
         """A neighbour was heard under its known MAC address: its time-out starts anew (RFC 1122 2.3.2.1 (1)). A MAC
         address that has answered us once is REACHABLE again; another one stays STALE or in use."""
         table = self._table
-        if state is State.STATIC:
+        if state is EntryState.STATIC:
             if confirmed:
                 table.enter(index, state, now)
         elif confirmed or table.is_proved(index):
-            if confirmed or state is not State.PROBE or table.requests(index):
-                table.enter(index, State.REACHABLE, now)
+            if confirmed or state is not EntryState.PROBE or table.requests(index):
+                table.enter(index, EntryState.REACHABLE, now)
                 table.prove(index)
-        elif state is not State.PROBE:
+        elif state is not EntryState.PROBE:
             table.enter(index, state, now)
         elif table.requests(index):
-            table.enter(index, State.DELAY, now)
+            table.enter(index, EntryState.DELAY, now)
 
     def mac_of(self, address: int) -> bytes:
         """The MAC address of a neighbour, six zero bytes where none is known."""
@@ -265,10 +267,10 @@ class Resolver:
         if index is None or self._table.mac(index) != mac:
             return
         state = self._table.state(index, now)
-        if state is State.STATIC or state not in HAS_MAC or self._disputes.is_open(index):
+        if state is EntryState.STATIC or state not in HAS_MAC or self._disputes.is_open(index):
             return
-        if state is not State.REACHABLE or now >= self._table.since_ns(index) + CONFIRM_NS:
-            self._table.enter(index, State.REACHABLE, now)
+        if state is not EntryState.REACHABLE or now >= self._table.since_ns(index) + CONFIRM_NS:
+            self._table.enter(index, EntryState.REACHABLE, now)
             self._table.prove(index)
 
     def suspect(self, address: int, now: int) -> list[ArpEffect]:
@@ -277,7 +279,7 @@ class Resolver:
         if not self.is_resolvable(address):
             return []
         index = self._slot(address)
-        if self._table.state(index, now) is not State.REACHABLE:
+        if self._table.state(index, now) is not EntryState.REACHABLE:
             return []
         return self._disputes.suspect(index, now)
 
@@ -287,10 +289,10 @@ class Resolver:
         if not self._table.first_refusal(index):
             return []
         label = self._table.state(index, now).label
-        return [Changed(address, self._table.mac(index), label, "refused", mac)]
+        return [EntryChanged(address, self._table.mac(index), label, "refused", mac)]
 
-    def _is_answer(self, index: int, state: State, answer: bool) -> bool:
-        asking = state in (State.INCOMPLETE, State.PROBE, State.STATIC)
+    def _is_answer(self, index: int, state: EntryState, answer: bool) -> bool:
+        asking = state in (EntryState.INCOMPLETE, EntryState.PROBE, EntryState.STATIC)
         return answer and asking and self._table.requests(index) > 0
 
     # Time
@@ -313,17 +315,17 @@ class Resolver:
     def _expire(self, index: int, now: int) -> list[ArpEffect]:
         table, address = self._table, self.address_of(index)
         state, requests = table.state(index, now), table.requests(index)
-        if state is State.DELAY:
-            return self._ask(index, State.PROBE, 0, now)
-        if state in (State.INCOMPLETE, State.PROBE):
+        if state is EntryState.DELAY:
+            return self._ask(index, EntryState.PROBE, 0, now)
+        if state in (EntryState.INCOMPLETE, EntryState.PROBE):
             if requests < REQUESTS:
                 return self._ask(index, state, requests, now)
             table.fail(index, now)
             frames = self._waiting.take(index)
-            told = Changed(address, None, State.FAILED.label, "failed")
+            told = EntryChanged(address, None, EntryState.FAILED.label, "failed")
             return [told, *(GaveUp(Drop.ARP_NO_ANSWER, waiting) for waiting in frames)]
         table.free(index)
-        return [Changed(address, None, "expired", "expired")] if state is State.STALE else []
+        return [EntryChanged(address, None, "expired", "expired")] if state is EntryState.STALE else []
 
     def give_up(self) -> list[ArpEffect]:
         """Nothing will be answered any more."""
@@ -340,10 +342,10 @@ class Resolver:
             raise ValueError("a static ARP entry must have the unicast MAC address of another station")
         index = self._slot(address)
         self._disputes.forget(index)
-        self._table.enter(index, State.STATIC, self._table.since_ns(index))
+        self._table.enter(index, EntryState.STATIC, self._table.since_ns(index))
         self._table.set_mac(index, mac, 0)
         self._statics.add(index)
-        told = Changed(address, mac, State.STATIC.label, "learned")
+        told = EntryChanged(address, mac, EntryState.STATIC.label, "learned")
         return [told, *(Release(mac, waiting) for waiting in self._waiting.take(index))]
 
     def delete(self, address: int) -> bool:
@@ -352,7 +354,7 @@ class Resolver:
         if not self.is_resolvable(address):
             return False
         index = self._slot(address)
-        if self._table.state(index, 0) in (State.FREE, State.INCOMPLETE):
+        if self._table.state(index, 0) in (EntryState.FREE, EntryState.INCOMPLETE):
             return False
         self._statics.discard(index)
         self._disputes.forget(index)
@@ -363,7 +365,7 @@ class Resolver:
         """Forget every learned entry, and how many these were; static ones and open questions stay."""
         learned = [
             index
-            for state in (State.REACHABLE, State.STALE, State.DELAY, State.PROBE, State.FAILED)
+            for state in (EntryState.REACHABLE, EntryState.STALE, EntryState.DELAY, EntryState.PROBE, EntryState.FAILED)
             for index in self._table.queued(state)
         ]
         for index in learned:
@@ -374,11 +376,11 @@ class Resolver:
     def entries(self, now: int) -> Iterator[Entry]:
         """The entries in order of address. It walks what is used, not the slots."""
         used = set(self._statics)
-        for state in State:
+        for state in EntryState:
             used.update(self._table.queued(state))
         for index in sorted(used):
             state = self._table.state(index, now)
-            static = state is State.STATIC
+            static = state is EntryState.STATIC
             yield Entry(
                 self.address_of(index),
                 self._table.mac(index) if state in HAS_MAC else None,

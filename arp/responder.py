@@ -12,7 +12,7 @@ from typing import Final
 
 from arp import packet
 from arp.announcer import Announcer
-from arp.effects import ArpEffect, Changed, Dropped, Transmit
+from arp.effects import ArpEffect, EntryChanged, FrameDropped, Transmit
 from arp.packet import ArpPacket
 from arp.resolver import Claim, Resolver
 from wire.drop import Drop
@@ -37,31 +37,31 @@ class Responder:
         self.sender_mismatches = 0
 
     def receive(self, frame: bytes | bytearray | memoryview, now: int) -> list[ArpEffect]:
-        """Take in an Ethernet frame with an ARP packet. The effects hold a `Dropped` where it taught or asked us
+        """Take in an Ethernet frame with an ARP packet. The effects hold a `FrameDropped` where it taught or asked us
         nothing."""
         heard = packet.parse(frame)
         if isinstance(heard, Drop):
-            return [Dropped(heard)]
+            return [FrameDropped(heard)]
         own = self._resolver
         if not own.address:  # nobody's neighbour, until the port has an address
-            return [Dropped(Drop.ARP_NOT_FOR_US)]
+            return [FrameDropped(Drop.ARP_NOT_FOR_US)]
         if heard.link_destination != own.mac and not is_group(heard.link_destination):
-            return [Dropped(Drop.ETH_NOT_FOR_US)]
+            return [FrameDropped(Drop.ETH_NOT_FOR_US)]
         if is_group(heard.sender_mac) or heard.sender_mac in (NO_MAC, own.mac):
-            return [Dropped(Drop.ARP_SENDER)]
+            return [FrameDropped(Drop.ARP_SENDER)]
         if heard.link_source != heard.sender_mac:
             self.sender_mismatches += 1
         if own.is_resolvable(heard.sender):
             return self._from_host(heard, now)
         if heard.opcode not in (packet.REQUEST, packet.REPLY):
-            return [Dropped(Drop.ARP_OPCODE)]
+            return [FrameDropped(Drop.ARP_OPCODE)]
         if heard.sender == own.address:
             return self._contested(heard, now)
         if heard.sender == 0 and heard.opcode == packet.REQUEST:
             return self._probed(heard, now)
         if heard.opcode == packet.REQUEST and own.is_foreign(heard.sender):
             return self._asked_from_afar(heard, now)
-        return [Dropped(Drop.ARP_SENDER)]
+        return [FrameDropped(Drop.ARP_SENDER)]
 
     def _from_host(self, heard: ArpPacket, now: int) -> list[ArpEffect]:
         """From an address that may be in the table: merge, add, answer."""
@@ -71,21 +71,21 @@ class Responder:
         understood = heard.opcode in (packet.REQUEST, packet.REPLY)
         claim = own.judge(heard.sender, heard.sender_mac, now)
         if claim is Claim.UNKNOWN and not (ours and understood):
-            return [Dropped(Drop.ARP_NOT_FOR_US if understood else Drop.ARP_OPCODE)]
+            return [FrameDropped(Drop.ARP_NOT_FOR_US if understood else Drop.ARP_OPCODE)]
         is_awaited = answer and own.is_questioned(heard.sender)
         is_stranger = claim in (Claim.UNKNOWN, Claim.REFUSED, Claim.CONTESTED) and not is_awaited
         if is_stranger and ours and not self._admit_stranger(now):
-            return [Dropped(Drop.ARP_RATE_LIMITED)]
+            return [FrameDropped(Drop.ARP_RATE_LIMITED)]
         if claim is Claim.REFUSED:
-            effects = [Dropped(Drop.ARP_LOCKED), *own.refuse(heard.sender, heard.sender_mac, now)]
+            effects = [FrameDropped(Drop.ARP_LOCKED), *own.refuse(heard.sender, heard.sender_mac, now)]
         elif claim is Claim.CONTESTED:
             effects = own.contest(heard.sender, heard.sender_mac, now, answer=answer)
         else:
             effects = own.learn(heard.sender, heard.sender_mac, now, answer=answer)
         if not understood:
-            effects.append(Dropped(Drop.ARP_OPCODE))
+            effects.append(FrameDropped(Drop.ARP_OPCODE))
         elif not ours and claim is Claim.SAME:
-            effects.append(Dropped(Drop.ARP_NOT_FOR_US))
+            effects.append(FrameDropped(Drop.ARP_NOT_FOR_US))
         elif ours and heard.opcode == packet.REQUEST:
             effects.append(self._reply(heard))
         return effects
@@ -93,9 +93,9 @@ class Responder:
     def _probed(self, heard: ArpPacket, now: int) -> list[ArpEffect]:
         """Somebody wants to know whether an address is free. Ours is not; nothing is learned."""
         if heard.target != self._resolver.address:
-            return [Dropped(Drop.ARP_NOT_FOR_US)]
+            return [FrameDropped(Drop.ARP_NOT_FOR_US)]
         if not self._admit_stranger(now):
-            return [Dropped(Drop.ARP_RATE_LIMITED)]
+            return [FrameDropped(Drop.ARP_RATE_LIMITED)]
         effects: list[ArpEffect] = [self._reply(heard)]
         if self._announcer.rival(now).notable:
             effects.append(self._conflict_told(heard))
@@ -105,12 +105,12 @@ class Responder:
         """A neighbour asks under an address of another subnet, as kernels do that have one on another interface (a
         router on its loopback): RFC 826 answers it. Nothing is learned, the table has no slot for it."""
         if heard.target != self._resolver.address:
-            return [Dropped(Drop.ARP_NOT_FOR_US)]
-        return [self._reply(heard)] if self._admit_stranger(now) else [Dropped(Drop.ARP_RATE_LIMITED)]
+            return [FrameDropped(Drop.ARP_NOT_FOR_US)]
+        return [self._reply(heard)] if self._admit_stranger(now) else [FrameDropped(Drop.ARP_RATE_LIMITED)]
 
     def _contested(self, heard: ArpPacket, now: int) -> list[ArpEffect]:
         """Somebody else sends from our address."""
-        effects: list[ArpEffect] = [Dropped(Drop.ARP_CONFLICT)]
+        effects: list[ArpEffect] = [FrameDropped(Drop.ARP_CONFLICT)]
         outcome = self._announcer.conflict(now)
         if outcome.notable:
             effects.append(self._conflict_told(heard))
@@ -118,8 +118,8 @@ class Responder:
             effects.append(Transmit(outcome.frame))
         return effects
 
-    def _conflict_told(self, heard: ArpPacket) -> Changed:
-        return Changed(self._resolver.address, heard.sender_mac, "conflict", "conflict", heard.sender_mac)
+    def _conflict_told(self, heard: ArpPacket) -> EntryChanged:
+        return EntryChanged(self._resolver.address, heard.sender_mac, "conflict", "conflict", heard.sender_mac)
 
     def _reply(self, heard: ArpPacket) -> Transmit:
         return Transmit(packet.reply(self._resolver.mac, self._resolver.address, heard))

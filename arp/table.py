@@ -3,7 +3,7 @@
 A slot is four 64-bit words in one anonymous, private mapping, which the kernel zeroes page by page as slots are first
 written; an all-zero slot is free. Nothing is allocated later, whatever is scanned or forged:
 
-- word 0: MAC address (48 bits, zero where none is known), `State` (4), requests sent in this state (4), three flags;
+- word 0: MAC address (48 bits, zero where none is known), `EntryState` (4), requests sent in this state (4), 3 flags;
 - word 1: neighbours in the queue of the state: index + 1 of the next (high half) and of the previous one;
 - word 2: `since_ns`, when the state was entered or, in INCOMPLETE and PROBE, when the last request left;
 - word 3: `updated_ns`, when the MAC address was last set.
@@ -25,7 +25,7 @@ from typing import Any, Final
 from wire.units import SECOND_NS
 
 
-class State(IntEnum):
+class EntryState(IntEnum):
     """The state of an address. REACHABLE turns STALE by the clock alone (`ArpTable.state`)."""
 
     FREE = 0  # no entry
@@ -48,14 +48,16 @@ REACHABLE_NS: Final = 30 * SECOND_NS
 STALE_NS: Final = 60 * SECOND_NS
 DELAY_NS: Final = 5 * SECOND_NS
 LIFETIME_NS: Final = {
-    State.INCOMPLETE: RETRY_NS,
-    State.REACHABLE: REACHABLE_NS + STALE_NS,  # its second part is spent as STALE
-    State.STALE: STALE_NS,
-    State.DELAY: DELAY_NS,
-    State.PROBE: RETRY_NS,
-    State.FAILED: STALE_NS,
+    EntryState.INCOMPLETE: RETRY_NS,
+    EntryState.REACHABLE: REACHABLE_NS + STALE_NS,  # its second part is spent as STALE
+    EntryState.STALE: STALE_NS,
+    EntryState.DELAY: DELAY_NS,
+    EntryState.PROBE: RETRY_NS,
+    EntryState.FAILED: STALE_NS,
 }
-HAS_MAC: Final = frozenset({State.REACHABLE, State.STALE, State.DELAY, State.PROBE, State.STATIC})
+HAS_MAC: Final = frozenset(
+    {EntryState.REACHABLE, EntryState.STALE, EntryState.DELAY, EntryState.PROBE, EntryState.STATIC}
+)
 
 SLOT_BYTES: Final = 32
 _LINKS, _SINCE, _UPDATED = 1, 2, 3
@@ -65,8 +67,8 @@ _REQUESTS_SHIFT: Final = 52
 _ASKED_LATELY: Final = 1 << 56  # a request may have left less than RETRY_NS before `since_ns`
 _REFUSAL_TOLD: Final = 1 << 57  # the operator knows that another MAC address was claimed
 _PROVED: Final = 1 << 58  # this MAC address has answered us, or brought what answered us
-_STATES: Final = tuple(State)
-_REACHABLE, _STALE = int(State.REACHABLE), int(State.STALE)  # compared on the hot path
+_STATES: Final = tuple(EntryState)
+_REACHABLE, _STALE = int(EntryState.REACHABLE), int(EntryState.STALE)  # compared on the hot path
 
 
 class ArpTable:
@@ -96,7 +98,7 @@ class ArpTable:
             raise ValueError(f"an ARP table for a /{prefix_length}: the prefix length must be 8 to 32")
         self.prefix_length = prefix_length
         self.reachable_ns = reachable_ns
-        self._lifetimes_ns = {**LIFETIME_NS, State.REACHABLE: reachable_ns + STALE_NS}
+        self._lifetimes_ns = {**LIFETIME_NS, EntryState.REACHABLE: reachable_ns + STALE_NS}
         self._more = more
         self.slots = (1 << (32 - prefix_length)) + more
         self.used = 0
@@ -136,11 +138,11 @@ class ArpTable:
         stale = state == _STALE or (state == _REACHABLE and now >= self._words[index * 4 + _SINCE] + self.reachable_ns)
         return mac.to_bytes(6, "big"), stale
 
-    def state(self, index: int, now: int) -> State:
+    def state(self, index: int, now: int) -> EntryState:
         """The state at `now`: a REACHABLE slot is STALE `reachable_ns` after its confirmation, without a timer."""
         state = _STATES[self._words[index * 4] >> _STATE_SHIFT & 15]
-        if state is State.REACHABLE and now >= self._words[index * 4 + _SINCE] + self.reachable_ns:
-            return State.STALE
+        if state is EntryState.REACHABLE and now >= self._words[index * 4 + _SINCE] + self.reachable_ns:
+            return EntryState.STALE
         return state
 
     def mac(self, index: int) -> bytes:
@@ -164,7 +166,7 @@ class ArpTable:
         at = index * 4
         return not self._words[at] & _ASKED_LATELY or now >= self._words[at + _SINCE] + RETRY_NS
 
-    def enter(self, index: int, state: State, now: int, *, requests: int = 0) -> None:
+    def enter(self, index: int, state: EntryState, now: int, *, requests: int = 0) -> None:
         """Put a slot into `state` at the end of its queue. `requests` above 0 says that the last of them leaves now.
 
         STATIC slots are in no queue. The queues stay in order even if `now` should run backwards.
@@ -208,7 +210,7 @@ class ArpTable:
     def fail(self, index: int, now: int) -> None:
         """FAILED, without a MAC address."""
         self._words[index * 4] &= ~_MAC_MASK
-        self.enter(index, State.FAILED, now)
+        self.enter(index, EntryState.FAILED, now)
 
     def free(self, index: int) -> None:
         """Forget a slot, but for the time of its last request."""
@@ -237,7 +239,7 @@ class ArpTable:
         self._due, self._is_due_known = first, True
         return first
 
-    def queued(self, state: State) -> Iterator[int]:
+    def queued(self, state: EntryState) -> Iterator[int]:
         """The indexes in the queue of a state, longest waiting first. The queue must not change meanwhile."""
         at = self._heads[state]
         while at:

@@ -26,7 +26,8 @@ def _checked(options: Options) -> Document:
 
     config = load_config(options.config_path, "check")
     routes = load_routes(config)
-    for warning in config.warnings:
+    warnings = [*config.warnings, *_about_this_machine(config)]
+    for warning in warnings:
         click.echo(warning, err=True)
     return {
         "version": 1,
@@ -40,8 +41,16 @@ def _checked(options: Options) -> Document:
         "forwards": [_forward(forward) for forward in config.alias.forward],
         "targets": list(routes.summary()),
         "socket": str(options.socket or config.control.socket),
-        "warnings": list(config.warnings),
+        "warnings": warnings,
     }
+
+
+def _about_this_machine(config: Any) -> Iterator[str]:
+    """What stands on this machine in the way of frames, whatever the file says."""
+    from bridge.config.into_devices import bridges_of  # noqa: PLC0415 - with the configuration only
+    from bridge.ports.packet_filters import complaints  # noqa: PLC0415 - likewise
+
+    return complaints(bridges_of(config))
 
 
 def _port(config: Any, name: str) -> Document:

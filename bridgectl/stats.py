@@ -35,6 +35,9 @@ def _counters(document: Document) -> Iterator[Shown]:
         ],
     )
     yield Columns(("DROP REASON", ">PACKETS"), list(document["drops"].items()))
+    if document.get("ipv6_routers"):
+        routers = [(router["port"], router["mac"]) for router in document["ipv6_routers"]]
+        yield Columns(("PORT", "IPV6 ROUTER, PAST THIS GATEWAY"), routers)
     said = dict(document["fast_path"])
     punts = said.pop("punts", {})
     repeated = said.pop("repeated", {})

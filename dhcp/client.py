@@ -2,7 +2,7 @@
 
 RFC 2131 4.4.1 (DISCOVER, OFFER, REQUEST): `_fire`, `_offered`; 4.4.2 (asking again for a known address): `_reboot`;
 4.4.5 (T1, T2, expiry): `next_deadline`, `_expire`, `_ask_again`; 4.1 (retransmission): `_backoff_ns`; 4.4.4 and 4.4.6
-(DECLINE, RELEASE): `conflict`, `release`. What leaves is written by `dhcp.questions`.
+(DECLINE, RELEASE): `conflict`, `release`. `dhcp.questions` writes the messages.
 RFC 3203 and 3118 (FORCERENEW is only believed with authentication, which is not done): `receive`. RFC 6842 (an answer
 names the client's own identifier or none): `receive`. The states are in `dhcp.states`.
 
@@ -17,11 +17,11 @@ from typing import Final
 
 from dhcp import datagram, questions
 from dhcp import options as option
-from dhcp.effects import Assume, Changed, ClientEffect, Dropped, Remember, Submit, Transmit, Vacate
+from dhcp.effects import Assume, Broadcast, ClientEffect, LeaseChanged, MessageDropped, Remember, Submit, Vacate
 from dhcp.lease import Lease, Refusal, conflict_of, judge
 from dhcp.message import BOOT_REPLY, Kind, Message
 from dhcp.settings import ClientSettings
-from dhcp.states import NEXT, Event, State
+from dhcp.states import NEXT, ClientEvent, ClientState
 from wire.drop import Drop
 from wire.ipv4 import Packet
 from wire.units import SECOND_NS, earliest
@@ -37,14 +37,15 @@ PROBE_NS: Final = 7 * SECOND_NS  # RFC 5227 2.1.1: an address is ours, at the la
 FOREIGN_NAK_NS: Final = SECOND_NS  # so long an ACK of the lease's own server may still overrule another one's NAK
 
 _ANSWERS = frozenset({Kind.OFFER, Kind.ACK, Kind.NAK})
-_AWAITS_ACK = frozenset({State.REQUESTING, State.RENEWING, State.REBINDING, State.REBOOTING})
-_ASKED_ONE_SERVER = frozenset({State.REQUESTING, State.RENEWING})
-_BEARS_LEASE = frozenset({State.BOUND, State.RENEWING, State.REBINDING})
+_AWAITS_ACK = frozenset({ClientState.REQUESTING, ClientState.RENEWING, ClientState.REBINDING, ClientState.REBOOTING})
+_ASKED_ONE_SERVER = frozenset({ClientState.REQUESTING, ClientState.RENEWING})
+_BEARS_LEASE = frozenset({ClientState.BOUND, ClientState.RENEWING, ClientState.REBINDING})
 
 
 class Client:
     """`settings`: may be replaced by `reconfigure`. `rng`: for the spread of intervals. `xids`: for nothing but the
-    transaction ids, one for each exchange, so that they depend on no timing. `now` is in ns and never runs backwards.
+    transaction ids, one for each exchange and for each repeat of a renewal, so that they depend on no timing. `now` is
+    in ns and never runs backwards.
 
     `state`: of the exchange. `lease`: the port's, None where it has no address. `answers`: ACKs and NAKs that were
     believed, for who waits for one. `obtained_ns`, `renew_ns`, `rebind_ns`, `expiry_ns`: of the lease; None for an
@@ -81,7 +82,7 @@ class Client:
         self.settings = settings
         self._rng = rng
         self._xids = xids
-        self.state = State.INIT
+        self.state = ClientState.INIT
         self.lease: Lease | None = None
         self.answers = 0
         self.obtained_ns = 0
@@ -92,7 +93,7 @@ class Client:
         self._due_ns: int | None = None  # when the state's next message leaves
         self._sent = 0  # messages of the exchange
         self._began_ns = 0  # when the first message of the exchange left, for its field `secs`
-        self._asked_ns = 0  # when the first REQUEST of the exchange left: a lease runs from there
+        self._asked_ns = 0  # when the first REQUEST under this transaction id left: a lease runs from there
         self._offer: Lease | None = None  # the one that is requested
         self._spare: Lease | None = None  # an offer of a server that went silent before: taken if no other comes
         self._silent_server = 0
@@ -116,7 +117,7 @@ class Client:
         before, self.settings = self.settings, settings
         refusal = conflict_of(self.lease, settings.limits) if self.lease is not None else None
         if self.lease is not None and refusal is not None:
-            told = Changed("refused", self.lease.address, str(refusal))
+            told = LeaseChanged("refused", self.lease.address, str(refusal))
             return [*self._give_back(now), told, *self._begin(now)]
         if self._is_stopped():
             return self._begin(now)
@@ -125,11 +126,11 @@ class Client:
     def renew(self, now: int) -> list[ClientEffect]:
         """The operator wants an answer now: of the lease's server, else of any."""
         if self.state in _BEARS_LEASE:
-            if self.state is State.BOUND:
-                self._enter(Event.RENEW)
+            if self.state is ClientState.BOUND:
+                self._enter(ClientEvent.RENEW)
                 self._new_exchange(now)
             return self._ask_again(now)
-        if self.state is State.INIT:
+        if self.state is ClientState.INIT:
             return self._begin(now)
         self._due_ns = now
         return self.tick(now)
@@ -138,7 +139,7 @@ class Client:
         """The operator gives the lease back, and nothing is asked before `renew`, `reconfigure` or `start`."""
         lease = self.lease
         effects = self._give_back(now)
-        return [*effects, Changed("released", lease.address)] if lease is not None else effects
+        return [*effects, LeaseChanged("released", lease.address)] if lease is not None else effects
 
     def _give_back(self, now: int) -> list[ClientEffect]:
         effects: list[ClientEffect] = []
@@ -146,7 +147,7 @@ class Client:
             self._new_exchange(now)
             effects.append(Submit(questions.release(self.settings, self._xid, self.lease)))
         effects += [*self._vacate(), Remember(None)]
-        self._enter(Event.RELEASED)
+        self._enter(ClientEvent.RELEASED)
         self._due_ns = None
         return effects
 
@@ -155,7 +156,7 @@ class Client:
         keeps it until a server says no."""
         if self._is_stopped():
             return []
-        wanted = self.lease or (self._wanted if self.state is State.REBOOTING else None)
+        wanted = self.lease or (self._wanted if self.state is ClientState.REBOOTING else None)
         return self._reboot(wanted, now) if wanted is not None else self._begin(now)
 
     def conflict(self, now: int) -> list[ClientEffect]:
@@ -165,34 +166,34 @@ class Client:
         if lease is None or self.state not in _BEARS_LEASE or now >= self._probed_ns:
             return []
         effects = [self._decline(lease.address, lease.server, now), *self._vacate(), Remember(None)]
-        self._enter(Event.CONFLICT)
+        self._enter(ClientEvent.CONFLICT)
         self._due_ns = now + DECLINE_PAUSE_NS
-        return [*effects, Changed("declined", lease.address, "another host uses it")]
+        return [*effects, LeaseChanged("declined", lease.address, "another host uses it")]
 
     # A message comes in
 
     def receive(self, packet: Packet, now: int) -> list[ClientEffect]:
-        """Take in a UDP packet to port 68 whose ports have been read. Whatever it holds, the outcome is effects."""
+        """Take in a UDP packet to port 68 whose ports have been read. The outcome is effects for any bytes."""
         heard = datagram.read(packet)
         if isinstance(heard, Drop):
-            return [Dropped(heard)]
+            return [MessageDropped(heard)]
         own = self.settings
         if heard.op != BOOT_REPLY or heard.chaddr != own.mac:
-            return [Dropped(Drop.DHCP_NOT_OURS)]
+            return [MessageDropped(Drop.DHCP_NOT_OURS)]
         if own.client_id and heard.options.get(option.CLIENT_IDENTIFIER, own.client_id) != own.client_id:
-            return [Dropped(Drop.DHCP_NOT_OURS)]
+            return [MessageDropped(Drop.DHCP_NOT_OURS)]
         if heard.kind == Kind.FORCERENEW:
-            return [Dropped(Drop.DHCP_FORCERENEW)]
+            return [MessageDropped(Drop.DHCP_FORCERENEW)]
         if heard.kind not in _ANSWERS:
-            return [Dropped(Drop.DHCP_UNEXPECTED)]
+            return [MessageDropped(Drop.DHCP_UNEXPECTED)]
         if not heard.server:
-            return [Dropped(Drop.DHCP_MALFORMED)]
+            return [MessageDropped(Drop.DHCP_MALFORMED)]
         if heard.xid != self._xid:
-            return [Dropped(Drop.DHCP_UNEXPECTED)]
-        if heard.kind == Kind.OFFER and self.state is State.SELECTING:
+            return [MessageDropped(Drop.DHCP_UNEXPECTED)]
+        if heard.kind == Kind.OFFER and self.state is ClientState.SELECTING:
             return self._offered(heard, now)
         if heard.kind == Kind.OFFER or self.state not in _AWAITS_ACK or not self._may_answer(heard):
-            return [Dropped(Drop.DHCP_UNEXPECTED)]
+            return [MessageDropped(Drop.DHCP_UNEXPECTED)]
         return self._acked(heard, now) if heard.kind == Kind.ACK else self._naked(heard, now)
 
     def _may_answer(self, heard: Message) -> bool:
@@ -211,7 +212,7 @@ class Client:
 
     def _take(self, offer: Lease, now: int) -> list[ClientEffect]:
         self._offer = offer
-        self._enter(Event.OFFERED)
+        self._enter(ClientEvent.OFFERED)
         self._sent = 0
         self._asked_ns = self._due_ns = now
         return self.tick(now)
@@ -225,7 +226,7 @@ class Client:
         self._naks = 0
         self._silent_server = 0
         self._foreign_nak = None
-        self._enter(Event.ACKED)
+        self._enter(ClientEvent.ACKED)
         self.lease = lease
         self.obtained_ns = self._asked_ns
         self.renew_ns, self.rebind_ns, self.expiry_ns = (
@@ -236,7 +237,7 @@ class Client:
         is_new = held is None or held.address != lease.address
         if is_new:
             self._probed_ns = now + PROBE_NS
-        return [Assume(lease), Remember(lease), Changed("bound" if is_new else "renewed", lease.address)]
+        return [Assume(lease), Remember(lease), LeaseChanged("bound" if is_new else "renewed", lease.address)]
 
     def _refuse(self, heard: Message, refusal: Refusal, now: int) -> list[ClientEffect]:
         """A server granted what the gateway cannot live with. A lease in force is not lost by a message without a
@@ -247,17 +248,17 @@ class Client:
         if refusal in (Refusal.OVERLAP, Refusal.GATEWAY, Refusal.EDGE):
             effects.append(self._decline(heard.yiaddr, heard.server, now))
         effects += [*self._vacate(), Remember(None)]
-        self._enter(Event.REFUSED)
+        self._enter(ClientEvent.REFUSED)
         self._due_ns = now + DECLINE_PAUSE_NS
         return effects
 
     def _tell_refused(self, heard: Message, refusal: Refusal) -> list[ClientEffect]:
         """Counted each time, told once in an exchange."""
-        effects: list[ClientEffect] = [Dropped(Drop.DHCP_REFUSED)]
+        effects: list[ClientEffect] = [MessageDropped(Drop.DHCP_REFUSED)]
         told = (heard.server, heard.yiaddr, refusal)
         if told not in self._refused and len(self._refused) < REQUESTS:
             self._refused.add(told)
-            effects.append(Changed("refused", heard.yiaddr, str(refusal)))
+            effects.append(LeaseChanged("refused", heard.yiaddr, str(refusal)))
         return effects
 
     def _naked(self, heard: Message, now: int) -> list[ClientEffect]:
@@ -272,10 +273,10 @@ class Client:
     def _give_in(self, heard: Message, now: int) -> list[ClientEffect]:
         """Begin anew: at once, but after a second NAK in a row only after a pause that doubles."""
         self.answers += 1
-        told = Changed("nak", self._asked_for().address, heard.text)
-        is_offer = self.state is State.REQUESTING  # an address in use, or one to be asked for again, is not meant
+        told = LeaseChanged("nak", self._asked_for().address, heard.text)
+        is_offer = self.state is ClientState.REQUESTING  # an address in use, or one to be asked for again, is not meant
         effects = [told] if is_offer else [*self._vacate(), Remember(None), told]
-        self._enter(Event.NAKED)
+        self._enter(ClientEvent.NAKED)
         pause = min(SECOND_NS << min(self._naks - 1, 8), LAST_RETRY_NS) if self._naks else 0
         self._naks += 1
         self._due_ns = now + pause
@@ -286,7 +287,7 @@ class Client:
     def next_deadline(self) -> int | None:
         """When `tick` has something to do, in ns; None where the client is stopped or the lease infinite."""
         due = earliest(self._due_ns, self.expiry_ns if self.lease is not None else None)
-        if self.state in (State.BOUND, State.RENEWING):
+        if self.state in (ClientState.BOUND, ClientState.RENEWING):
             due = earliest(due, self.rebind_ns)
         return earliest(due, self._foreign_nak[0] if self._foreign_nak is not None else None)
 
@@ -301,8 +302,12 @@ class Client:
                 heard = self._foreign_nak[1]
                 self._foreign_nak = None
                 effects += self._give_in(heard, now)
-            elif self.state in (State.BOUND, State.RENEWING) and self.rebind_ns is not None and self.rebind_ns <= now:
-                self._enter(Event.REBIND)
+            elif (
+                self.state in (ClientState.BOUND, ClientState.RENEWING)
+                and self.rebind_ns is not None
+                and self.rebind_ns <= now
+            ):
+                self._enter(ClientEvent.REBIND)
                 self._new_exchange(now)
                 effects += self._ask_again(now)
             else:
@@ -312,60 +317,68 @@ class Client:
     def _fire(self, now: int) -> list[ClientEffect]:
         """Send what the state sends, and set when it is sent again."""
         if self.state in _BEARS_LEASE:
-            if self.state is State.BOUND:
-                self._enter(Event.RENEW)
+            if self.state is ClientState.BOUND:
+                self._enter(ClientEvent.RENEW)
                 self._new_exchange(now)
             return self._ask_again(now)
-        if self.state in (State.INIT, State.INIT_REBOOT):
-            self._enter(Event.TIMER)
+        if self.state in (ClientState.INIT, ClientState.INIT_REBOOT):
+            self._enter(ClientEvent.TIMER)
             self._new_exchange(now)
         if self._gives_up(now):
             return self._begin(now)
-        if self.state is State.SELECTING and self._spare is not None:
+        if self.state is ClientState.SELECTING and self._spare is not None:
             return self._take(self._spare, now)
         self._due_ns = now + self._backoff_ns()
-        if self.state is State.REBOOTING:
+        if self.state is ClientState.REBOOTING:
             self._due_ns = min(self._due_ns, self._began_ns + REBOOT_NS)
         self._sent += 1
-        return [Transmit(self._question(now))]
+        return [Broadcast(self._question(now))]
 
     def _question(self, now: int) -> bytes:
         """The frame to all servers of a state in which the client looks for an address."""
         exchange = self.settings, self._xid, self._secs(now)
-        if self.state is State.SELECTING:
+        if self.state is ClientState.SELECTING:
             return questions.discover(*exchange)
-        write = questions.request_offer if self.state is State.REQUESTING else questions.request_known
+        write = questions.request_offer if self.state is ClientState.REQUESTING else questions.request_known
         return write(*exchange, self._asked_for())
 
     def _gives_up(self, now: int) -> bool:
         """True where nobody has answered a REQUEST in its time; the state is INIT then."""
-        if self.state is State.REQUESTING and self._sent == REQUESTS:
+        if self.state is ClientState.REQUESTING and self._sent == REQUESTS:
             assert self._offer is not None
             self._silent_server = self._offer.server
-        elif self.state is not State.REBOOTING or now < self._began_ns + REBOOT_NS:
+        elif self.state is not ClientState.REBOOTING or now < self._began_ns + REBOOT_NS:
             return False
-        self._enter(Event.SILENT)
+        self._enter(ClientEvent.SILENT)
         return True
 
     def _ask_again(self, now: int) -> list[ClientEffect]:
-        """RENEWING and REBINDING: the next question leaves after half of the time that remains, at least 60 s."""
+        """RENEWING and REBINDING: the next question leaves after half of the time that remains, at least 60 s.
+
+        Each repeat has a transaction id of its own, so that an answer names the question that it answers and the lease
+        runs from there. Hours may lie between the first question and the one that is answered.
+        """
         lease = self.lease
         assert lease is not None
-        end = self.rebind_ns if self.state is State.RENEWING else self.expiry_ns
+        if self._sent:
+            self._xid = self._xids.getrandbits(32)
+            self._asked_ns = now
+        self._sent += 1
+        end = self.rebind_ns if self.state is ClientState.RENEWING else self.expiry_ns
         wait = RENEW_RETRY_NS if end is None else max((end - now) // 2, RENEW_RETRY_NS)
         self._due_ns = now + wait
         exchange = self.settings, self._xid, self._secs(now)
-        if self.state is State.RENEWING:
+        if self.state is ClientState.RENEWING:
             return [Submit(questions.renewal(*exchange, lease))]
-        return [Transmit(questions.rebinding(*exchange, lease))]
+        return [Broadcast(questions.rebinding(*exchange, lease))]
 
     def _expire(self, now: int) -> list[ClientEffect]:
         """Nobody renewed the lease: the address is gone at once. A search for a server that is under way goes on."""
         assert self.lease is not None
-        told = Changed("expired", self.lease.address)
+        told = LeaseChanged("expired", self.lease.address)
         effects = [*self._vacate(), Remember(None), told]
         if self.state in _BEARS_LEASE:
-            self._enter(Event.EXPIRED)
+            self._enter(ClientEvent.EXPIRED)
             self._due_ns = now
         return effects
 
@@ -378,23 +391,23 @@ class Client:
 
     def _begin(self, now: int) -> list[ClientEffect]:
         """DISCOVER at once."""
-        self._enter(Event.RESTARTED)
+        self._enter(ClientEvent.RESTARTED)
         self._due_ns = now
         return self.tick(now)
 
     def _reboot(self, wanted: Lease, now: int) -> list[ClientEffect]:
         """Ask for a known address at once."""
         self._wanted = wanted
-        self._enter(Event.REATTACHED)
+        self._enter(ClientEvent.REATTACHED)
         self._due_ns = now
         return self.tick(now)
 
-    def _enter(self, event: Event) -> None:
+    def _enter(self, event: ClientEvent) -> None:
         self.state = NEXT[self.state, event]
         self._foreign_nak = None
 
     def _is_stopped(self) -> bool:
-        return self.state is State.INIT and self._due_ns is None
+        return self.state is ClientState.INIT and self._due_ns is None
 
     def _vacate(self) -> list[ClientEffect]:
         """The port loses its address, where it has one."""
@@ -410,16 +423,16 @@ class Client:
         self._spare = None
         self._refused.clear()
 
-    def _decline(self, address: int, server: int, now: int) -> Transmit:
+    def _decline(self, address: int, server: int, now: int) -> Broadcast:
         self._new_exchange(now)
-        return Transmit(questions.decline(self.settings, self._xid, address, server))
+        return Broadcast(questions.decline(self.settings, self._xid, address, server))
 
     def _secs(self, now: int) -> int:
         return (now - self._began_ns) // SECOND_NS
 
     def _asked_for(self) -> Lease:
         """The lease that the REQUEST under way is about."""
-        sources = {State.REQUESTING: self._offer, State.REBOOTING: self._wanted}
+        sources = {ClientState.REQUESTING: self._offer, ClientState.REBOOTING: self._wanted}
         lease = sources.get(self.state, self.lease)
         assert lease is not None
         return lease

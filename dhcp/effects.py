@@ -1,4 +1,4 @@
-"""What the DHCP client wants done and has to tell: values, carried out and counted by the walk."""
+"""Effects of the DHCP client, as values. The walk carries them out and counts them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dhcp.lease import Lease
 from wire.drop import Drop
 
 
-class Transmit(NamedTuple):
+class Broadcast(NamedTuple):
     """Send a whole Ethernet frame on the port itself: to all servers."""
 
     frame: bytes
@@ -41,13 +41,13 @@ class Remember(NamedTuple):
     lease: Lease | None
 
 
-class Dropped(NamedTuple):
+class MessageDropped(NamedTuple):
     """The message that came in changed nothing. To be counted."""
 
     reason: Drop
 
 
-class Changed(NamedTuple):
+class LeaseChanged(NamedTuple):
     """An operator may want to know: the event `lease`.
 
     `change` is one of
@@ -64,4 +64,4 @@ class Changed(NamedTuple):
     says: str = ""
 
 
-ClientEffect = Transmit | Submit | Assume | Vacate | Remember | Dropped | Changed
+ClientEffect = Broadcast | Submit | Assume | Vacate | Remember | MessageDropped | LeaseChanged

@@ -2,7 +2,7 @@
 
 RFC 2131 4.4.1 and RFC 2132 (what a lease holds): `judge`. RFC 2131 4.4.5 (T1 and T2, when the server names none):
 `_times`. RFC 3442 (classless routes replace the routers of option 3): `_gateway`. RFC 4787 REQ-7 (an outside network
-that overlaps the inside is refused): `Limits.taken`, rows U7 and D13.
+that overlaps the inside is refused): `LeaseLimits.taken`, rows U7 and D13.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 from dhcp import options as option
 from dhcp.message import Message
-from dhcp.options import Route
-from dhcp.settings import Limits, Subnet
+from dhcp.options import ClasslessRoute
+from dhcp.settings import LeaseLimits, Subnet
 from wire.units import prefix_mask
 
 INFINITE_S: Final = 0xFFFFFFFF
@@ -36,7 +36,8 @@ class Refusal(StrEnum):
 
 
 class Lease(NamedTuple):
-    """What a server granted. Addresses are integers, 0 for none; times are seconds from the request.
+    """The address and options that a server granted. Addresses are integers, 0 for none; times are seconds from the
+    request.
 
     `gateway`: the next hop of all that is not on the link, the operator's where he named one. `routes`: all classless
     routes, the default one included; empty where the server sent none. `mtu_bytes`: option 26, None where it is absent
@@ -50,7 +51,7 @@ class Lease(NamedTuple):
     duration_s: int | None
     renew_s: int | None = None
     rebind_s: int | None = None
-    routes: tuple[Route, ...] = ()
+    routes: tuple[ClasslessRoute, ...] = ()
     dns: tuple[int, ...] = ()
     domain: str | None = None
     mtu_bytes: int | None = None
@@ -61,7 +62,7 @@ class Lease(NamedTuple):
         return self.address & prefix_mask(self.prefix_length)
 
 
-def judge(message: Message, limits: Limits) -> Lease | Refusal:
+def judge(message: Message, limits: LeaseLimits) -> Lease | Refusal:
     """The lease that an OFFER or ACK holds, or why the gateway cannot live with it."""
     found = message.options
     address = message.yiaddr
@@ -95,7 +96,7 @@ def judge(message: Message, limits: Limits) -> Lease | Refusal:
     )
 
 
-def conflict_of(lease: Lease, limits: Limits) -> Refusal | None:
+def conflict_of(lease: Lease, limits: LeaseLimits) -> Refusal | None:
     """Why the address of a lease does not go together with the gateway's other networks; None where it does.
 
     A lease that was fine may stop to be: a reload may give another port its subnet.
@@ -124,7 +125,7 @@ def _prefix_length(found: Mapping[int, bytes], address: int) -> int | None:
     return length if prefix_mask(length) == mask else None
 
 
-def _gateway(lease: Lease, routes: tuple[Route, ...], routers: tuple[int, ...]) -> int | None:
+def _gateway(lease: Lease, routes: tuple[ClasslessRoute, ...], routers: tuple[int, ...]) -> int | None:
     """The server's next hop, 0 where it names none, None where it cannot be reached on the link.
 
     Where option 121 is there, option 3 is ignored. A next hop outside the subnet is on the link where a classless route

@@ -64,7 +64,7 @@ class Message(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What the server says of a refusal (RFC 2132 9.9), in printable ASCII; empty where it says nothing."""
+        """The server's reason for a refusal (RFC 2132 9.9), in printable ASCII; empty where it gives none."""
         said = self.options.get(option.MESSAGE_TEXT, b"").decode("ascii", "replace")
         return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in said.rstrip("\0"))
 

@@ -35,12 +35,12 @@ CLASSLESS_ROUTES: Final = 121
 END: Final = 255
 
 ASKED: Final = bytes((SUBNET_MASK, ROUTER, DNS_SERVERS, DOMAIN_NAME, INTERFACE_MTU, CLASSLESS_ROUTES))
-"""What option 55 asks for."""
+"""The options that option 55 asks for."""
 
 _MOST_BYTES: Final = 255  # of one field; a longer option takes several
 
 
-class Route(NamedTuple):
+class ClasslessRoute(NamedTuple):
     """A classless static route (RFC 3442). `network`: masked; `router` 0: the network is on the link itself."""
 
     network: int
@@ -108,14 +108,14 @@ def text_in(options: Mapping[int, bytes], code: int) -> str | None:
     return value.decode("ascii")
 
 
-def routes_in(options: Mapping[int, bytes]) -> tuple[Route, ...] | None:
+def routes_in(options: Mapping[int, bytes]) -> tuple[ClasslessRoute, ...] | None:
     """The classless static routes in the server's order; None where option 121 is absent, empty or malformed.
 
     A descriptor is a prefix length, as many bytes of the network as that length needs, and the router. Host bits that
     are set are cleared.
     """
     value = options.get(CLASSLESS_ROUTES, b"")
-    found: list[Route] = []
+    found: list[ClasslessRoute] = []
     at = 0
     while at < len(value):
         length = value[at]
@@ -124,6 +124,6 @@ def routes_in(options: Mapping[int, bytes]) -> tuple[Route, ...] | None:
         if length > 32 or end > len(value):
             return None
         network = int.from_bytes(value[at + 1 : middle].ljust(4, b"\0"), "big") & prefix_mask(length)
-        found.append(Route(network, length, int.from_bytes(value[middle:end], "big")))
+        found.append(ClasslessRoute(network, length, int.from_bytes(value[middle:end], "big")))
         at = end
     return tuple(found) or None

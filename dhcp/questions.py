@@ -1,5 +1,5 @@
-"""What a client sends, whole. RFC 2131 4.3.2, table 4 (where the address of a REQUEST stands), row D4; 4.4.1, table 5
-(which options each message has).
+"""The messages that a client sends, whole. RFC 2131 4.3.2, table 4 (where the address of a REQUEST stands), row D4;
+4.4.1, table 5 (which options each message has).
 
     message                     ciaddr    option 50   option 54   sent to
     `discover`                  0         -           -           all, from 0.0.0.0
@@ -79,7 +79,7 @@ def _message(kind: Kind, own: ClientSettings, xid: int, options: _Options, *, se
 
 
 def _presented(own: ClientSettings) -> _Options:
-    """What DISCOVER and REQUEST tell of the client. Option 57 asks for messages that need no fragments."""
+    """The options by which the client presents itself. Option 57 asks for messages that need no fragments."""
     size = max(_LEAST_SIZE_BYTES, min(own.limits.mtu_bytes, _MOST_SIZE_BYTES) - _HEADERS_BYTES)
     named = ((option.HOST_NAME, own.hostname), (option.VENDOR_CLASS, own.vendor_class))
     return (

@@ -11,7 +11,7 @@ import zlib
 from typing import Any, Final, NamedTuple
 
 from dhcp.lease import Lease, is_host
-from dhcp.options import Route
+from dhcp.options import ClasslessRoute
 from wire.units import mac_text, prefix_mask
 
 _HEAD: Final = b"tapbridge lease 1 "
@@ -19,7 +19,7 @@ MOST_BYTES: Final = 65_536
 """A longer file is none of ours."""
 
 
-class Saved(NamedTuple):
+class SavedLease(NamedTuple):
     """A lease, whose it is, and when it ends by the wall clock, in seconds since 1970; None where it never does.
 
     The wall clock only decides whether the lease is worth asking for: a server's answer brings new times.
@@ -30,14 +30,14 @@ class Saved(NamedTuple):
     expires_s: int | None
 
 
-def write(saved: Saved) -> bytes:
+def write(saved: SavedLease) -> bytes:
     """The bytes of the file."""
     values = saved.lease._asdict() | {"mac": mac_text(saved.mac), "expires_s": saved.expires_s}
     body = json.dumps(values, sort_keys=True).encode()
     return _HEAD + b"%08x\n" % zlib.crc32(body) + body + b"\n"
 
 
-def read(data: bytes, mac: bytes) -> Saved | None:
+def read(data: bytes, mac: bytes) -> SavedLease | None:
     """The lease of `mac` that the bytes hold; None where they hold none."""
     head, _, body = data.partition(b"\n")
     body = body.rstrip(b"\n")
@@ -53,12 +53,12 @@ def read(data: bytes, mac: bytes) -> Saved | None:
         return None
     if not is_host(lease.address) or not 0 < lease.prefix_length <= 32 or not isinstance(expires_s, int | None):
         return None
-    return Saved(mac, lease, expires_s)
+    return SavedLease(mac, lease, expires_s)
 
 
 def _lease(values: dict[str, Any]) -> Lease:
     """The lease of these fields; `ValueError`, `TypeError` or `KeyError` where they are none."""
-    routes = tuple(Route(*map(_number, route)) for route in values.pop("routes"))
+    routes = tuple(ClasslessRoute(*map(_number, route)) for route in values.pop("routes"))
     dns = tuple(map(_number, values.pop("dns")))
     domain = values.pop("domain")
     if domain is not None and not isinstance(domain, str):

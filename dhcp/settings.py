@@ -1,4 +1,4 @@
-"""What the operator decides about the client: how it presents itself, and what a lease must fit."""
+"""Settings of the DHCP client: how it presents itself, and which leases it accepts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Subnet(NamedTuple):
         return not (self.network ^ network) & mask
 
 
-class Limits(NamedTuple):
-    """What the gateway's configuration demands of a lease.
+class LeaseLimits(NamedTuple):
+    """The bounds that the gateway's configuration sets for a lease.
 
     `taken`: networks that it must not overlap. `gateway`: the operator's next hop, which wins over the server's; 0
     where there is none. `mtu_bytes`: of the port, the upper bound of option 26.
@@ -33,7 +33,7 @@ class Limits(NamedTuple):
     mtu_bytes: int = 1500
 
 
-NO_LIMITS: Final = Limits()
+NO_LIMITS: Final = LeaseLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +49,4 @@ class ClientSettings:
     client_id: bytes = b""
     vendor_class: bytes = b""
     options: tuple[tuple[int, bytes], ...] = ()
-    limits: Limits = NO_LIMITS
+    limits: LeaseLimits = NO_LIMITS

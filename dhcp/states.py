@@ -16,7 +16,7 @@ from enum import Enum, StrEnum, auto
 from typing import Final
 
 
-class State(StrEnum):
+class ClientState(StrEnum):
     """Row D1. The values are public: `bridgectl dhcp`."""
 
     INIT = "init"  # nothing is asked yet, or not before the pause ends, or not before the operator wants it
@@ -29,7 +29,7 @@ class State(StrEnum):
     REBOOTING = "rebooting"  # it is asked for, of all servers
 
 
-class Event(Enum):
+class ClientEvent(Enum):
     """Why a state is left."""
 
     TIMER = auto()  # the first question is due
@@ -47,19 +47,33 @@ class Event(Enum):
     RELEASED = auto()
 
 
-_HAS_ADDRESS: Final = (State.BOUND, State.RENEWING, State.REBINDING)
+_HAS_ADDRESS: Final = (ClientState.BOUND, ClientState.RENEWING, ClientState.REBINDING)
 
-NEXT: Final[dict[tuple[State, Event], State]] = {
-    (State.INIT, Event.TIMER): State.SELECTING,
-    (State.INIT_REBOOT, Event.TIMER): State.REBOOTING,
-    (State.SELECTING, Event.OFFERED): State.REQUESTING,
-    (State.BOUND, Event.RENEW): State.RENEWING,
-    (State.BOUND, Event.REBIND): State.REBINDING,  # a late tick: T1 and T2 have passed
-    (State.RENEWING, Event.REBIND): State.REBINDING,
-    **{(state, Event.ACKED): State.BOUND for state in (State.REQUESTING, State.REBOOTING, *_HAS_ADDRESS[1:])},
-    **{(state, Event.NAKED): State.INIT for state in (State.REQUESTING, State.REBOOTING, *_HAS_ADDRESS[1:])},
-    **{(state, Event.SILENT): State.INIT for state in (State.REQUESTING, State.REBOOTING)},
-    **{(state, event): State.INIT for state in _HAS_ADDRESS for event in (Event.EXPIRED, Event.CONFLICT)},
-    **{(state, event): State.INIT for state in State for event in (Event.RESTARTED, Event.RELEASED, Event.REFUSED)},
-    **{(state, Event.REATTACHED): State.INIT_REBOOT for state in State},
+NEXT: Final[dict[tuple[ClientState, ClientEvent], ClientState]] = {
+    (ClientState.INIT, ClientEvent.TIMER): ClientState.SELECTING,
+    (ClientState.INIT_REBOOT, ClientEvent.TIMER): ClientState.REBOOTING,
+    (ClientState.SELECTING, ClientEvent.OFFERED): ClientState.REQUESTING,
+    (ClientState.BOUND, ClientEvent.RENEW): ClientState.RENEWING,
+    (ClientState.BOUND, ClientEvent.REBIND): ClientState.REBINDING,  # a late tick: T1 and T2 have passed
+    (ClientState.RENEWING, ClientEvent.REBIND): ClientState.REBINDING,
+    **{
+        (state, ClientEvent.ACKED): ClientState.BOUND
+        for state in (ClientState.REQUESTING, ClientState.REBOOTING, *_HAS_ADDRESS[1:])
+    },
+    **{
+        (state, ClientEvent.NAKED): ClientState.INIT
+        for state in (ClientState.REQUESTING, ClientState.REBOOTING, *_HAS_ADDRESS[1:])
+    },
+    **{(state, ClientEvent.SILENT): ClientState.INIT for state in (ClientState.REQUESTING, ClientState.REBOOTING)},
+    **{
+        (state, event): ClientState.INIT
+        for state in _HAS_ADDRESS
+        for event in (ClientEvent.EXPIRED, ClientEvent.CONFLICT)
+    },
+    **{
+        (state, event): ClientState.INIT
+        for state in ClientState
+        for event in (ClientEvent.RESTARTED, ClientEvent.RELEASED, ClientEvent.REFUSED)
+    },
+    **{(state, ClientEvent.REATTACHED): ClientState.INIT_REBOOT for state in ClientState},
 }

@@ -106,9 +106,9 @@ class Forwarded(NamedTuple):
 
 
 class Hits(NamedTuple):
-    """The counters of an entry since it was asked last. `remote`, `remote_port`: the far end, as the walk knows it;
-    `acknowledgment`, `window`: of the last TCP segment with ACK from the near side; where none was repeated the one is
-    None, and the other says nothing."""
+    """The packets and bytes of an entry since its last harvest. `remote`, `remote_port`: the far end, as the walk has
+    it; `acknowledgment`, `window`: of the last TCP segment with ACK from the near side; None and meaningless where
+    none was repeated."""
 
     entry: int
     out_port: int
@@ -156,11 +156,11 @@ class Table(Protocol):
         four 64-bit words a slot, the MAC address in the low 48 bits of the first), None on a raw IP port."""
 
     def set_outside(self, port: int, address: int, protocol: int, marks: bytearray | None) -> None:
-        """A packet that comes by `port` without an entry, for `address`, of this protocol (TCP or UDP), is
-        `Punt.NO_LINK` where the destination port has no owner. `marks`: one byte a port, the even ports first
-        (`mark_place`), with the bit `MARKED` where somebody has it; read whenever such a packet comes, it may change
-        meanwhile and must keep its length. None: packets of this protocol are `Punt.UNKNOWN` as elsewhere. One address
-        a port."""
+        """From now on, a packet without an entry that comes by `port` for `address`, of this protocol (TCP or UDP), is
+        `Punt.NO_LINK` where its destination port has no owner. `marks`: one byte a port, the even ports first
+        (`mark_place`), with the bit `MARKED` where the port has an owner. The table reads it whenever such a packet
+        comes; it may change meanwhile and must keep its length. None: packets of this protocol are `Punt.UNKNOWN` as
+        elsewhere. One address a port."""
 
     def learn(
         self,
@@ -186,8 +186,8 @@ class Table(Protocol):
         """Repeat the decision for a frame that came in by `in_port`, or say why not."""
 
     def harvest(self, limit: int, now: int) -> list[Hits]:
-        """The counters of the next `limit` entries that have counted something; the next call goes on behind them.
-        Entries that nobody used for `FORGET_S` are freed."""
+        """The hits of the next `limit` entries, of those that have new ones; the next call goes on behind them. Entries
+        that nobody used for `FORGET_S` are freed."""
 
     def settle(
         self, in_port: int, protocol: int, ends: tuple[int, int, int, int], now: int, withdraw: bool

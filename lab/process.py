@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND_S = 30.0
-"""What a command may take unless it is said otherwise."""
+"""The time for a command unless it is said otherwise."""
 STOP_S = 10.0
 
 

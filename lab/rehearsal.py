@@ -1,6 +1,6 @@
 """The four flows without devices or privileges: captures made here, replayed through the same forwarder, read back.
 
-What this cannot show, and says so: kernel stacks, super-frames, speed.
+It cannot show kernel stacks, super-frames and speed, and says so.
 """
 
 from __future__ import annotations

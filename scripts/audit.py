@@ -30,13 +30,14 @@ ROOT = Path(__file__).resolve().parent.parent
 REASONS = ROOT / "docs" / "dependencies.md"
 OURS = "tapbridge"
 BUILT_HERE = {OURS, "pytricia"}
-"""What may have been compiled on this machine: everything else comes as a wheel."""
+"""Packages that may have been compiled on this machine: everything else comes as a wheel."""
 
 LOCKS = {"packages": ("run", "dev", "build"), "pytricia": ("compiled",), "tools": ("tools",)}
 """Lock file -> the groups of direct dependencies that it holds. `dev` are all extras but pytricia."""
 
-# What the metadata of packages say, in SPDX's words or in those of the older classifiers. All of them may be installed
-# beside our MIT. The GPL is scapy's, which only tests import, and one of two that pyroute2 lets us choose from.
+# Licences in the metadata of packages, in SPDX's words or in those of the older classifiers. All of them may be
+# installed beside our MIT. The GPL is scapy's, which only tests import, and one of two that pyroute2 lets us choose
+# from.
 ALLOWED_LICENCES = {
     *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0", "MPL-2.0", "PSF-2.0"),
     *("GPL-2.0-only", "GPL-2.0-or-later", "LGPL-3.0-only"),
@@ -44,7 +45,7 @@ ALLOWED_LICENCES = {
     *("DFSG approved", "OSI Approved"),
 }
 NAMED_IN_A_FILE = {"pytricia": "LGPL-3.0-only", "Cython": "Apache-2.0", "atheris": "Apache-2.0"}
-"""Whose metadata name none in a field of its own; read in the file that comes with them."""
+"""Packages whose metadata name no licence in a field of its own; it is read in the file that comes with them."""
 
 
 class Pin(NamedTuple):

@@ -27,6 +27,7 @@ CHOSEN = (
     "tests/bridge/loop/test_workers.py",
     "tests/bridge/vpn/test_vpn_port.py",
     "tests/bridge/walk/test_coherence.py",
+    "tests/bridge/walk/test_coherence_after_changes.py",
     "tests/bridge/walk/test_gateway.py",
     "tests/bridgectl",
     "tests/conformance/test_udp.py",

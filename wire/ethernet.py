@@ -11,10 +11,12 @@ ETHERTYPE_ARP = 0x0806
 ETHERTYPE_IPV6 = 0x86DD
 _VLAN_TAGS = frozenset({0x8100, 0x88A8, 0x9100})
 TAG_BYTES = 4
+_NEXT_HEADER_AT, _ICMP6_AT, _ICMP6, _ROUTER_ADVERTISEMENT = HEADER_BYTES + 6, HEADER_BYTES + 40, 58, 134
 _PRIORITY_TAGS = frozenset({b"\x81\x00", b"\x88\xa8"})
 
 IPV4_TYPE = ETHERTYPE_IPV4.to_bytes(2, "big")
 ARP_TYPE = ETHERTYPE_ARP.to_bytes(2, "big")
+IPV6_TYPE = ETHERTYPE_IPV6.to_bytes(2, "big")
 BROADCAST = b"\xff" * 6
 NO_MAC = bytes(6)
 
@@ -22,6 +24,11 @@ NO_MAC = bytes(6)
 def is_group(mac: bytes) -> bool:
     """True for a broadcast or multicast MAC address (IEEE 802: the lowest bit of the first byte)."""
     return bool(mac[0] & 1)
+
+
+def is_router_advertisement(frame: bytes) -> bool:
+    """True for an IPv6 frame with a router advertisement (RFC 4861 4.2) right behind its IPv6 header."""
+    return len(frame) > _ICMP6_AT and frame[_NEXT_HEADER_AT] == _ICMP6 and frame[_ICMP6_AT] == _ROUTER_ADVERTISEMENT
 
 
 def priority_tags(frame: bytes | bytearray | memoryview) -> int:

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What other compiled rooms need of it: super-frames cut into packets, and made of them."""
+"""The functions of `wire.segments` for other compiled rooms: super-frames cut into packets, and made of them."""
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 

@@ -35,6 +35,7 @@ def demand(config: Config, toml: TomlFile, findings: Findings) -> None:
     if not any(toml.has(name) for name in ("tap0", "tap1", "tun0")):
         findings.error((), "no port is configured, add [tap0] (a LAN gateway) or [tun0] (an exit node)")
     _default_node(config, toml, findings)
+    _answers_to_visitors(config, findings)
     _own_key(config, toml, findings)
     for name, peer in config.peer.items():
         _peer(name, peer, toml, findings)
@@ -45,6 +46,13 @@ def demand(config: Config, toml: TomlFile, findings: Findings) -> None:
     _programs(config, findings)
     _control(config, findings)
     _user(config, findings)
+
+
+def _answers_to_visitors(config: Config, findings: Findings) -> None:
+    """Warn that answers follow the default route: a session from outside, as ssh, is lost at the start otherwise."""
+    if config.tun0 is not None and config.tun0.default_route:
+        what = "connections from outside to this machine's other addresses (ssh) end, their answers leave by tun0 too"
+        findings.warn(("tun0", "default_route"), f"{what}: README, Limits, says how they keep their way")
 
 
 def _default_node(config: Config, toml: TomlFile, findings: Findings) -> None:

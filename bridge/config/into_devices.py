@@ -6,6 +6,11 @@ from bridge.config.load import Config
 from bridge.ports.plan import DevicePlan
 
 
+def bridges_of(config: Config) -> list[tuple[str, str | None]]:
+    """The bridges that taps join, each with the network namespace that it is in."""
+    return [(plan.bridge, plan.netns) for plan in plans_from(config) if plan.bridge is not None]
+
+
 def plans_from(config: Config) -> list[DevicePlan]:
     """The devices in the order tap0, tap1, tun0, vpn.
 

@@ -10,7 +10,7 @@ from bridge.config.into_routes import subnet_edges
 from bridge.config.load import Config
 from bridge.config.model import Tap0Table, Tap1Table
 from bridge.walk.settings import GatewaySettings, IcmpSettings, PeerSettings, PortSettings
-from dhcp.settings import ClientSettings, Limits, Subnet
+from dhcp.settings import ClientSettings, LeaseLimits, Subnet
 from wire import ipv4
 from wire.units import seconds_ns
 
@@ -89,7 +89,7 @@ def client_settings(config: Config) -> ClientSettings | None:
         own.client_id,
         own.vendor_class,
         tuple(sorted(own.options.items())),
-        Limits(tuple(taken), int(tap1.gateway) if tap1.gateway is not None else 0, tap1.mtu),
+        LeaseLimits(tuple(taken), int(tap1.gateway) if tap1.gateway is not None else 0, tap1.mtu),
     )
 
 

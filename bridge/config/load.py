@@ -23,11 +23,12 @@ from bridge.config.errors import ConfigError, without_keys
 from bridge.config.findings import Findings
 from bridge.config.keys import table_in
 from bridge.config.lists import PrefixFiles, node_files, read_prefix_file, reason, warnings_of
-from bridge.config.model import Config, Purpose, TomlTable, derived_mac
+from bridge.config.model import Config, Purpose, Tap0Table, Tap1Table, TomlTable, derived_mac, unwritten
 from bridge.config.toml_file import TomlFile
 from bridge.config.toml_lines import KeyPath
-from bridge.config.values import is_node_name
+from bridge.config.values import MAXIMUM_TAP_MTU, MINIMUM_MTU, is_node_name
 from bridge.config.words import Example, word_of
+from bridge.ports.bridges import mtu_of
 from route.lists import PrefixList
 
 __all__ = ["Config", "ConfigError", "Purpose", "load", "read"]
@@ -73,7 +74,7 @@ def read(text: str, path: Path, purpose: Purpose) -> Config:
     findings = Findings(toml)
     config = _usable(toml, findings)
     if purpose != "replay":
-        config = _with_own_mac(config, toml)
+        config = _with_bridge_mtus(_with_own_mac(config, toml), toml, findings)
     check(config, toml, findings)
     if purpose != "replay":
         demand(config, toml, findings)
@@ -100,6 +101,27 @@ def _with_own_mac(config: Config, toml: TomlFile) -> Config:
     except (OSError, ValueError):
         machine = os.uname().nodename
     return config.model_copy(update={"tap1": tap1.with_mac(derived_mac("tap1", f"dhcp {machine}"))})
+
+
+def _with_bridge_mtus(config: Config, toml: TomlFile, findings: Findings) -> Config:
+    """The configuration with the MTU of its bridge for each tap that has no `mtu`; one that has another is refused.
+
+    A tap that joins a bridge would lower the MTU of the bridge. A bridge that is not there is no error here.
+    """
+    for name in ("tap0", "tap1"):
+        tap: Tap0Table | Tap1Table | None = getattr(config, name)
+        is_bridged = tap is not None and tap.bridge is not None and getattr(tap, "kind", "tap") == "tap"
+        if tap is None or tap.bridge is None or not is_bridged:
+            continue
+        mtu_bytes = mtu_of(tap.bridge, tap.netns)
+        if mtu_bytes is None or mtu_bytes == tap.mtu or not MINIMUM_MTU <= mtu_bytes <= MAXIMUM_TAP_MTU:
+            continue
+        if not toml.has(name, "mtu"):
+            config = config.model_copy(update={name: unwritten(tap, "mtu", mtu_bytes)})
+            continue
+        what = f"{tap.mtu} is not the MTU of {tap.bridge}, {mtu_bytes}: give that, or leave the key out"
+        findings.error((name, "mtu"), what)
+    return config
 
 
 def _usable(toml: TomlFile, findings: Findings) -> Config:

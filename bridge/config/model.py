@@ -11,7 +11,7 @@ from __future__ import annotations
 from hashlib import blake2s
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
@@ -60,6 +60,7 @@ from route.lists import Prefix
 Purpose = Literal["run", "check", "replay"]
 """The use of a configuration: `run` and `check` demand keys, endpoints and programs, `replay` does without them."""
 
+DEFAULT_TAP_MTU = 1500
 DEFAULT_TUN_MTU = 1500
 DEFAULT_VPN_MTU = 1420  # a path of 1500 bytes carries it once it is sealed: 60 bytes over IPv4, 80 over IPv6
 
@@ -68,6 +69,16 @@ class TomlTable(BaseModel):
     """A TOML table: unknown keys are refused, types are not converted, and nothing changes once it is read."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+_Table = TypeVar("_Table", bound=TomlTable)
+
+
+def unwritten(table: _Table, key: str, value: object) -> _Table:
+    """The same table with another value of a key that nobody wrote down."""
+    own = table.model_copy(update={key: value})
+    own.model_fields_set.discard(key)
+    return own
 
 
 # Strictness is for the items: TOML has lists only, the models hold tuples.
@@ -88,8 +99,8 @@ class Tap0Table(TomlTable):
         default_factory=lambda data: derived_mac("tap0", data.get("address"))
     )
     """Six bytes. The default is made from `address`, so that it is the same after every start."""
-    mtu: Annotated[TapMtu, Restart()] = 1500
-    """Bytes of an IP packet, 68 to 65521. 1500 is Ethernet's."""
+    mtu: Annotated[TapMtu, Restart(if_written=True)] = DEFAULT_TAP_MTU
+    """Bytes of an IP packet, 68 to 65521. The default is the bridge's MTU, and 1500 without a bridge."""
     bridge: Annotated[InterfaceName | None, Restart()] = None
     """The Linux bridge that the tap joins; None: none."""
     netns: Annotated[NamespaceName | None, Restart()] = None
@@ -137,8 +148,8 @@ class Tap1Table(TomlTable):
         default_factory=lambda data: derived_mac("tap1", data.get("address"))
     )
     """Six bytes. The default is made from `address`; with a leased one from the machine's identity."""
-    mtu: Annotated[TapMtu, Restart()] = 1500
-    """Bytes of an IP packet, 68 to 65521. 1500 is Ethernet's."""
+    mtu: Annotated[TapMtu, Restart(if_written=True)] = DEFAULT_TAP_MTU
+    """Bytes of an IP packet, 68 to 65521. The default is the bridge's MTU, and 1500 without a bridge."""
     bridge: Annotated[InterfaceName | None, Restart()] = None
     """The Linux bridge that the tap joins; None: none."""
     netns: Annotated[NamespaceName | None, Restart()] = None
@@ -161,9 +172,7 @@ class Tap1Table(TomlTable):
 
     def with_mac(self, mac: bytes) -> Tap1Table:
         """The same table with another MAC address that nobody wrote down."""
-        own = self.model_copy(update={"mac": mac})
-        own.model_fields_set.discard("mac")
-        return own
+        return unwritten(self, "mac", mac)
 
     @property
     def neighbours(self) -> IPv4Network | None:

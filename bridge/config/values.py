@@ -30,7 +30,7 @@ _WITH_A_KEY = {12: "hostname", 60: "vendor_class", 61: "client_id"}
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
-"""What the resolver takes, underscores too: names of containers and of dynamic DNS have them."""
+"""A host name that the resolver takes, underscores too: names of containers and of dynamic DNS have them."""
 
 
 class HostPort(NamedTuple):

@@ -66,7 +66,7 @@ class Connection:
         self._is_ended = False
         loop.add(self._fd, self._ready, self._events)
 
-    # What handlers call that answer later
+    # For handlers that answer later
 
     def answer(self, result: Document) -> None:
         """Answer a request that a handler has kept."""
@@ -110,7 +110,7 @@ class Connection:
         if self.on_close is not None:
             self.on_close()
 
-    # What children call
+    # For children
 
     def lend(self) -> tuple[socket.socket, bytes] | None:
         """The socket, and what the child has to send in front of its answer; None where the client has left."""

@@ -30,6 +30,7 @@ from bridge.daemon.notify import Watchdog, notify, watchdog_s
 from bridge.daemon.reload import Reloader
 from bridge.daemon.setup import Setup, StartFailed, read_setup
 from bridge.daemon.tunnel import OpenTunnel, open_tunnel
+from bridge.daemon.waiting import wait_for_bridges
 from bridge.loop.affinity import Affinity, first_choice
 from bridge.loop.signals import Signals
 from bridge.loop.workers import Workers
@@ -40,8 +41,12 @@ from bridge.privsep.privileges import forbid_core_dumps
 log = logging.getLogger(__name__)
 
 
-def run(config_path: Path, socket_path: Path | None = None) -> int:
-    """Be the gateway until a signal; the exit code. `socket_path` stands in for `control.socket`."""
+def run(config_path: Path, socket_path: Path | None = None, wait_s: float | None = None) -> int:
+    """Be the gateway until a signal; the exit code.
+
+    `socket_path` stands in for `control.socket`. `wait_s`: the longest time in seconds that bridges are waited for;
+    None: a missing one ends the start.
+    """
     log_to_stderr()
     forbid_core_dumps()  # before the first key is read
     try:
@@ -50,6 +55,9 @@ def run(config_path: Path, socket_path: Path | None = None) -> int:
             stack.callback(helper.close)
             try:
                 setup = read_setup(config_path)
+                if wait_s is not None and wait_for_bridges(setup.config, wait_s):
+                    setup.peers.wipe()
+                    setup = read_setup(config_path)
             except ConfigError as error:
                 sys.stderr.write("".join(f"{fault}\n" for fault in error.errors))
                 return BAD_CONFIGURATION
@@ -74,7 +82,7 @@ def started(config_path: Path, setup: Setup, socket_path: Path, helper: Helper, 
     signals = Signals([signal.SIGHUP, signal.SIGTERM, signal.SIGINT])  # one that comes during the start waits
     stack.callback(signals.close)
     tunnel = open_tunnel(setup, core, stack)  # 4
-    made = start.make_devices(setup, claim, user, helper, core, stack)  # 5
+    made = start.make_devices(setup, claim, user, helper, core, tunnel, stack)  # 5
     workers = start.join_ports(setup, core, tunnel, made.ports, stack)  # 6
     hooks = start.start_hooks(setup, core, made.gateway_before, stack)  # 7
     daemon = Daemon(core, made.ports, tunnel, workers, hooks)

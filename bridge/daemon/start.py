@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.config import files
-from bridge.config.into_devices import plans_from
+from bridge.config.into_devices import bridges_of, plans_from
 from bridge.control.answers.question import Subject
 from bridge.control.children import Children
 from bridge.control.connection import Handler
@@ -42,6 +42,7 @@ from bridge.daemon.setup import Setup, StartFailed, warn
 from bridge.daemon.tunnel import OpenTunnel
 from bridge.loop.loop import Loop
 from bridge.loop.workers import Workers
+from bridge.ports import packet_filters
 from bridge.ports.bursts import Bursts
 from bridge.ports.device import DevicePort
 from bridge.ports.policing import Senders
@@ -74,6 +75,8 @@ def choose_user(setup: Setup) -> User | None:
     devices and sockets still need the rights of the present one.
     """
     warn(setup)
+    for complaint in packet_filters.complaints(bridges_of(setup.config)):
+        log.warning("%s", complaint)
     if (slower := built.complaint()) is not None:
         log.warning("%s", slower)
     choice = choose(setup.config.process.user)
@@ -117,7 +120,13 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def make_devices(
-    setup: Setup, claim: SocketClaim, user: User | None, helper: Helper, core: Core, stack: ExitStack
+    setup: Setup,
+    claim: SocketClaim,
+    user: User | None,
+    helper: Helper,
+    core: Core,
+    tunnel: OpenTunnel | None,
+    stack: ExitStack,
 ) -> Made:
     """Have the helper make the devices. Raises `PortError` with every obstacle, and then there are no devices.
 
@@ -134,6 +143,8 @@ def make_devices(
         stack.callback(port.close)
     helper.on_joined = lambda port: core.loop.carry_out(core.gateway.joined(port, core.loop.clock()))
     helper.watch(core.loop, is_to_stay=order.leaves_warden)
+    if tunnel is not None and any(plan.is_default for plan in order.plans):
+        tunnel.port.tell_endpoints(helper.lead)
     stack.callback(helper.unwatch)
     return made
 

@@ -281,6 +281,10 @@ class Loop:
             says = f" ({event.facts['says']})" if event.facts.get("says") else ""
             log.info("%s: lease %s %s%s", event.port, event.facts["change"], event.facts["address"], says)
             self.on_lease(str(event.facts["change"]))
+        if event.kind == "ipv6_router":
+            mac = event.facts["mac"]
+            log.warning("%s: %s advertises IPv6: hosts there may reach the world past this gateway", event.port, mac)
+            return
         claimant, now = event.facts.get("claimant"), self.clock()
         if claimant is None or now < self._claims_quiet_until_ns:
             return

@@ -16,9 +16,11 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from bridge.ports import host_routes
 from bridge.ports.base import PortError
 from bridge.ports.device import DevicePort
 from bridge.ports.namespace import entered
@@ -50,6 +52,8 @@ def main(descriptor: int) -> int:
         order = Order.unpacked(read_back(descriptors[0]))
         try:
             gateway_before = default_gateway()
+            with suppress(OSError):  # a kernel that does not answer has other obstacles to tell
+                host_routes.sweep()
             ports = open_ports(order.plans)
             watched = _links_for(order.plans)
         except PortError as error:
@@ -80,6 +84,7 @@ def _links_for(plans: Sequence[DevicePlan]) -> dict[str | None, tuple[Links, lis
                 "bridge": plan.bridge,
                 "bridge_index": links.index_of(plan.bridge) if plan.bridge else 0,
                 "is_default": plan.is_default,
+                "leads_beside": plan.is_default and plan.netns is None,
             }
         )
     return found

@@ -14,6 +14,9 @@ ORDER = b"order"
 OPEN = b"open "
 """To the warden, with a path, and a descriptor of a socket for the answer: a descriptor, or the number of an error."""
 
+ENDPOINTS = b"endpoints "
+"""To the warden, with IPv4 addresses of 4 bytes each: the tunnel's endpoints, which need a route beside tun0."""
+
 END = b"end"
 """To either: remove the files that you have to remove, and end."""
 

@@ -82,9 +82,10 @@ def forbid_core_dumps() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, so that no descriptor outlives a killed gateway."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(by: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent ends, so that no descriptor outlives a killed
+    gateway."""
+    _prctl(_PR_SET_PDEATHSIG, by)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -1,13 +1,14 @@
 """The warden, the helper's second program: a small process that keeps the rights which the gateway gives up.
 
 It has no frame, no socket of the tunnel and no key. It reads nothing but the kernel's news about network devices and
-two messages of the gateway. With CAP_NET_ADMIN it
+three messages of the gateway. With CAP_NET_ADMIN it
 
 - puts a tap back into its bridge, and up, when that bridge was deleted and made again under its name; a tap that
   somebody took out of the bridge or set down stays as it is;
 - tells the gateway (`JOINED`) when it did, and when another port of the bridge gets its carrier back, because the
   network behind it may be another one;
-- gives tun0 its two half default routes again when it was set down and up, because the kernel removes them.
+- gives tun0 its two half default routes again when it was set down and up, because the kernel removes them;
+- keeps host routes to the tunnel's endpoints (`ENDPOINTS`) while tun0 has the default route: `ports.host_routes`.
 
 If the gateway became another user, the warden stays root with no other capability but reading, and
 
@@ -26,14 +27,17 @@ import fcntl
 import json
 import os
 import select
+import signal
 import socket
 import stat
 import sys
 from contextlib import suppress
+from typing import Any
 
+from bridge.ports.host_routes import HostRoutes
 from bridge.ports.rtnetlink import HALVES, IFF_RUNNING, IFF_UP, RTM_DELLINK, RTM_NEWLINK, LinkNews, Links
 from bridge.privsep import landlock, seccomp
-from bridge.privsep.messages import END, JOINED, OPEN, read_back
+from bridge.privsep.messages import END, ENDPOINTS, JOINED, OPEN, read_back
 from bridge.privsep.privileges import (
     CAP_DAC_READ_SEARCH,
     CAP_NET_ADMIN,
@@ -153,7 +157,7 @@ class Files:
 
 class Warden:
     """`channel`: to the gateway. `devices`: by the socket that brings news about them. `socket_path` and `made`: the
-    socket and the folders that are removed at the end."""
+    socket and the folders that are removed at the end. `host_routes`: None where tun0 has no default route here."""
 
     def __init__(
         self,
@@ -162,7 +166,9 @@ class Warden:
         files: Files,
         socket_path: str,
         made: list[str],
+        host_routes: HostRoutes | None = None,
     ) -> None:
+        self._host_routes = host_routes
         self._channel = channel
         self._devices = devices
         self._files = files
@@ -175,12 +181,20 @@ class Warden:
         by_descriptor = {links.fileno(): links for links in self._devices}
         for descriptor in (self._channel.fileno(), *by_descriptor):
             poll.register(descriptor, select.POLLIN)
+        routes = self._host_routes
+        if routes is not None:
+            poll.register(routes.fileno(), select.POLLIN)
         while True:
             for descriptor, _ in poll.poll():
-                if descriptor != self._channel.fileno():
+                if descriptor == self._channel.fileno():
+                    if not self._read_message():
+                        return
+                elif descriptor in by_descriptor:
                     self._read_news(by_descriptor[descriptor])
-                elif not self._read_message():
-                    return
+                elif routes is not None:
+                    routes.read_news()
+                    with suppress(OSError):  # no answer in time: the next news asks again
+                        routes.renew()
 
     def _read_news(self, links: Links) -> None:
         devices = self._devices[links]
@@ -207,7 +221,10 @@ class Warden:
             if self._socket_path:
                 self._remove()
             return False
-        if message.startswith(OPEN) and descriptors:
+        if message.startswith(ENDPOINTS) and self._host_routes is not None:
+            with suppress(OSError):  # no answer in time: the next news asks again
+                self._host_routes.lead(message.removeprefix(ENDPOINTS))
+        elif message.startswith(OPEN) and descriptors:
             self._answer(message.removeprefix(OPEN), descriptors[0])
         elif descriptors:
             os.close(descriptors[0])
@@ -281,6 +298,7 @@ def main(words: list[str]) -> int:
             )
             device.is_default = one["is_default"]
             devices[links].append(device)
+    host_routes = _open_host_routes(order["devices"])
     duties = order["root_duties"]
     kept = (1 << CAP_NET_ADMIN if devices else 0) | (1 << CAP_DAC_READ_SEARCH if duties else 0)
     drop_capabilities(kept)
@@ -291,8 +309,26 @@ def main(words: list[str]) -> int:
         )
         seccomp.confine(more=seccomp.NO_NETWORK)
     files = Files(duties["folders"], duties["names"]) if duties else Files([], [])
-    Warden(channel, devices, files, socket_path, made).watch()
+    try:
+        Warden(channel, devices, files, socket_path, made, host_routes).watch()
+    finally:
+        if host_routes is not None:
+            with suppress(OSError):  # the next start removes them
+                host_routes.remove()
     return 0
+
+
+def _open_host_routes(groups: list[dict[str, Any]]) -> HostRoutes | None:
+    """The host routes beside tun0, where it has the default route of our own network namespace.
+
+    A gateway that is killed takes the warden with it, so the kernel must let it remove the routes before.
+    """
+    for device in (one for group in groups for one in group["devices"]):
+        if device["leads_beside"]:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            die_with_parent(signal.SIGTERM)
+            return HostRoutes(avoided=device["index"])
+    return None
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dhcp import saved
 from dhcp.lease import Lease
-from dhcp.saved import MOST_BYTES, Saved
+from dhcp.saved import MOST_BYTES, SavedLease
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class LeaseFile:
         data = b""
         if lease is not None:
             expires_s = None if lease.duration_s is None else int(self._wall_s()) + lease.duration_s
-            data = saved.write(Saved(self._mac, lease, expires_s))
+            data = saved.write(SavedLease(self._mac, lease, expires_s))
         try:
             os.pwrite(self._descriptor, data, 0)
             os.ftruncate(self._descriptor, len(data))

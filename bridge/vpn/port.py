@@ -128,6 +128,8 @@ class VpnPort:
         self._has_doubtful_paths = False
         self._has_new_announcements = False
         self._timer: Timer | None = None
+        self._on_endpoints: Callable[[frozenset[bytes]], None] = lambda _addresses: None
+        self._told_endpoints: frozenset[bytes] = frozenset()
         self._configure(peers, unserved)
         loop.add(datagrams.fileno(), self._receive)
         loop.after_bursts(self.flush)
@@ -382,6 +384,17 @@ class VpnPort:
             for port, mtu_bytes in mtus.known.items()
             if mtu_bytes < configured
         }
+
+        endpoints = {peer.endpoint.address for peer in statuses if peer.endpoint is not None and not peer.endpoint.via}
+        addresses = frozenset(address for address in endpoints if len(address) == 4)
+        if addresses != self._told_endpoints:
+            self._told_endpoints = addresses
+            self._on_endpoints(addresses)
+
+    def tell_endpoints(self, told: Callable[[frozenset[bytes]], None]) -> None:
+        """Call `told` with the IPv4 addresses of all endpoints, 4 bytes each: now, and whenever they change."""
+        self._on_endpoints = told
+        told(self._told_endpoints)
 
     def _log_mtu(self, peer: str) -> None:
         """Once for a whole search, however many steps it takes."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from wire.drop import Drop
 
 MOST_ETHERTYPES = 256
+MOST_ROUTERS = 16
 
 
 class PortCounters:
@@ -50,7 +51,8 @@ class Counters:
     """`ports` by name; `drops_by_port` by (port, reason); `ethertypes`: frames that are not carried, by number, of at
     most `MOST_ETHERTYPES` numbers; `answered`: IP packets that a message of our own answered; `icmp_errors`: sent, or
     suppressed by RFC 1812 4.3.2.7, `icmp.mute` or the rate limit; `damaged_quotes`: ICMP errors that were passed on
-    although the header that they quote has a bad checksum."""
+    although the header that they quote has a bad checksum; `ipv6_routers`: (port, MAC address) of stations that
+    advertise themselves as IPv6 routers, at most `MOST_ROUTERS`: hosts there may go past us."""
 
     def __init__(self, ports: Mapping[str, PortCounters]) -> None:
         self.ports = ports
@@ -60,6 +62,7 @@ class Counters:
         self.icmp_errors = 0
         self.icmp_errors_suppressed = 0
         self.damaged_quotes = 0
+        self.ipv6_routers: set[tuple[str, bytes]] = set()
 
     def dropped(self, port: str, reason: Drop, number: int = 1) -> None:
         """Frames that came in by `port` go no further."""
@@ -81,6 +84,13 @@ class Counters:
         only the drop is counted."""
         if number in self.ethertypes or len(self.ethertypes) < MOST_ETHERTYPES:
             self.ethertypes[number] += 1
+
+    def is_new_router(self, port: str, mac: bytes) -> bool:
+        """Remember an IPv6 router; whether it was not known, and there was room."""
+        if (port, mac) in self.ipv6_routers or len(self.ipv6_routers) >= MOST_ROUTERS:
+            return False
+        self.ipv6_routers.add((port, mac))
+        return True
 
     @property
     def drops(self) -> dict[Drop, int]:

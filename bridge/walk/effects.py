@@ -22,7 +22,7 @@ class Send(NamedTuple):
 class Event(NamedTuple):
     """A fact for operators. `kind` is `drop` (facts: reason), `link` or `unlink` (facts: protocol, inside, outside,
     on), or `arp` (facts: ip, mac, state, change; claimant where two stations claim one address, which the daemon hears
-    too)."""
+    too). The daemon alone hears `ipv6_router` (facts: mac)."""
 
     port: str
     kind: str

@@ -36,30 +36,29 @@ from wire.units import earliest
 
 
 class Decides(Protocol):
-    """Decides about a whole packet or a first fragment whose transport header can be read (`Gateway.decide`)."""
+    """Decides about a whole packet or a first fragment whose transport header can be read (`Intake._decide`)."""
 
     def __call__(self, arrival: Arrival, now: int) -> Outcome:
         """The outcome, not carried out."""
 
 
 class Fragments(Resident):
-    """`store`: datagrams that pass; `reassembly`: datagrams to us. `decide`: asked about first fragments."""
+    """`store`: datagrams that pass; `reassembly`: datagrams to us."""
 
-    def __init__(self, ports: Ports, aliases: Aliases, out: Outgoing, tracing: Tracing, decide: Decides) -> None:
+    def __init__(self, ports: Ports, aliases: Aliases, out: Outgoing, tracing: Tracing) -> None:
         self.store: FragmentStore[Path | Wanted, Arrival] = FragmentStore()
         self.reassembly = Reassembly()
         self._ports = ports
         self._aliases = aliases
         self._out = out
         self._tracing = tracing
-        self._decide = decide
 
-    def receive(self, arrival: Arrival, now: int, effects: list[Effect]) -> None:
-        """Take a fragment in. A first fragment releases those that waited for it."""
+    def receive(self, arrival: Arrival, decide: Decides, now: int, effects: list[Effect]) -> None:
+        """Take a fragment in. `decide` is asked about a first fragment, which releases those that waited for it."""
         found = self.store.arrive(arrival.fragment_key, arrival.packet, arrival, now)
         self._drop(found.fallen, now, effects)
         if found.verdict == "first":
-            self._first(arrival, now, effects)
+            self._first(arrival, decide, now, effects)
         elif found.verdict == "follow":
             assert found.decision is not None
             self._follow(arrival, found.decision, now, effects)
@@ -70,11 +69,11 @@ class Fragments(Resident):
             assert found.reason is not None
             self._out.carry_out(arrival, Refused(found.reason), now, effects)
 
-    def _first(self, arrival: Arrival, now: int, effects: list[Effect]) -> None:
+    def _first(self, arrival: Arrival, decide: Decides, now: int, effects: list[Effect]) -> None:
         """A first fragment: decide for its datagram. Fragments that waited share its fate."""
         packet, key = arrival.packet, arrival.fragment_key
         fault = ipv4.read_transport(packet)
-        decision = Refused(fault) if fault is not None else self._decide(arrival, now)
+        decision = Refused(fault) if fault is not None else decide(arrival, now)
         if not isinstance(decision, Path | Wanted):
             waiting = self.store.refuse(key, now)
             self._drop(((Drop.FRAGMENT_DATAGRAM_DROPPED, later) for later in waiting), now, effects)

@@ -35,7 +35,7 @@ from bridge.walk.local import Local
 from bridge.walk.martians import Martians
 from bridge.walk.messages import Messages
 from bridge.walk.mtu import PathMtus
-from bridge.walk.outcome import PORT_UNREACHABLE, Outcome, Resident, Service
+from bridge.walk.outcome import PORT_UNREACHABLE, Resident, Service
 from bridge.walk.outgoing import Outgoing
 from bridge.walk.own import OwnAddresses
 from bridge.walk.path import Arrival, Path
@@ -109,7 +109,7 @@ class Gateway:
             tracing,
             events=events,
         )
-        self._fragments = Fragments(self.ports, self.aliases, self.out, tracing, self._decide)
+        self._fragments = Fragments(self.ports, self.aliases, self.out, tracing)
         self.fragments, self.reassembly = self._fragments.store, self._fragments.reassembly
         self.links = NatLinks(self.aliases, self.interfaces, self._tell_unanswered, events=events)
         self._neighbours = {
@@ -135,9 +135,9 @@ class Gateway:
             Martians(self.interfaces, self.own, self.decision.peers),
             self.local,
             self._neighbours,
-            self.decision.crossing,
+            self.decision,
+            self.fast,
             self._fragments,
-            self._decide,
             self.out,
             self._counters,
             self._tracing,
@@ -261,13 +261,6 @@ class Gateway:
         ):
             self.out.carry_out(arrival, path, now, effects)
         return effects
-
-    def _decide(self, arrival: Arrival, now: int) -> Outcome:
-        """The decision for a whole packet or a first fragment. The table's hits of a TCP connection are told to its
-        link before a packet changes the connection's state."""
-        if arrival.packet.protocol == ipv4.TCP and self.fast.repeats:
-            self.fast.report_connection(arrival, now)
-        return self.decision.of(arrival, now)
 
     def _tell_unanswered(self, syn: Unanswered, now: int, effects: list[Effect]) -> None:
         """RFC 5382 REQ-4: six seconds without a SYN from inside: the stranger hears 3/3."""

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect
+from bridge.walk.fast_path import FastPath
 from bridge.walk.forwarding import next_hops
-from bridge.walk.forwarding.crossing import Crossing
-from bridge.walk.fragments import Decides, Fragments
+from bridge.walk.forwarding.decision import Decision
+from bridge.walk.fragments import Fragments
 from bridge.walk.interface import NamedPort
 from bridge.walk.local import Local
 from bridge.walk.martians import Martians, claims_hold
@@ -31,17 +32,16 @@ from wire.ipv4 import Packet
 
 
 class Intake:
-    """`decide`: asked about whole packets whose transport header can be read; `fragments` ask it about first
-    fragments themselves. `neighbours`: the ARP of each tap, by the port's name."""
+    """The checks, with the parts that they hand frames to. `neighbours`: the ARP of each tap, by the port's name."""
 
     def __init__(
         self,
         martians: Martians,
         local: Local,
         neighbours: Mapping[str, Neighbours],
-        crossing: Crossing,
+        decision: Decision,
+        fast: FastPath,
         fragments: Fragments,
-        decide: Decides,
         out: Outgoing,
         counters: Counters,
         tracing: Tracing,
@@ -49,9 +49,10 @@ class Intake:
         self._martians = martians
         self._local = local
         self._neighbours = neighbours
-        self._crossing = crossing
+        self._decision = decision
+        self._crossing = decision.crossing
+        self._fast = fast
         self._fragments = fragments
-        self._decide = decide
         self._out = out
         self._counters = counters
         self._tracing = tracing
@@ -94,6 +95,8 @@ class Intake:
         if kind == ethernet.IPV4_TYPE:
             next_hops.heard(port.interface, source)
             return self._ip(port, frame, ethernet.HEADER_BYTES, gso, now, effects, group=group)
+        if kind == ethernet.IPV6_TYPE and ethernet.is_router_advertisement(frame):
+            self._out.tell_ipv6_router(port, source, effects)
         if kind == ethernet.ARP_TYPE:
             return self._neighbours[port.name].receive(frame, now, effects)
         return self._other_ethertype(int.from_bytes(kind, "big"))
@@ -143,7 +146,7 @@ class Intake:
             elif packet.is_fragment or packet.header_bytes > ipv4.MINIMUM_HEADER_BYTES:
                 outcome = self._unusual(arrival)
         if outcome is None and packet.is_fragment:
-            self._fragments.receive(arrival, now, effects)
+            self._fragments.receive(arrival, self._decide, now, effects)
             return None
         if outcome is None:
             drop = ipv4.read_transport(packet)
@@ -171,3 +174,10 @@ class Intake:
         ):
             return Refused(Drop.ROUTE_NOT_FROM_OUTSIDE)
         return None
+
+    def _decide(self, arrival: Arrival, now: int) -> Outcome:
+        """The decision for a whole packet or a first fragment. The table's hits of a TCP connection are told to its
+        link before a packet changes the connection's state."""
+        if arrival.packet.protocol == ipv4.TCP and self._fast.repeats:
+            self._fast.report_connection(arrival, now)
+        return self._decision.of(arrival, now)

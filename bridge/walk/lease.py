@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from alias.types import Egress
-from arp.effects import Changed as NeighbourChanged
+from arp.effects import EntryChanged
 from bridge.walk.effects import Effect, Event
 from bridge.walk.interface import Interface, NamedPort
 from bridge.walk.outcome import ANSWERED, TAKEN, Answered, Refused, Service, TakenIn
@@ -22,7 +22,7 @@ from bridge.walk.path import Arrival
 from bridge.walk.settings import PortSettings
 from dhcp import datagram
 from dhcp.client import Client
-from dhcp.effects import Assume, Changed, ClientEffect, Dropped, Remember, Submit, Transmit, Vacate
+from dhcp.effects import Assume, Broadcast, ClientEffect, LeaseChanged, MessageDropped, Remember, Submit, Vacate
 from dhcp.lease import Lease
 from dhcp.settings import ClientSettings
 from route.table import LOCAL, TAP1, Layer
@@ -118,7 +118,7 @@ class LeaseService(Service):
         drop = self._carry_out(wanted, now, effects)
         if drop is not None:
             return Refused(drop)
-        return ANSWERED if any(isinstance(effect, Transmit | Submit) for effect in wanted) else TAKEN
+        return ANSWERED if any(isinstance(effect, Broadcast | Submit) for effect in wanted) else TAKEN
 
     # Time, and what happens to the port
 
@@ -134,7 +134,7 @@ class LeaseService(Service):
         """When `tick` has something to do, in ns."""
         return self.client.next_deadline()
 
-    def neighbour_changed(self, port: NamedPort, changed: NeighbourChanged, now: int, effects: list[Effect]) -> None:
+    def neighbour_changed(self, port: NamedPort, changed: EntryChanged, now: int, effects: list[Effect]) -> None:
         """ARP has news: another station uses the address of tap1 (RFC 5227), or the ISP router has another MAC address
         and may be the router of another network (RFC 4436)."""
         interface = port.interface
@@ -169,7 +169,7 @@ class LeaseService(Service):
         drop: Drop | None = None
         for effect in wanted:
             match effect:
-                case Transmit(frame):
+                case Broadcast(frame):
                     self._out.send(self._port, frame, None, effects)
                 case Submit(data):
                     packet = ipv4.parse(data)
@@ -183,9 +183,9 @@ class LeaseService(Service):
                     self.keep(kept)
                     if kept is None:
                         self._forget(now)
-                case Dropped(reason):
+                case MessageDropped(reason):
                     drop = reason
-                case Changed(change, address, says):
+                case LeaseChanged(change, address, says):
                     effects.append(Event(self._port.name, "lease", _facts(change, address, says)))
         return drop
 

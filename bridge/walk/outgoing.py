@@ -17,7 +17,7 @@ from typing import NamedTuple
 from alias import quote as quotes
 from alias import rewrite
 from alias.table import Aliases
-from arp.effects import ArpEffect, Changed, Dropped, GaveUp, Release, Transmit
+from arp.effects import ArpEffect, EntryChanged, FrameDropped, GaveUp, Release, Transmit
 from bridge.walk.counters import Counters
 from bridge.walk.effects import Effect, Event, Send
 from bridge.walk.fast_path import FastPath
@@ -45,6 +45,7 @@ from wire import ethernet, ipv4, tcp
 from wire.drop import Drop
 from wire.gso import GsoHeader
 from wire.ipv4 import Packet
+from wire.units import mac_text
 
 
 class Waiting(NamedTuple):
@@ -80,7 +81,7 @@ class Outgoing:
         self._messages = messages
         self._tracing = tracing
         self._events = events
-        self.on_neighbour_change: Callable[[NamedPort, Changed, int, list[Effect]], None] = lambda *_: None
+        self.on_neighbour_change: Callable[[NamedPort, EntryChanged, int, list[Effect]], None] = lambda *_: None
 
     # A frame's outcome
 
@@ -233,13 +234,18 @@ class Outgoing:
         counters.tx_bytes += len(frame)
         effects.append(Send(port.name, frame, claims))
 
+    def tell_ipv6_router(self, port: NamedPort, mac: bytes, effects: list[Effect]) -> None:
+        """A station advertises itself as an IPv6 router. The operator hears of the first advertisement of each."""
+        if self._counters.is_new_router(port.interface.name, mac) and not self._events:
+            effects.append(Event(port.name, "ipv6_router", {"mac": mac_text(mac)}))
+
     # Neighbours
 
     def arp_effects(self, port: NamedPort, wanted: Iterable[ArpEffect], now: int, effects: list[Effect]) -> Outcome:
         """Carry out what the ARP table of a port wants. The outcome is that of the ARP frame that caused it, if one
         did: refused, answered by a frame of ours, or taken in."""
         outcome: Outcome = TAKEN
-        changes: list[Changed] = []
+        changes: list[EntryChanged] = []
         for effect in wanted:
             if isinstance(effect, Transmit):
                 self.send(port, effect.frame, None, effects)
@@ -249,9 +255,9 @@ class Outgoing:
                 self._release(effect, effects)
             elif isinstance(effect, GaveUp):
                 self._give_up(effect, now, effects)
-            elif isinstance(effect, Dropped):
+            elif isinstance(effect, FrameDropped):
                 outcome = Refused(effect.reason)
-            elif isinstance(effect, Changed):
+            elif isinstance(effect, EntryChanged):
                 if self._events or effect.claimant is not None:
                     effects.append(Event(port.name, "arp", arp_facts(effect)))
                 changes.append(effect)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from alias.types import Linked, Unlinked
-from arp.effects import Changed
+from arp.effects import EntryChanged
 from bridge.walk.effects import Send
 from bridge.walk.outcome import Answered, Held, Outcome, Refused, TakenIn
 from wire.drop import Drop
@@ -98,7 +98,7 @@ def link_facts(event: Linked | Unlinked, outside: int) -> dict[str, object]:
     }
 
 
-def arp_facts(changed: Changed) -> dict[str, object]:
+def arp_facts(changed: EntryChanged) -> dict[str, object]:
     """A change of an ARP table as an event tells it. `claimant` is another station that claims the address."""
     facts: dict[str, object] = {
         "ip": address_text(changed.address),

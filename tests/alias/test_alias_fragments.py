@@ -13,7 +13,7 @@ from scapy.layers.inet import fragment as scapy_fragment
 from scapy.packet import Raw
 
 from alias import rewrite
-from alias.fragments import DECIDED, WAITING, Arrival, FragmentKey, FragmentStore
+from alias.fragments import DECIDED, WAITING, FragmentKey, FragmentStore, FragmentVerdict
 from alias.shelf import ShelfLimits
 from tests.alias.nat import A, B, E, Nat, checked
 from wire import ipv4
@@ -42,7 +42,9 @@ def piece(start: int, size: int, *, more: bool = True, source: str = A, identifi
     return Packet(bytearray(header + bytes(size)), None)
 
 
-def arrive(store: Store, packet: Packet, item: str = "", now: int = NOW, port: str = "tap0") -> Arrival[str, str]:
+def arrive(
+    store: Store, packet: Packet, item: str = "", now: int = NOW, port: str = "tap0"
+) -> FragmentVerdict[str, str]:
     return store.arrive(key_of(packet, port), packet, item, now)
 
 

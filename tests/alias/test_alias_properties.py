@@ -1,4 +1,4 @@
-"""What must hold after any traffic: the indexes agree, ports have one owner, bounds hold, timers fire in time."""
+"""Properties that hold after any traffic: the indexes agree, ports have one owner, bounds hold, timers fire in time."""
 
 from __future__ import annotations
 

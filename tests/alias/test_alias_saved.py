@@ -33,7 +33,7 @@ def restarted(before: Nat, gap_s: float = 0, **more: object) -> Nat:
 
 
 def name(link: Link) -> Name:
-    """Who it is inside and outside."""
+    """The names of a link inside and outside."""
     return link.egress, link.protocol, link.inside, link.inside_port, link.outside_port, link.remote
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import dpkt
 
-from arp.effects import ArpEffect, Changed, Dropped, Entry, GaveUp, Release, Transmit
+from arp.effects import ArpEffect, Entry, EntryChanged, FrameDropped, GaveUp, Release, Transmit
 from arp.port import ArpPort
 from arp.waiting import WaitingLimits
 from wire.drop import Drop
@@ -77,9 +77,9 @@ def text(effect: ArpEffect) -> str:
             return f"release {waiting} to {mac_text(mac)}"
         case GaveUp(reason, waiting):
             return f"gave up {waiting}: {reason}"
-        case Dropped(reason):
+        case FrameDropped(reason):
             return f"dropped: {reason}"
-        case Changed():
+        case EntryChanged():
             return f"{effect.change} {effect.address & 255}"
 
 
@@ -105,12 +105,12 @@ class Bench:
             limits=limits or WaitingLimits(),
             beyond=beyond,
         )
-        self.changes: list[Changed] = []
+        self.changes: list[EntryChanged] = []
 
     def words(self, effects: Iterable[ArpEffect]) -> list[str]:
         told = []
         for effect in effects:
-            if isinstance(effect, Changed):
+            if isinstance(effect, EntryChanged):
                 self.changes.append(effect)
             else:
                 told.append(text(effect))

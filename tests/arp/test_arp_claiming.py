@@ -7,12 +7,12 @@ from itertools import pairwise
 import pytest
 from arp_bench import A_MAC, OTHER_MAC, OWN, OWN_MAC, REPLY, REQUEST, A, Bench, announces, answers, arp_frame, asks
 
-from arp.effects import Changed
+from arp.effects import EntryChanged
 from wire.units import seconds_ns
 
 PROBE, ANNOUNCE = "probe 192.168.200.2", "announce 192.168.200.2"
 CONFLICT = "dropped: arp.conflict"
-IN_CONFLICT = Changed(OWN, OTHER_MAC, "conflict", "conflict", OTHER_MAC)
+IN_CONFLICT = EntryChanged(OWN, OTHER_MAC, "conflict", "conflict", OTHER_MAC)
 
 
 def started(t: float = 0, seed: int = 0) -> Bench:

@@ -21,7 +21,7 @@ from arp_bench import (
     asks,
 )
 
-from arp.effects import Changed
+from arp.effects import EntryChanged
 from wire.units import mac_bytes, seconds_ns
 
 BOTH = ["ask 02:aa:00:00:00:0a for 192.168.200.10", "ask all for 192.168.200.10"]
@@ -90,7 +90,7 @@ def test_a30_a31_a_router_that_moved_is_followed_within_a_tenth_of_a_second(opco
     assert bench.hears(answers(A, OTHER_MAC), 29.02) == []
     assert bench.runs_until(29.1) == []
     assert (bench.state(A, 29.1), bench.finds(A, 29.1)) == ("reachable", OTHER_MAC)
-    assert bench.changes[-1] == Changed(A, OTHER_MAC, "reachable", "changed")
+    assert bench.changes[-1] == EntryChanged(A, OTHER_MAC, "reachable", "changed")
 
 
 @pytest.mark.parametrize("later", [0.5, 30])
@@ -114,7 +114,7 @@ def test_a31_a_forger_that_answers_moves_nothing_while_the_router_lives(forger_f
         assert bench.finds(A, at) == A_MAC
     assert bench.runs_until(6) == [] if forger_first else True
     assert (bench.state(A, 5.9), bench.finds(A, 5.9)) == ("reachable", A_MAC)
-    assert bench.changes[-1] == Changed(A, A_MAC, "reachable", "conflict", OTHER_MAC)
+    assert bench.changes[-1] == EntryChanged(A, A_MAC, "reachable", "conflict", OTHER_MAC)
 
 
 def test_a31_there_is_one_question_a_second_whatever_is_forged() -> None:
@@ -186,7 +186,7 @@ def test_a26_a_claim_within_a_second_of_the_last_change_is_not_believed_but_aske
     bench.hears(asks(A, A_MAC), 0)
     assert bench.hears(announces(A, OTHER_MAC), 0.5) == [*LOCKED, *BOTH]
     assert bench.finds(A, 0.5) == A_MAC
-    assert bench.changes[1:] == [Changed(A, A_MAC, "stale", "refused", OTHER_MAC)]
+    assert bench.changes[1:] == [EntryChanged(A, A_MAC, "stale", "refused", OTHER_MAC)]
     bench.hears(answers(A, OTHER_MAC), 0.51)
     bench.runs_until(0.6)
     assert bench.finds(A, 0.6) == OTHER_MAC

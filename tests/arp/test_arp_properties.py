@@ -1,4 +1,4 @@
-"""Whatever is done to a port in whatever order: no exception, bounded, no frame lost, one request a second."""
+"""Any calls to a port in any order: no exception, bounded, no frame lost, one request a second."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from arp.effects import ArpEffect, Dropped, GaveUp, Release, Transmit
+from arp.effects import ArpEffect, FrameDropped, GaveUp, Release, Transmit
 from arp.port import ArpPort
-from arp.table import LIFETIME_NS, State
+from arp.table import LIFETIME_NS, EntryState
 from arp.waiting import WaitingLimits
 from wire.units import SECOND_NS
 
@@ -25,7 +25,7 @@ LIMITS = WaitingLimits(frames_per_address=3, bytes_per_address=3000, frames_tota
 def test_random_bytes_never_raise(frame: bytes, now: int) -> None:
     port = ArpPort(OWN, 28, OWN_MAC, {}, random.Random(0))
     (effect,) = port.receive(frame, now)
-    assert isinstance(effect, Dropped)
+    assert isinstance(effect, FrameDropped)
 
 
 @given(st.data())
@@ -141,7 +141,7 @@ class PortMachine(RuleBasedStateMachine):
     @invariant()
     def every_queue_is_in_order_of_time(self) -> None:
         table = self.port._resolver.table
-        for state in State:
+        for state in EntryState:
             times = [table.since_ns(index) for index in table.queued(state)]
             assert times == sorted(times)
             assert not times or state in LIFETIME_NS

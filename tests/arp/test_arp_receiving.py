@@ -1,4 +1,4 @@
-"""What an ARP frame teaches, what it may not, and who is answered: rows A1-A12, A15, A25, A27-A29."""
+"""An ARP frame teaches, or may not teach, and is answered or not: rows A1-A12, A15, A25, A27-A29."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from arp_bench import (
     asks,
 )
 
-from arp.effects import Changed
+from arp.effects import EntryChanged
 from wire.units import address_int, seconds_ns
 
 BOTH_ASKED = ["ask 02:aa:00:00:00:0a for 192.168.200.10", "ask all for 192.168.200.10"]
@@ -69,7 +69,7 @@ def test_a3_unknown_sender_makes_no_entry_where_we_are_not_the_target() -> None:
 
 
 def test_a4_request_for_us_is_answered_to_its_sender_with_swapped_fields_and_padding() -> None:
-    (effect,) = [e for e in Bench().port.receive(asks(A, A_MAC), 0) if not isinstance(e, Changed)]
+    (effect,) = [e for e in Bench().port.receive(asks(A, A_MAC), 0) if not isinstance(e, EntryChanged)]
     ours, theirs = OWN.to_bytes(4, "big"), A.to_bytes(4, "big")
     body = b"\0\x01\x08\0\x06\x04\0\x02" + OWN_MAC + ours + A_MAC + theirs
     assert effect == (A_MAC + OWN_MAC + b"\x08\x06" + body + bytes(18),)
@@ -203,7 +203,7 @@ def test_a15_gratuitous_arp_of_both_forms_updates_an_entry_and_never_makes_one(o
     bench.hears(asks(A, A_MAC), 0)
     assert bench.hears(arp_frame(opcode, A, OTHER_MAC, A, target_mac=target_mac), 2) == BOTH_ASKED, "nobody uses it"
     assert (bench.state(A, 2), bench.finds(A, 2)) == ("stale", OTHER_MAC)
-    assert bench.changes[-1] == Changed(A, OTHER_MAC, "stale", "changed")
+    assert bench.changes[-1] == EntryChanged(A, OTHER_MAC, "stale", "changed")
     bench.hears(arp_frame(opcode, B, B_MAC, B, target_mac=target_mac), 2)
     assert bench.state(B, 2) is None
 
@@ -239,7 +239,7 @@ def test_a25_static_entry_is_never_overwritten(opcode: int) -> None:
     bench.words(bench.port.probe(A, seconds_ns(200)))  # not even while we ask ourselves
     assert bench.hears(forged, 200)[0] in LOCKED
     assert (bench.state(A, 300), bench.finds(A, 300)) == ("static", A_MAC)
-    assert bench.changes == [Changed(A, A_MAC, "static", "refused", OTHER_MAC)], "told once"
+    assert bench.changes == [EntryChanged(A, A_MAC, "static", "refused", OTHER_MAC)], "told once"
 
 
 def test_a25_host_with_a_static_entry_is_answered_where_it_asks_from() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from arp_bench import A_MAC, B_MAC, OTHER_MAC, OWN, A, B, Bench, C, answers, asks
 
-from arp.effects import Changed
+from arp.effects import EntryChanged
 from arp.waiting import WaitingLimits
 from wire.units import address_int, mac_text, seconds_ns
 
@@ -28,7 +28,7 @@ def test_a16_an_entry_ages_from_reachable_to_failed_as_the_clock_and_its_use_say
     assert bench.finds(A, 47.9) == A_MAC
     assert bench.runs_until(48) == []
     assert (bench.state(A, 48), bench.mac(A, 48), bench.finds(A, 48)) == ("failed", None, None)
-    assert bench.changes[-1] == Changed(A, None, "failed", "failed")
+    assert bench.changes[-1] == EntryChanged(A, None, "failed", "failed")
 
 
 def test_a16_an_answered_poll_makes_the_entry_reachable_again() -> None:
@@ -63,7 +63,10 @@ def test_a18_an_unused_stale_entry_is_not_asked_for_and_goes_after_a_minute() ->
     assert (bench.state(A, 61), bench.finds(A, 61), bench.port.used) == (None, None, 1)
     assert bench.runs_until(91) == []  # stale since 30
     assert (bench.port.used, bench.port.next_deadline()) == (0, None)
-    assert bench.changes[-2:] == [Changed(A, None, "expired", "expired"), Changed(B, None, "expired", "expired")]
+    assert bench.changes[-2:] == [
+        EntryChanged(A, None, "expired", "expired"),
+        EntryChanged(B, None, "expired", "expired"),
+    ]
 
 
 def test_a19_a_thousand_packets_a_second_cause_one_request_a_second_even_after_failure() -> None:
@@ -107,7 +110,7 @@ def test_a21_silent_next_hop_is_asked_three_times_then_every_frame_is_given_up()
         (3.0, "gave up a: arp.no_answer"),
         (3.0, "gave up b: arp.no_answer"),
     ]
-    assert bench.changes == [Changed(A, None, "failed", "failed")]
+    assert bench.changes == [EntryChanged(A, None, "failed", "failed")]
 
 
 def test_a22_the_next_frame_after_a_failure_asks_again() -> None:

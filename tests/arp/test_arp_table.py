@@ -12,7 +12,7 @@ from arp_bench import A_MAC, B_MAC, FRAME_BYTES, OTHER_MAC, OWN_MAC, REQUEST, A,
 
 from arp.effects import GaveUp
 from arp.port import ArpPort
-from arp.table import ArpTable, State
+from arp.table import ArpTable, EntryState
 from arp.waiting import WaitingFrames, WaitingLimits
 from wire.drop import Drop
 from wire.units import address_int, seconds_ns
@@ -83,13 +83,13 @@ def test_a_deep_copy_lives_its_own_life() -> None:
 def test_slots_leave_their_queue_from_any_place() -> None:
     table = ArpTable(24)
     for index in (5, 6, 7, 8):
-        table.enter(index, State.STALE, index)
+        table.enter(index, EntryState.STALE, index)
     table.free(6)
-    assert list(table.queued(State.STALE)) == [5, 7, 8]
-    table.enter(8, State.DELAY, 10)
-    table.enter(5, State.STALE, 11)
-    assert list(table.queued(State.STALE)) == [7, 5]
-    assert list(table.queued(State.DELAY)) == [8]
+    assert list(table.queued(EntryState.STALE)) == [5, 7, 8]
+    table.enter(8, EntryState.DELAY, 10)
+    table.enter(5, EntryState.STALE, 11)
+    assert list(table.queued(EntryState.STALE)) == [7, 5]
+    assert list(table.queued(EntryState.DELAY)) == [8]
     table.free(7)
     table.free(5)
     table.free(8)
@@ -98,8 +98,8 @@ def test_slots_leave_their_queue_from_any_place() -> None:
 
 def test_a_clock_that_runs_backwards_keeps_the_queues_in_order() -> None:
     table = ArpTable(24)
-    table.enter(1, State.STALE, 1000)
-    table.enter(2, State.STALE, 10)
+    table.enter(1, EntryState.STALE, 1000)
+    table.enter(2, EntryState.STALE, 10)
     assert (table.since_ns(1), table.since_ns(2)) == (1000, 1000)
 
 

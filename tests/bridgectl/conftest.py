@@ -104,7 +104,7 @@ class RouterPort(MemoryPort):
 
 
 class Daemon:
-    """What `bridge.daemon.daemon` puts together, without kernel devices and without forks."""
+    """The parts that `bridge.daemon.daemon` puts together, without kernel devices and without forks."""
 
     def __init__(self, folder: Path) -> None:
         config = load(folder / "gateway.toml", "replay")

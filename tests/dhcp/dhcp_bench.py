@@ -12,16 +12,16 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 from dhcp.client import Client
-from dhcp.effects import Assume, Changed, ClientEffect, Dropped, Remember, Submit, Transmit, Vacate
+from dhcp.effects import Assume, Broadcast, ClientEffect, LeaseChanged, MessageDropped, Remember, Submit, Vacate
 from dhcp.lease import Lease
-from dhcp.settings import ClientSettings, Limits, Subnet
+from dhcp.settings import ClientSettings, LeaseLimits, Subnet
 from wire import ipv4
 from wire.ipv4 import Packet
 from wire.units import address_int, address_text, mac_bytes, seconds_ns
 
 MAC = mac_bytes("02:00:00:00:01:02")
 LAN = Subnet("tap0", address_int("192.168.200.0"), 24)
-SETTINGS = ClientSettings(MAC, limits=Limits(taken=(LAN,)))
+SETTINGS = ClientSettings(MAC, limits=LeaseLimits(taken=(LAN,)))
 SERVER, OTHER_SERVER = "192.168.1.1", "192.168.1.9"
 ADDRESS = "192.168.1.50"
 KINDS = {1: "discover", 2: "offer", 3: "request", 4: "decline", 5: "ack", 6: "nak", 7: "release", 9: "forcerenew"}
@@ -148,7 +148,7 @@ class Bench:
 
     def word(self, effect: ClientEffect) -> str:
         match effect:
-            case Transmit(frame):
+            case Broadcast(frame):
                 self.sent.append(Sent(frame, is_frame=True))
                 return self.sent[-1].words
             case Submit(data):
@@ -163,7 +163,7 @@ class Bench:
             case Remember(lease):
                 self.remembered.append(lease)
                 return "forget" if lease is None else "remember"
-            case Dropped(reason):
+            case MessageDropped(reason):
                 return f"dropped: {reason}"
-            case Changed(change, address, _):
+            case LeaseChanged(change, address, _):
                 return f"lease {change} {address_text(address)}"

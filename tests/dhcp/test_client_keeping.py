@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from dhcp_bench import ADDRESS, MAC, OTHER_SERVER, SERVER, SETTINGS, Bench, Options, granted
+from dhcp_bench import ADDRESS, MAC, OTHER_SERVER, SERVER, SETTINGS, Bench, Options, granted, reply
 
 from dhcp.lease import Lease
-from dhcp.settings import ClientSettings, Limits, Subnet
+from dhcp.settings import ClientSettings, LeaseLimits, Subnet
 from wire.units import address_int
 
 DISCOVER = "discover to all from 0.0.0.0"
@@ -50,6 +50,27 @@ def test_d5_an_answer_to_a_renewal_begins_a_new_lease_from_the_question() -> Non
     assert bench.client.state == "bound"
     assert bench.runs_until(3599) == []
     assert bench.runs_until(3600) == [(3600, RENEWAL)]
+
+
+def test_d5_a_lease_that_a_repeat_renews_runs_from_the_repeat() -> None:
+    bench = Bench().bound()
+    bench.runs_until(3065.625)
+    asked = bench.sent[-5:]
+    assert len({question.xid for question in asked}) == 5, "an answer names its question"
+    assert [question.bootp.secs for question in asked] == [0, 675, 1012, 1181, 1265]
+    assert bench.hears(reply("ack", asked[-2].xid, granted()), 3065.7) == ["dropped: dhcp.unexpected"]
+    assert bench.answers("ack", t=3065.8) == RENEWED
+    assert bench.runs_until(3065.625 + 1800) == [(3065.625 + 1800, RENEWAL)]
+    assert bench.runs_until(3065.625 + 3599)[-1][1] != f"lease expired {ADDRESS}"
+
+
+def test_d11_a_silent_server_that_limits_an_infinite_lease_after_hours_gives_a_whole_lease() -> None:
+    bench = Bench().bound(granted(lease=0xFFFFFFFF))
+    assert bench.does("renew", 10) == [RENEWAL]
+    assert bench.runs_until(6 * 3600)[-1] == (6 * 3600 - 50, RENEWAL)
+    assert bench.answers("ack", t=6 * 3600) == RENEWED
+    assert bench.runs_until(6 * 3600 - 50 + 1799) == []
+    assert bench.client.lease is not None
 
 
 def test_d5_any_server_may_answer_a_rebinding() -> None:
@@ -213,7 +234,7 @@ def test_renew_repeats_discover_and_ends_a_pause() -> None:
 
 def test_u7_a_reload_that_takes_the_leases_network_gives_it_back() -> None:
     bench = Bench().bound()
-    limits = Limits(taken=(Subnet("tap0", address_int("192.168.0.0"), 16),))
+    limits = LeaseLimits(taken=(Subnet("tap0", address_int("192.168.0.0"), 16),))
     assert bench.does("reconfigure", 10, replace(SETTINGS, limits=limits)) == [
         f"release to {SERVER} from {ADDRESS} ciaddr={ADDRESS} server={SERVER}",
         "vacate",
@@ -266,7 +287,7 @@ def test_d12_where_nobody_answers_a_remembered_lease_gives_way_to_discover() -> 
 
 
 def test_d12_a_remembered_lease_that_overlaps_now_is_not_asked_for() -> None:
-    settings = ClientSettings(MAC, limits=Limits(taken=(Subnet("tap0", address_int("192.168.0.0"), 16),)))
+    settings = ClientSettings(MAC, limits=LeaseLimits(taken=(Subnet("tap0", address_int("192.168.0.0"), 16),)))
     assert Bench(settings).starts(5, REMEMBERED) == [DISCOVER]
 
 

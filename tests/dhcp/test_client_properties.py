@@ -1,4 +1,4 @@
-"""Whatever happens to a client in whatever order, its state, lease and timers agree."""
+"""Any events in any order leave a client's state, lease and timers in agreement."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dhcp_bench import ADDRESS, OTHER_SERVER, SERVER, Bench, granted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dhcp.states import State
+from dhcp.states import ClientState
 
 _MESSAGES = st.tuples(
     st.sampled_from(["offer", "ack", "nak", "forcerenew"]),
@@ -24,14 +24,14 @@ def check(bench: Bench) -> None:
     client = bench.client
     port = bench.leases[-1] if bench.leases else None
     assert port == client.lease, "the port has the lease that the client has"
-    if client.state in (State.BOUND, State.RENEWING, State.REBINDING):
+    if client.state in (ClientState.BOUND, ClientState.RENEWING, ClientState.REBINDING):
         assert client.lease is not None
     if client.lease is None:
         assert (client.renew_ns, client.rebind_ns, client.expiry_ns) == (None, None, None)
     due = client.next_deadline()
     assert due is None or due > int(bench.now * 1e9) - 1
     if due is None:
-        assert client.state in (State.INIT, State.BOUND), "nothing is waited for without a timer"
+        assert client.state in (ClientState.INIT, ClientState.BOUND), "nothing is waited for without a timer"
 
 
 @settings(max_examples=40)  # scapy writes each message

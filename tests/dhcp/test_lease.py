@@ -11,20 +11,20 @@ from dhcp import datagram
 from dhcp import lease as leases
 from dhcp.lease import Lease, Refusal
 from dhcp.message import Message
-from dhcp.options import Route
-from dhcp.settings import Limits, Subnet
+from dhcp.options import ClasslessRoute
+from dhcp.settings import LeaseLimits, Subnet
 from wire.units import address_int, address_text
 
-LIMITS = Limits(taken=(LAN, Subnet("vpn", address_int("192.168.192.210"), 32)))
+LIMITS = LeaseLimits(taken=(LAN, Subnet("vpn", address_int("192.168.192.210"), 32)))
 
 
-def judged(options: Options, address: str = ADDRESS, limits: Limits = LIMITS) -> Lease | Refusal:
+def judged(options: Options, address: str = ADDRESS, limits: LeaseLimits = LIMITS) -> Lease | Refusal:
     read = datagram.read(packet_of(reply("offer", 1, options, address=address)))
     assert isinstance(read, Message)
     return leases.judge(read, limits)
 
 
-def taken(options: Options, address: str = ADDRESS, limits: Limits = LIMITS) -> Lease:
+def taken(options: Options, address: str = ADDRESS, limits: LeaseLimits = LIMITS) -> Lease:
     lease = judged(options, address, limits)
     assert isinstance(lease, Lease), lease
     return lease
@@ -128,7 +128,10 @@ def test_d13_a_gateway_outside_the_subnet_is_refused() -> None:
 def test_d13_a_gateway_outside_the_subnet_is_reached_by_a_classless_route_to_it() -> None:
     lease = taken([*granted(router="10.9.9.9"), routes("20 0a090901 00000000 00 0a090901")])
     assert lease.gateway == address_int("10.9.9.1")
-    assert lease.routes == (Route(address_int("10.9.9.1"), 32, 0), Route(0, 0, address_int("10.9.9.1")))
+    assert lease.routes == (
+        ClasslessRoute(address_int("10.9.9.1"), 32, 0),
+        ClasslessRoute(0, 0, address_int("10.9.9.1")),
+    )
 
 
 def test_d13_an_address_alone_has_its_gateway_on_the_link() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dhcp import options as option
-from dhcp.options import Route
+from dhcp.options import ClasslessRoute
 from wire.units import address_int
 
 
@@ -52,7 +52,7 @@ def test_d8_any_bytes_are_fields_or_none(area: bytes) -> None:
 )
 def test_d10_classless_routes_are_read_as_rfc_3442_writes_them(value: str, routes: list[tuple[str, int, str]]) -> None:
     found = option.routes_in({121: bytes.fromhex(value)})
-    assert found == tuple(Route(address_int(net), length, address_int(via)) for net, length, via in routes)
+    assert found == tuple(ClasslessRoute(address_int(net), length, address_int(via)) for net, length, via in routes)
 
 
 @pytest.mark.parametrize("value", ["", "21 0a000001 00000000", "18 0a02 c0a80109", "00 c0a801"])

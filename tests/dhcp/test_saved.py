@@ -11,25 +11,37 @@ from hypothesis import strategies as st
 
 from dhcp import saved
 from dhcp.lease import Lease
-from dhcp.options import Route
-from dhcp.saved import Saved
+from dhcp.options import ClasslessRoute
+from dhcp.saved import SavedLease
 
 MAC, OTHER = bytes.fromhex("020000000102"), bytes.fromhex("020000000103")
 LEASE = Lease(
-    0xC0A80132, 24, 0xC0A80101, 0xC0A80101, 3600, 1800, 3150, (Route(0, 0, 0xC0A80101),), (0xC0A80101,), "isp", 1400
+    0xC0A80132,
+    24,
+    0xC0A80101,
+    0xC0A80101,
+    3600,
+    1800,
+    3150,
+    (ClasslessRoute(0, 0, 0xC0A80101),),
+    (0xC0A80101,),
+    "isp",
+    1400,
 )
-SAVED = Saved(MAC, LEASE, 1_800_000_000)
+SAVED = SavedLease(MAC, LEASE, 1_800_000_000)
 
 
 @pytest.mark.parametrize(
     "kept",
     [
         SAVED,
-        Saved(MAC, LEASE._replace(duration_s=None, renew_s=None, rebind_s=None, domain=None, mtu_bytes=None), None),
-        Saved(MAC, LEASE._replace(routes=(), dns=(), gateway=0), 0),
+        SavedLease(
+            MAC, LEASE._replace(duration_s=None, renew_s=None, rebind_s=None, domain=None, mtu_bytes=None), None
+        ),
+        SavedLease(MAC, LEASE._replace(routes=(), dns=(), gateway=0), 0),
     ],
 )
-def test_d12_a_lease_is_read_back_as_it_was_written(kept: Saved) -> None:
+def test_d12_a_lease_is_read_back_as_it_was_written(kept: SavedLease) -> None:
     assert saved.read(saved.write(kept), MAC) == kept
 
 

@@ -1,4 +1,4 @@
-"""What both flow tables promise: what is repeated and how, every punt, and the caveats, at a virtual clock.
+"""The promises of both flow tables: repeated decisions, every punt, and the caveats, at a virtual clock.
 
 Frames in and out are made by scapy, checksums too.
 """

@@ -14,7 +14,7 @@ import pytest
 from arp import packet as arp
 from bridge.ports.namespace import entered
 from dhcp.client import Client
-from dhcp.effects import Assume, Changed, ClientEffect, Submit, Transmit, Vacate
+from dhcp.effects import Assume, Broadcast, ClientEffect, LeaseChanged, Submit, Vacate
 from dhcp.lease import Lease
 from dhcp.settings import ClientSettings
 from lab.process import CommandFailed
@@ -45,7 +45,7 @@ class Host:
 
     def take(self, effects: list[ClientEffect]) -> None:
         for effect in effects:
-            if isinstance(effect, Transmit):
+            if isinstance(effect, Broadcast):
                 self._channel.send(effect.frame)
             elif isinstance(effect, Submit):
                 self._channel.send(self._server_mac + MAC + IPV4_TYPE + effect.packet)
@@ -53,7 +53,7 @@ class Host:
                 self.lease = effect.lease
             elif isinstance(effect, Vacate):
                 self.lease = None
-            elif isinstance(effect, Changed):
+            elif isinstance(effect, LeaseChanged):
                 self.told.append(effect.change)
 
     def hear(self, until: str, within_s: float = ANSWER_S) -> None:

@@ -132,4 +132,4 @@ def test_it_holds_no_device_and_no_socket_of_the_gateway_s(running: Lab) -> None
     assert running.gateway is not None
     held = [str(path.readlink()) for path in Path(f"/proc/{warden_of(running.gateway)}/fd").iterdir()]
     assert not any("tun" in name or "control" in name for name in held)
-    assert sum(name.startswith("socket:") for name in held) == 3, held  # to the gateway, and two of rtnetlink
+    assert sum(name.startswith("socket:") for name in held) == 5, held  # to the gateway, and four of rtnetlink

@@ -1,4 +1,4 @@
-"""What the tests of this room share: the engines of the machine, random tables, a search that cannot be wrong."""
+"""Shared by the tests of this room: the engines of the machine, random tables, a search that cannot be wrong."""
 
 from __future__ import annotations
 

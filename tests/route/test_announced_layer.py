@@ -1,4 +1,4 @@
-"""What peers announce: a layer of the routing table that changes in place."""
+"""The prefixes that peers announce: a layer of the routing table that changes in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a changed list would move."""
+"""The prefixes that a changed list would move."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ FROM_LAN = inner(source="192.168.200.3", destination="8.8.8.8")
 
 
 def told(node: Node, peer: str) -> dict[Network, Verdict | None]:
-    """What the node told a peer, with its answers."""
+    """The prefixes that the node told a peer, with its answers."""
     return next(dict(one.told) for one in node.tunnel.status(0) if one.name == peer)
 
 

@@ -1,4 +1,4 @@
-"""What comes from outside and is not what it should be: silence, and a reason that is counted."""
+"""Bad messages from outside meet silence, and a reason that is counted."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ ALICE, BOB, MALLORY, RELAY = (node_id(name) for name in ("alice", "bob", "mallor
 
 
 def peer_at(node: Node, name: str) -> Peer:
-    """What a node knows of a peer of its own: with it, the node may seal whatever it likes."""
+    """A node's state of a peer of its own: with it, the node may seal whatever it likes."""
     return node.tunnel._by_name[name]
 
 
@@ -348,7 +348,7 @@ def test_one_honest_relay_in_a_circle_breaks_it() -> None:
 
 
 def test_a_flood_is_never_made_larger() -> None:
-    """Whatever three configured peers send, good and bad, for 20 s: the relay sends no more datagrams or bytes."""
+    """Three configured peers send good and bad datagrams for 20 s: the relay sends no more datagrams or bytes."""
     world = talking(3)
     rng, relay = world.rng, world.nodes["relay"]
     came, went = [0, 0], [0, 0]

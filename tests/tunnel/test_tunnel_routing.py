@@ -19,7 +19,7 @@ ONE = Network(address_int("10.1.0.0"), 16)
 
 
 def open_at_bob(packet: bytes, allowed: tuple[Network, ...] = EVERYTHING) -> dict[Drop, int] | bytes:
-    """What Bob makes of an inner packet of Alice's."""
+    """Bob's verdict on an inner packet of Alice's."""
     world = World()
     alice = world.add("alice", peer_of("bob"))
     bob = world.add("bob", peer_of("alice", known=False, allowed_ips=allowed))

@@ -72,7 +72,7 @@ class Hour:
         self.watch()
 
     def missing(self, receiver: Node, sender: Node) -> set[bytes]:
-        """What was sent and did not arrive; nothing arrived twice, or was never sent."""
+        """The packets that were sent and did not arrive; nothing arrived twice, or was never sent."""
         arrived = Counter(packet for _, packet in receiver.packets)
         assert set(arrived.values()) <= {1}
         sent = set(self.sent[sender.name])
@@ -180,7 +180,7 @@ def test_whatever_happens_no_nonce_comes_twice_and_the_ends_find_each_other_agai
 
 
 def check(node: Node) -> None:
-    """What is always true of a tunnel between two calls."""
+    """Checks that hold for a tunnel between any two calls."""
     table = node.tunnel._indices
     for peer in node.tunnel._peers.values():
         slots = [one for one in (peer.slots.current, peer.slots.previous, peer.slots.next) if one is not None]

@@ -58,7 +58,7 @@ def peer_of(node: str, /, *, known: bool = True, **changes: object) -> PeerConfi
 
 
 def kinds(effects: Effects) -> list[MessageKind | None]:
-    """What the datagrams of a call are."""
+    """The kinds of the datagrams of a call."""
     return [kind_of(datagram) for _, datagram, _ in effects.datagrams]
 
 

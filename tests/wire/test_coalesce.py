@@ -37,7 +37,7 @@ def flow(
 
 
 def cut(packets: list[bytes]) -> list[bytes]:
-    """What comes of merging and cutting again."""
+    """The frames after merging and cutting again."""
     return [
         bytes(packet)
         for frame, claims in coalesce(packets)

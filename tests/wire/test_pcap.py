@@ -153,7 +153,7 @@ def test_arbitrary_bytes_behind_a_header_raise_nothing_but_capture_errors(tail: 
 
 
 def drained(data: bytes) -> tuple[list[Record], CaptureError | None]:
-    """What comes before the error, and the error."""
+    """The records before the error, and the error."""
     got: list[Record] = []
     try:
         for record in pcap.read(io.BytesIO(data), "file.pcap"):

@@ -37,7 +37,7 @@ FAILURES = (
     LookupError,
     subprocess.SubprocessError,
 )
-"""What one contestant or one measurement may end with, so that the rest of a long run goes on. Each is reported."""
+"""The errors that end one contestant or one measurement, while the rest of a long run goes on. Each is reported."""
 _READY_S = 15.0
 _POLL_S = 0.02
 LIMITS = "\n[alias]\nmax_links_per_host = 65536\n"  # all load comes from one host

@@ -1,6 +1,6 @@
 """Super-frames through lanes, on one thread: cut, sealed, over loopback, opened and merged again.
 
-What the kernel does for a loopback between two UDP sockets is in the figure; devices are not.
+The figure holds the kernel's work for a loopback between two UDP sockets, and no devices.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _METHOD = """\
   core, so what it could do with a faster sender is not seen.
 - New connections: several callers that connect, exchange 16 bytes and close, one after the other.
 - CPU seconds are those of the contestant's processes with all threads; the kernel's are the whole machine's, with both
-  ends of the load and whatever else ran. What a program makes the kernel do on other cores is in nobody's figure.
+  ends of the load and whatever else ran. The kernel's work on other cores for a program is in nobody's figure.
 - Pings are those of `ping`, with the kernel's time of arrival.
 - The older design, which some goals name, is in no package: it is taken as the share of the kernel's figure that it had
   when both were measured on one machine. Of wireguard-go and tinc Debian's versions are measured, not their newest.

@@ -1,7 +1,7 @@
 """Sealing and opening bursts of full packets: plain, compiled, compiled with one helper; and super-frames by lanes.
 
-The ciphers take turns within a round, so that whatever else the machine does meets all of them alike. What a second
-thread can give here at all is measured first, by hashing, which needs no interpreter either.
+The ciphers take turns within a round, so that whatever else the machine does meets all of them alike. The gain
+that a second thread can give here at all is measured first, by hashing, which needs no interpreter either.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """One contestant's turn: everything that is measured of it in one round, on a lab that was built for it.
 
-The order is from light to heavy, and memory comes last. What a contestant cannot do is noted and does not end the turn.
+The order is from light to heavy, and memory comes last. A task that a contestant cannot do is noted and does not end
+the turn.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Turn(NamedTuple):
     beside: usage.Beside
     stolen_s: float
     says: str = ""
-    """What it said of itself once it ran."""
+    """Its own words about itself once it ran."""
 
 
 class TurnStage:

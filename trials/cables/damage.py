@@ -5,7 +5,7 @@
 It prints `ready`, then reads one JSON object a line, the damage from now on (`WireDamage`; what is not named is not
 done, `null` changes nothing), and answers each line with the counts so far, by direction: `there` is from NEAR to FAR.
 
-What happens to a frame depends on the seed, its direction and its number in that direction, on nothing else: every
+The fate of a frame depends on the seed, its direction and its number in that direction, on nothing else: every
 frame draws the same numbers, whatever is done to it. Only IPv4 is touched: ARP always passes, so that a test sees what
 the wire does to packets and not how long a kernel waits until it asks again.
 

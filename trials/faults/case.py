@@ -14,8 +14,8 @@ MOST_GROWTH_KB = 16 * 1024
 """Of the daemon's memory in one case: buffers that a first use makes, and what Python keeps of them."""
 
 ORDINARY = frozenset({"arp.not_for_us", "alias.no_link", "ip.martian_source"})
-"""What kernels say beside the traffic: ARP among others, the ends of connections of the case before, and bridges
-without an address."""
+"""The frames that kernels send beside the traffic: ARP among others, the ends of connections of the case before, and
+bridges without an address."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Case:
     restarts: bool = False
     """The daemon that is there at the end is another one."""
     check: Callable[[CaseReport, dict[str, int]], list[str]] | None = None
-    """What else must hold of the report, given what a wire has done."""
+    """A further demand on the report, given what a wire has done."""
     is_tested: bool = True
     """False where even its short form takes longer than a test may."""
 

@@ -38,7 +38,7 @@ with open("/proc/self/timens_offsets", "w") as offsets:
 os.execv(sys.executable, [sys.executable, "-m", "bridgectl", "run", "-c", sys.argv[1]])
 """
 BEFORE_WRAP_S = (3.0, 8.0, 20.0)
-"""What the start may take: at first as on a quiet machine."""
+"""The time for the start: at first as on a quiet machine."""
 
 
 def _wall_clock_steps(stage: FaultStage, seconds: float) -> None:

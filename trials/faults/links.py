@@ -13,9 +13,9 @@ HOST = (HOST_TO_VPN, HOST_TO_OFFLOAD)
 OFFLOAD = (LAN_TO_OFFLOAD, HOST_TO_OFFLOAD)
 HALVES = ("0.0.0.0/1", "128.0.0.0/1")
 WAITING = frozenset({"arp.no_answer", "arp.superseded"})
-"""What waits for a next hop that does not answer, or not yet."""
+"""The drops of frames that wait for a next hop which does not answer, or not yet."""
 ITSELF_S = 10.0
-"""What the warden may take at most; how long it took is in *again after*."""
+"""The warden's time at most; how long it took is in *again after*."""
 
 
 def _down_and_up(device: str, stage: FaultStage, seconds: float) -> None:

@@ -22,7 +22,7 @@ before the fault or after the recovery; the gateway counts no drops for other re
 (but where its address changes); memory and descriptors are as before. `tests/trials/faults/test_faults.py` plays
 the same cases, shorter.
 
-## What each cost
+## The cost of each
 
 *Lost* counts datagrams of all flows: on the way there, and echoes on the way back. *Refused* are those that the
 sender's own kernel did not take, as when its route was gone. *Again after*: from the end of the fault to the first
@@ -37,7 +37,7 @@ at a cable that is out, before a device that is not there, or by the wire.
 
 """
 _TAIL = """
-## What the figures rest on
+## Ground of the figures
 
 - **The tun0 routes and a bridge that is made again.** The notes say who put them back. The kernel takes the half
   routes of `tun0.default_route` when tun0 goes down, and a tap knows nothing of a bridge that is made again under

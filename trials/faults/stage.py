@@ -129,7 +129,7 @@ class FaultStage:
                 raise CommandFailed(f"the far end in {name} does not listen\n{server.errors()}")
         stack.callback(self.tear_down)
 
-    # What cases do
+    # Steps of cases
 
     @property
     def gateway(self) -> LabProcess:
@@ -268,7 +268,7 @@ class FaultStage:
         except PermissionError:
             return None
 
-    # What stands around
+    # The surroundings
 
     def set_up(self, setting: Setting) -> None:
         """Build everything around the gateway, and start it, where it does not stand so already."""

@@ -53,7 +53,8 @@ def tunnel(name: str, peer: str, allowed: Sequence[Network], endpoint: Endpoint 
 
 
 class LaneWorld:
-    """`near` has lanes, `twin` has not; `far` is the other end. What the flow table repeats leaves by `device`."""
+    """`near` has lanes, `twin` has not; `far` is the other end. Frames that the flow table repeats leave by
+    `device`."""
 
     def __init__(self, stack: ExitStack, allowed: Sequence[Network] = (Network(0, 0),)) -> None:
         self.now = 1000 * SECOND_NS
@@ -103,10 +104,10 @@ class LaneWorld:
 
     def refuse(self) -> None:
         """From now on the kernel takes nothing from the lane: its address is of no family."""
-        session, heading = self.session, self.near_socket.lane_path(self.away)
-        assert heading is not None
+        session, path = self.session, self.near_socket.lane_path(self.away)
+        assert path is not None
         self.lanes.open_lane(
-            VPN, session.memory, session.keys.send, session.remote, MTU_BYTES, heading.fd, True, 0, 1, bytes(16), None
+            VPN, session.memory, session.keys.send, session.remote, MTU_BYTES, path.fd, True, 0, 1, bytes(16), None
         )
 
     def meet(self) -> None:
@@ -120,7 +121,7 @@ class LaneWorld:
         self.drops.clear()  # of a packet from nowhere
         self.twin_drops.clear()
 
-    # What the far end sends
+    # Sent by the far end
 
     def seal(self, *packets: bytes) -> list[Datagram]:
         """Data messages of the far end."""
@@ -163,7 +164,7 @@ class LaneWorld:
         self.drops.update(effects.drops)
         self.answers += [answer.data for answer in effects.datagrams]
 
-    # What both must agree on
+    # Equal at both
 
     @property
     def session(self) -> Session:

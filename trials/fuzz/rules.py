@@ -136,7 +136,7 @@ class Rules:
         """The IP packet of a frame."""
         return bytes(frame)[14:] if self.is_tap(port) else bytes(frame)
 
-    # What leaves
+    # Frames that leave
 
     def sends(self, came_by: str | None, came: bytes, claims: GsoHeader | None, sends: Iterable[Send]) -> None:
         """Every rule about the frames that one frame, or a timer (`came_by` None), made leave."""

@@ -122,7 +122,7 @@ class SimulatedSoak:
         if hour == QUIET_HOUR:
             self._end_of_night()
 
-    # What happens
+    # Events of a day
 
     def _script(self) -> Script:
         kinds: list[tuple[Callable[[], Script], int]] = [
@@ -394,7 +394,7 @@ class SimulatedSoak:
         world.gateway.flush_links([self._pick() or SERVER])
         world.reload()
 
-    # What must hold
+    # Checks
 
     def _check(self) -> None:
         world, gateway = self.world, self.world.gateway

@@ -41,7 +41,7 @@ _MOST_GROWTH_BYTES = 1 << 20
 _FORWARD = '[[alias.forward]]\non = "tap1"\nprotocol = "tcp"\noutside_port = 8080\ninside = "192.168.200.3:7777"\n'
 _GROWN = ("descriptors", "threads", "children")
 _BUGS = ("a bug in the gateway", "Traceback", "the warden has ended")
-"""What no line of a daemon's log may say."""
+"""Words that no line of a daemon's log may hold."""
 
 
 class GatewaySample(NamedTuple):
@@ -151,7 +151,7 @@ class LiveSoak:
             if stats["drops"]["walk.fault"]:
                 self.faults.append(f"{name} after {self.elapsed_s:.0f} s: {stats['drops']['walk.fault']} walk.fault")
 
-    # What happens beside the traffic
+    # Events beside the traffic
 
     def act(self) -> None:
         """One thing that an operator or the LAN does."""

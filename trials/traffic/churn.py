@@ -3,7 +3,7 @@
 Until its standard input ends it begins about RATE exchanges a second with the servers at the addresses, which are
 `python -m trials.traffic.churn serve ADDRESS` (that of `lab.peers` takes one connection at a time, and ends with a bad
 one): TCP connections, some ended by a reset, UDP questions of all sizes (large ones in fragments), pings, knocks at
-closed ports, packets whose time to live ends on the way, fragments of which the rest never comes. Whatever fails is
+closed ports, packets whose time to live ends on the way, fragments of which the rest never comes. A failure is
 counted and left behind; at the end it prints one JSON document.
 """
 

@@ -58,8 +58,8 @@ def _is_there(one: socket.socket) -> bool:
 
 
 def gather(addresses: list[str | tuple[str, int]], count: int) -> dict[str, object]:
-    """Connect, until told to stop; how many were begun, how many of them are still in at the end. Who was shown out
-    makes room for the next, as long as there are any to come."""
+    """Connect, until told to stop; how many were begun, how many of them are still in at the end. A client that was
+    shown out makes room for the next, as long as there are any to come."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     room = most - _SPARE_DESCRIPTORS

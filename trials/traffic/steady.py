@@ -6,7 +6,8 @@
     pour HOST SECONDS        one TCP connection as fast as it goes: what the far end got, bytes a second
 
 Every datagram carries the time when it was sent and gets the time of the far end on its way back: all clocks of one
-machine agree. Clients print one JSON document; delays are in microseconds. What takes longer than `LATE_S` is lost.
+machine agree. Clients print one JSON document; delays are in microseconds. A datagram that takes longer than `LATE_S`
+is lost.
 """
 
 from __future__ import annotations

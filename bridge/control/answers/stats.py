@@ -9,6 +9,7 @@ from bridge.control.answers.question import Arguments, Subject, document, questi
 from bridge.control.protocol import Document
 from bridge.walk import balance
 from bridge.walk.gateway import Gateway
+from wire.units import mac_text
 
 if TYPE_CHECKING:
     from bridge.vpn.ciphers import Cores
@@ -42,6 +43,7 @@ def show(subject: Subject, arguments: Arguments, now: int) -> Document:
             "suppressed": counters.icmp_errors_suppressed,
             "damaged_quotes": counters.damaged_quotes,
         },
+        ipv6_routers=[{"port": name, "mac": mac_text(mac)} for name, mac in sorted(counters.ipv6_routers)],
         answered=counters.answered,
         fast_path={
             **_fast_path(gateway, accounts),

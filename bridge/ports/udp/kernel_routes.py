@@ -2,7 +2,7 @@
 
 Questions are `RTM_GETROUTE` (rtnetlink(7)), 6 µs each: they are asked while datagrams wait, also for the sources of a
 flood, which is why the library that does the rest of our netlink, at 300 µs, does not ask these. Nothing is written to
-the kernel: a route that does not exist cannot stay behind.
+the kernel here: the few routes that strict `rp_filter` needs are the warden's (`bridge.ports.host_routes`).
 """
 
 from __future__ import annotations

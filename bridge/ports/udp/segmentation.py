@@ -46,8 +46,8 @@ class Pair(Protocol):
         """Let runs come in one piece from now on."""
 
     def receive(self) -> tuple[bytes, int] | None:
-        """The next datagrams that arrive: their bytes, and the length of its segments (its own where it is one
-        datagram); None where nothing comes."""
+        """The next bytes, and the length of their segments (all of them where it is one datagram); None where nothing
+        comes."""
 
 
 class LoopbackPair:

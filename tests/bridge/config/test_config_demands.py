@@ -1,4 +1,4 @@
-"""What `run` and `check` demand, and `replay` does without."""
+"""Demands of `run` and `check` that `replay` does without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused whatever a configuration is read for, with its line, all at once."""
+"""Errors that every reader of a configuration gets, with their lines, all at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration says, once it is read: every key, its default, its type."""
+"""The values of a configuration once it is read: every key, its default, its type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may connect: so many in a turn, and nobody while descriptors have run out."""
+"""Connections are let in: so many in a turn, and none while descriptors have run out."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_so_many_are_let_in_by_one_turn_of_the_loop(door: Door) -> None:
 
 
 def test_a_loop_does_not_spin_while_descriptors_have_run_out(door: Door, caplog: pytest.LogCaptureFixture) -> None:
-    """Who waits is let in later; one line of the log a minute."""
+    """Waiting clients are let in later; one line of the log a minute."""
     door.knock(3)
     tried = []
     with no_descriptors(), caplog.at_level(logging.WARNING):

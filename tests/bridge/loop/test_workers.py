@@ -23,7 +23,7 @@ WAIT_S = 20.0
 
 @dataclass
 class Walk:
-    """What comes in on one port goes out on the other; a frame `later` leaves with the next tick."""
+    """A frame that comes in on one port goes out on the other; a frame `later` leaves with the next tick."""
 
     due_ns: int | None = None
     seen: list[bytes] = field(default_factory=list)

@@ -351,7 +351,7 @@ def test_a_port_that_there_is_no_room_for_is_an_error_of_ours() -> None:
 
 
 def test_a_port_that_is_behind_drops_what_its_senders_have_no_share_for_and_counts_it(make: Make) -> None:
-    """What the table knows passes, whatever comes beside it; every frame has one fate."""
+    """Frames that the table knows pass beside any others; every frame has one fate."""
     bench = make()
     bench.police(TAP0)
     bench.learn(TAP0, TAP1)

@@ -1,4 +1,4 @@
-"""Who may be walked when more comes than can be: both implementations, frame by frame."""
+"""Policing chooses the frames to be walked when more come than can be: both implementations, frame by frame."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_what_the_router_answers_is_not_touched_by_a_flood_from_random_addresses
 
 
 def arp(station: int, address: int) -> bytes:
-    """What a station asks, or what somebody asks in its name."""
+    """An ARP request of a station, or one in its name."""
     mac = bytes([2]) + station.to_bytes(5, "big")
     return US + mac + ethernet.ARP_TYPE + bytes(8) + mac + address.to_bytes(4, "big") + bytes(10)
 

@@ -1,4 +1,5 @@
-"""What is asked of each version of Landlock, and what a kernel without it, or a machine without libseccomp, leaves."""
+"""Each version of Landlock is asked for its rights; a kernel without it, or a machine without libseccomp, leaves
+less."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def test_a_kernel_is_asked_only_for_what_its_version_has(version: int, length: i
 
 
 def confined(code: str) -> str:
-    """What a process of its own prints, which is confined and does not come back from it."""
+    """The output of a process of its own, which is confined and does not come back from it."""
     everywhere = {**os.environ, "PYTHONPATH": "."}
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60, env=everywhere)

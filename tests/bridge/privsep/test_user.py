@@ -1,4 +1,4 @@
-"""Whom the gateway becomes: nobody where that cannot be, and then it says why in one sentence."""
+"""The gateway becomes another user, or stays the same where that cannot be and says why in one sentence."""
 
 from __future__ import annotations
 

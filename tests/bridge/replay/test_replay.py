@@ -95,7 +95,7 @@ class Bench:
         return report
 
     def sent(self, name: str) -> list[tuple[float, bytes]]:
-        """What left by a port: seconds after the start, and the frame."""
+        """The frames that left by a port: seconds after the start, and the frame."""
         with (self.out / f"{name}.pcap").open("rb") as file:
             return [((r.timestamp_ns - START_NS) / SECOND_NS, r.data) for r in pcap.read(file, name)]
 

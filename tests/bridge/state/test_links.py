@@ -236,7 +236,7 @@ def test_slots_of_ended_links_are_used_again(tmp_path: Path) -> None:
 
 
 def test_a_flood_is_written_a_bounded_number_at_a_time(tmp_path: Path) -> None:
-    """What is not written yet waits its turn; the file holds a part of the truth at any time."""
+    """A link that is not written yet waits its turn; the file holds a part of the truth at any time."""
     world = World(tmp_path)
     for port in range(10_000, 10_000 + 4 * AT_ONCE):
         world.udp(A, port)

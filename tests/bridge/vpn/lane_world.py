@@ -1,4 +1,5 @@
-"""The pair of ends of `trials.fuzz.lane_world` for tests: whoever imports it is skipped where nothing was compiled."""
+"""The pair of ends of `trials.fuzz.lane_world` for tests: a test that imports it is skipped where nothing was
+compiled."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def udp(size: int = 40, port: int = 53, source: int = SERVER) -> bytes:
 
 
 def super_frame(count: int = 47, size: int = 1360, *, flags: int = 0x18, tos: int = 0) -> tuple[bytes, GsoHeader]:
-    """What a host's kernel hands over."""
+    """A super-frame as a host's kernel hands it over."""
     packet = bytearray(tcp(1, count * size - 100, flags=flags, tos=tos, source=HOST))
     packet[36:38] = pseudo_header_sum(HOST, HOST, ipv4.TCP, len(packet) - 20).to_bytes(2, "big")
     return bytes(packet), GsoHeader(True, GSO_TCPV4, 40, size, 20, 16)
@@ -202,7 +202,8 @@ def test_a_far_end_that_moves_is_answered_there_and_heard_there(make: Callable[.
 def test_a_stranger_with_our_index_cannot_turn_a_burst_away_from_the_flow_table(
     make: Callable[..., LaneWorld],
 ) -> None:
-    """Who has seen one datagram knows the index: what he makes up costs an opening in vain, and the way of no other."""
+    """A stranger who has seen one datagram knows the index: a forgery of his costs an opening in vain, and no other
+    datagram its lane."""
     world = make()
     with ExitStack() as stack:
         device = world.repeat(stack)
@@ -395,7 +396,7 @@ def test_what_crosses_from_peer_to_peer_goes_from_lane_to_lane(make: Callable[..
 
 
 def test_more_than_the_arena_holds_crosses_from_peer_to_peer_in_one_burst(make: Callable[..., LaneWorld]) -> None:
-    """What is full leaves while the rest of the burst is yet to be looked at: forgeries in it stay forgeries."""
+    """A full part leaves while the rest of the burst is yet to be looked at: forgeries in it stay forgeries."""
     world = make()
     with ExitStack() as stack:
         world.repeat(stack)
@@ -538,7 +539,7 @@ def test_a_packet_too_long_for_the_path_is_pythons(make: Callable[..., LaneWorld
 
 
 def test_keys_that_were_wiped_seal_and_open_nothing(make: Callable[..., LaneWorld]) -> None:
-    """Whatever the lanes were told, and whenever it happens: also between a push and its sending."""
+    """Keys may be wiped at any time, also between a push and its sending."""
     world = make()
     sealed = world.seal(udp())
     assert world.lanes.write(VPN, udp(), None, world.now)

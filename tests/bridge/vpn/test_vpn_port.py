@@ -401,7 +401,7 @@ def test_a_peer_that_is_silent_for_20_s_is_looked_for_under_its_name(make: Calla
 def test_answers_go_to_the_very_endpoint_that_the_latest_authentic_datagram_came_with(
     make: Callable[..., World],
 ) -> None:
-    """Whoever made it may know more of it than it compares: which of our addresses it wrote to."""
+    """Its owner may know more of it than it compares: the address of ours that it wrote to."""
     world = make()
     world.send(udp())
     world.meet()
@@ -453,7 +453,7 @@ def far_announces(world: World, *networks: Network) -> None:
 
 
 def at_lab(world: World) -> str:
-    """What becomes of a packet of the host to a network behind the far end."""
+    """The fate of a packet of the host to a network behind the far end."""
     world.send(udp(destination="10.20.0.9"))
     errors = [(packet[ICMP].type, packet[ICMP].code) for packet in world.received() if ICMP in packet]
     return "unreachable" if errors == [(3, 0)] else IP(world.meet()[0]).dst

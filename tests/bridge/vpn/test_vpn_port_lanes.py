@@ -177,7 +177,7 @@ def test_while_somebody_watches_all_packets_are_seen(world: World) -> None:
 
 
 def test_packets_that_wait_are_not_overtaken(world: World) -> None:
-    """What is in the queue of a peer leaves first, whatever may be sent by a lane."""
+    """Packets in the queue of a peer leave before any that a lane may send."""
     world.meet()
     world.vpn._queues["hk"] = [bytes(udp(1))]
     world.send(udp(2), udp(3))

@@ -33,7 +33,7 @@ def big(size: int, *, df: bool, number: int = 0, destination: str = REMOTE) -> I
 
 
 def told(datagram: Datagram, mtu_bytes: int = 1280) -> TooBig:
-    """What a router says about a datagram of ours, with as much of it as routers quote."""
+    """A router's message about a datagram of ours, with as much of it as routers quote."""
     return TooBig(datagram.endpoint, mtu_bytes, datagram.data[:548], ROUTER)
 
 

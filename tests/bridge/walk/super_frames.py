@@ -51,7 +51,7 @@ def partial(packet: ScapyPacket) -> bytearray:
 
 
 def claims_of(raw: bytes | bytearray, gso_bytes: int = 0) -> GsoHeader:
-    """What the kernel says of such a packet."""
+    """The kernel's claims about such a packet."""
     start = (raw[0] & 15) * 4
     header_bytes = start + ((raw[start + 12] >> 4) * 4 if raw[9] == 6 else 8)
     kind = 0 if not gso_bytes else GSO_TCPV4 if raw[9] == 6 else GSO_UDP_L4

@@ -1,4 +1,4 @@
-"""What docs/bounds.md says of each store holds when it is filled, and floods in process leave nothing that grows."""
+"""The bounds in docs/bounds.md hold when each store is filled, and floods in process leave nothing that grows."""
 
 from __future__ import annotations
 

@@ -186,8 +186,8 @@ def transport_is_right(packet: bytes) -> bool | None:
 
 
 def assert_forwarded(came: bytes, left: bytes, *, came_right: bool) -> None:
-    """What left is the packet that came, under other names: the same data, and a checksum as right or wrong as before
-    (RFC 1624). Pieces of it, and messages of our own, are something else."""
+    """The packet that left is the one that came, under other names: the same data, and a checksum as right or wrong as
+    before (RFC 1624). Pieces of it, and messages of our own, are something else."""
     came = came[: int.from_bytes(came[2:4], "big")]
     if left[:1] != came[:1] or len(left) != len(came) or left[9] != came[9]:
         return
@@ -331,7 +331,8 @@ def tcp(flags: str, number: int, *, back: bool = False, data: bytes = b"", **fie
 
 
 def well_formed() -> list[ScapyPacket]:
-    """What a LAN and its gateway see on an ordinary day, and everything that an IPv4 gateway does not carry."""
+    """The frames that a LAN and its gateway see on an ordinary day, and everything that an IPv4 gateway does not
+    carry."""
     echo = IP(src=A, dst=REMOTE) / ICMP(id=7, seq=1) / Raw(bytes(range(56)))
     question = IP(src=A, dst="9.9.9.9") / UDP(sport=5353, dport=53) / DNS(qd=DNSQR(qname="example.org"))
     sent = IP(src=A, dst=REMOTE, ttl=3) / UDP(sport=6000, dport=33434) / b"probe"

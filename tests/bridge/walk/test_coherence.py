@@ -19,105 +19,34 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alias.closed import FINISHED, OPEN
-from alias.types import Link
 from bridge.walk.effects import Effect, Send
 from bridge.walk.fast_path import FastPath
 from bridge.walk.gateway import Gateway
 from flow.plain import PlainTable
 from flow.table import FORGET_S, HARVEST_S, LEASE_S, MOST_PORTS, Forwarded, Punt
-from route.lists import Prefix
-from tests.compiled import table_kind
+from tests.bridge.walk.twin_world import ROUTER, ROUTER_TEXT, WITHOUT_STATIC, A, B, E, F, TwinWorld, learned
 from tests.conformance.harness import ADDRESS_O, ARP, Ether
 from trials.fuzz.targets.flow import (
     HOST,
-    LAN_HOSTS,
     STATIC_ARP,
     X_TAP1,
-    X_VPN,
-    FlowPair,
-    Twins,
     as_partial,
     gateway_step,
     packet,
 )
-from trials.fuzz.targets.frames import MACS, repaired
+from trials.fuzz.targets.frames import MACS
 from wire.ethernet import ARP_TYPE, IPV4_TYPE
 from wire.ipv4 import DONT_FRAGMENT, ICMP, TCP, UDP
 from wire.tcp import ACK, FIN, RST, SYN
 from wire.units import SECOND_NS, address_int, mac_bytes, mac_text
 
-A, B = LAN_HOSTS
-E = address_int("203.0.113.5")  # offloaded: by tap1
-F = address_int("198.51.100.7")  # by the tunnel
-ROUTER_TEXT = "192.168.1.1"
-ROUTER = address_int(ROUTER_TEXT)
-NEW_MAC = mac_bytes("02:aa:00:00:00:99")
-WITHOUT_STATIC = STATIC_ARP.replace('"192.168.1.1" = "02:aa:00:00:00:01"', "")
-PEERS = """
-[peer.hk]
-allowed_ips = ["0.0.0.0/0"]
-fallback = "de"
-[peer.de]
-allowed_ips = ["0.0.0.0/0", "10.9.0.0/24"]
-"""
-
-
-class World(Twins):
-    """Twins with short words for what passes. Packets have DF, or they would be walked for their identification."""
-
-    def way_in(self, source: int) -> str:
-        return "tun0" if source == HOST else "tap0"
-
-    def inside(self, protocol: int, ends: FlowPair, data: bytes = b"data", **more: int) -> bool:
-        """A packet from the LAN or the host; True where it was repeated."""
-        return self.put(self.way_in(ends[0]), protocol, ends, data, **more)
-
-    def put(self, port: str, protocol: int, ends: FlowPair, data: bytes = b"data", **more: int) -> bool:
-        raw = packet(protocol, ends, data, **{"flags": DONT_FRAGMENT, **more})
-        return self.inject(port, (MACS[port] + IPV4_TYPE if port in MACS else b"") + raw)[1]
-
-    def link(self, protocol: int, inside: int, inside_port: int) -> Link:
-        """The link of an inside endpoint, of the gateway that repeats."""
-        return next(
-            link
-            for link in self.fast.aliases.links(self.now)
-            if (link.protocol, link.inside, link.inside_port) == (protocol, inside, inside_port)
-        )
-
-    def answer(self, remote: int, protocol: int = UDP, source: int = A, port: int = 5000, **more: Any) -> bool:
-        """The remote's packet back to the link of an inside endpoint."""
-        link = self.link(protocol, source, port)
-        address = X_TAP1 if link.egress.label == "tap1" else X_VPN
-        ends = (remote, link.outside_port, address, 0) if protocol == ICMP else (remote, 53, address, link.outside_port)
-        return self.put(link.egress.label, protocol, ends, **more)
-
-
-@pytest.fixture(params=["plain", "compiled"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., World]:
-    kind = table_kind(request.param)
-
-    def build(configuration: str = STATIC_ARP, limit: int = 64) -> World:
-        return World(tmp_path, configuration, 1, lambda: kind(limit))
-
-    return build
-
-
-def learned(world: World, remote: int = E, source: int = A) -> Callable[[], bool]:
-    """A UDP flow whose decision is repeated; what comes back sends its next packet."""
-
-    def once() -> bool:
-        return world.inside(UDP, (source, 5000, remote, 53))
-
-    assert not once()
-    assert once()
-    return once
-
-
 # What is repeated
 
 
 @pytest.mark.parametrize(("source", "remote"), [*product((A, HOST), (E, F))])
-def test_the_four_flows_are_repeated_in_both_directions(make: Callable[..., World], source: int, remote: int) -> None:
+def test_the_four_flows_are_repeated_in_both_directions(
+    make: Callable[..., TwinWorld], source: int, remote: int
+) -> None:
     world = make()
     learned(world, remote, source)
     if source == HOST and remote == F:  # which crosses the tunnel under its own address
@@ -128,7 +57,7 @@ def test_the_four_flows_are_repeated_in_both_directions(make: Callable[..., Worl
     world.compare_links()
 
 
-def test_super_frames_and_partial_checksums_are_repeated_as_they_came(make: Callable[..., World]) -> None:
+def test_super_frames_and_partial_checksums_are_repeated_as_they_came(make: Callable[..., TwinWorld]) -> None:
     world = make()
     for gso_bytes in (1400, 0, 1400):
         whole = packet(TCP, (A, 5000, E, 80), bytes(range(256)) * (40 if gso_bytes else 2), flags=DONT_FRAGMENT)
@@ -138,7 +67,9 @@ def test_super_frames_and_partial_checksums_are_repeated_as_they_came(make: Call
     assert repeated
 
 
-def test_a_ping_is_repeated_and_a_ping_with_its_identifier_from_outside_stays_ours(make: Callable[..., World]) -> None:
+def test_a_ping_is_repeated_and_a_ping_with_its_identifier_from_outside_stays_ours(
+    make: Callable[..., TwinWorld],
+) -> None:
     """RFC 5508 3.1 is about replies; a request from outside is for us, also where the identifier is a link's."""
     world = make()
     assert [world.inside(ICMP, (A, 5000, E, 8)) for _ in range(2)] == [False, True]
@@ -150,7 +81,7 @@ def test_a_ping_is_repeated_and_a_ping_with_its_identifier_from_outside_stays_ou
     assert [send.port for send in sent] == ["tap1"], "the answer is ours, and nothing reaches the LAN"
 
 
-def test_replies_from_inside_do_not_keep_a_link_alive(make: Callable[..., World]) -> None:
+def test_replies_from_inside_do_not_keep_a_link_alive(make: Callable[..., TwinWorld]) -> None:
     """RFC 7857 7.1."""
     world = make()
     world.inside(ICMP, (A, 5000, E, 8))
@@ -170,7 +101,7 @@ def test_replies_from_inside_do_not_keep_a_link_alive(make: Callable[..., World]
     ],
 )
 def test_the_unusual_packet_of_a_known_flow_is_walked_and_the_next_is_repeated(
-    make: Callable[..., World], more: dict[str, int], data: int, why: Punt
+    make: Callable[..., TwinWorld], more: dict[str, int], data: int, why: Punt
 ) -> None:
     world = make()
     once = learned(world)
@@ -179,169 +110,13 @@ def test_the_unusual_packet_of_a_known_flow_is_walked_and_the_next_is_repeated(
     assert once()
 
 
-# What changes
-
-
-def new_list(world: World) -> None:
-    world.reload(prefixes="198.51.100.0/24\n")
-
-
-def exempt(world: World) -> None:
-    world.reload(STATIC_ARP.replace("[alias]\n", '[alias]\nexempt = ["203.0.113.0/24"]\n'))
-
-
-def forward_of_the_host(world: World) -> None:
-    forward = '[[alias.forward]]\non = "tap1"\nprotocol = "udp"\noutside_port = 7000\ninside = "192.168.200.10:5000"\n'
-    world.reload(STATIC_ARP + forward)
-
-
-def flush(world: World) -> None:
-    world.both(lambda gateway: gateway.flush_links({A}))
-
-
-def forward_on_the_links_port(world: World) -> None:
-    port = world.link(UDP, A, 5000).outside_port
-    forward = f'[[alias.forward]]\non = "tap1"\nprotocol = "udp"\noutside_port = {port}\ninside = "192.168.200.11:9"\n'
-    world.reload(STATIC_ARP + forward)
-
-
-@pytest.mark.parametrize("change", [new_list, exempt, forward_of_the_host, flush, forward_on_the_links_port])
-def test_after_a_change_the_next_packet_is_decided_anew(
-    make: Callable[..., World], change: Callable[[World], None]
-) -> None:
-    world = make()
-    once = learned(world)
-    link = world.link(UDP, A, 5000)
-    ends = (E, 53, X_TAP1, link.outside_port)
-    assert [world.put("tap1", UDP, ends) for _ in range(2)] == [False, True]
-    change(world)
-    assert not world.put("tap1", UDP, ends)
-    assert not once()
-    once()  # where it has another link now, what it counted for the one before was settled: one more walk
-    assert once()
-    world.compare_links()
-
-
-def test_an_unreachable_node_takes_its_flows_away_at_once_and_a_fallback_keeps_them(make: Callable[..., World]) -> None:
-    world = make(STATIC_ARP + PEERS)
-    once = learned(world, F)
-    world.both(lambda gateway: setattr(gateway, "unreachable_nodes", {"hk"}))
-    assert not once()
-    assert once()
-    world.both(lambda gateway: setattr(gateway, "unreachable_nodes", {"hk"}))
-    assert once(), "nothing has changed"
-    world.both(lambda gateway: setattr(gateway, "unreachable_nodes", set()))
-    assert not once()
-
-
-def test_announced_prefixes_move_flows_and_what_a_peer_may_send(make: Callable[..., World]) -> None:
-    world = make(STATIC_ARP + PEERS)
-    once = learned(world, F)
-    assert not world.put("vpn", UDP, (F, 53, HOST, 5000))
-    assert world.put("vpn", UDP, (F, 53, HOST, 5000))
-    announced = {"de": (Prefix(F & 0xFFFFFF00, 24),)}
-    world.both(lambda gateway: gateway.announce(announced))
-    assert not world.put("vpn", UDP, (F, 53, HOST, 5000)), "it is another peer's address now"
-    assert not once()
-    assert once()
-    world.both(lambda gateway: gateway.announce(announced))
-    assert once(), "nothing has changed"
-
-
-def test_allowed_prefixes_that_change_are_asked_again(make: Callable[..., World]) -> None:
-    world = make(STATIC_ARP + PEERS)
-    source = address_int("10.9.0.1")
-    assert [world.put("vpn:de", UDP, (source, 53, HOST, 5000)) for _ in range(2)] == [False, True]
-    world.reload(STATIC_ARP + PEERS.replace('"0.0.0.0/0", "10.9.0.0/24"', '"10.8.0.0/24"'))
-    assert not world.put("vpn:de", UDP, (source, 53, HOST, 5000))
-
-
-def test_a_neighbour_that_moves_is_followed_by_the_very_next_packet(make: Callable[..., World]) -> None:
-    world = make()
-    learned(world)
-    world.both(lambda gateway: gateway.add_neighbour("tap1", ROUTER, NEW_MAC, world.now))
-    raw = packet(UDP, (A, 5000, E, 53), flags=DONT_FRAGMENT)
-    sent, repeated = world.inject("tap0", MACS["tap0"] + IPV4_TYPE + raw)
-    assert repeated
-    assert sent[0].frame[:6] == NEW_MAC
-
-
-def test_a_neighbour_that_is_lost_is_asked_for_and_the_packet_waits(make: Callable[..., World]) -> None:
-    world = make()
-    once = learned(world)
-    world.both(lambda gateway: gateway.arp["tap1"].delete(ROUTER))
-    assert not once()
-    assert world.punts[Punt.NEXT_HOP] == 1
-    world.both(lambda gateway: gateway.add_neighbour("tap1", ROUTER, NEW_MAC, world.now))
-    assert once()
-
-
-def test_a_lower_path_mtu_is_obeyed_by_the_very_next_packet(make: Callable[..., World]) -> None:
-    world = make()
-    learned(world, F)
-    assert world.inside(UDP, (A, 5000, F, 53), bytes(1300))
-    world.both(lambda gateway: setattr(gateway.mtus, "known", {"vpn": 1280}))
-    assert not world.inside(UDP, (A, 5000, F, 53), bytes(1300))
-    assert world.punts[Punt.TOO_BIG] == 1
-    assert world.inside(UDP, (A, 5000, F, 53), bytes(1252))
-    world.both(lambda gateway: setattr(gateway.mtus, "known", {}))
-    assert world.inside(UDP, (A, 5000, F, 53), bytes(1300))
-
-
-def test_a_visitor_of_a_forward_is_answered_where_he_comes_from_though_the_flow_was_known(
-    make: Callable[..., World],
-) -> None:
-    forward = '[[alias.forward]]\non = "tap1"\nprotocol = "udp"\noutside_port = 7000\ninside = "192.168.200.10:5000"\n'
-    world = make(STATIC_ARP + forward)
-    once = learned(world, F)  # by the tunnel, where the table sends it
-    assert not world.put("tap1", UDP, (F, 53, X_TAP1, 7000))
-    assert not once(), "the answer to a visitor, by tap1"
-    assert once()
-
-
-def test_a_visitor_who_changes_ports_and_comes_back_is_answered_where_he_came_last(make: Callable[..., World]) -> None:
-    forwards = "".join(
-        f'[[alias.forward]]\non = "{port}"\nprotocol = "udp"\noutside_port = {number}\ninside = "192.168.200.10:5000"\n'
-        for port, number in (("tap1", 7000), ("vpn", 7001))
-    )
-    world = make(STATIC_ARP + forwards + PEERS)
-    for port, address, number in (("tap1", X_TAP1, 7000), ("vpn:de", X_VPN, 7001)) * 2:
-        assert not world.put(port, UDP, (F, 53, address, number))
-        assert world.put(port, UDP, (F, 53, address, number))
-        assert [world.inside(UDP, (A, 5000, F, 53)) for _ in range(2)] == [False, True]
-
-
-def test_a_fragment_that_follows_a_decision_from_before_a_change_lends_it_to_nobody(make: Callable[..., World]) -> None:
-    world = make()
-    once = learned(world)
-    for fragment, prefixes in ((0x2000, "198.51.100.0/24\n"), (3, None)):
-        raw = packet(UDP, (A, 5000, E, 53), bytes(16), identification=7)
-        raw = repaired(raw[:6] + fragment.to_bytes(2, "big") + raw[8:])
-        world.inject("tap0", MACS["tap0"] + IPV4_TYPE + raw)
-        if prefixes is not None:
-            world.reload(prefixes=prefixes)
-    assert not once(), "it has another way now"
-
-
-def test_under_address_dependent_filtering_rights_end_when_the_link_first_sends(make: Callable[..., World]) -> None:
-    world = make()
-    learned(world)
-    assert [world.answer(E) for _ in range(2)] == [False, True]
-    world.reload(STATIC_ARP.replace("[alias]\n", '[alias]\nfiltering = "address-dependent"\n'))
-    assert not world.answer(E)
-    world.inside(UDP, (A, 5000, address_int("203.0.113.6"), 53))
-    assert not world.answer(E), "filtered by both"
-    learned_again = [world.answer(address_int("203.0.113.6")) for _ in range(2)]
-    assert learned_again == [False, True]
-
-
 # Links and neighbours live on
 
 
 class AnsweringRouter:
     """Lets the clock of the gateway that repeats run on, with a router behind tap1 that answers ARP requests."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: TwinWorld) -> None:
         self.world = world
         self.requests = 0
         self.mac = mac_bytes("02:aa:00:00:00:01")
@@ -376,7 +151,7 @@ class AnsweringRouter:
         return False
 
 
-def test_hits_keep_links_and_neighbours_alive_for_hours(make: Callable[..., World]) -> None:
+def test_hits_keep_links_and_neighbours_alive_for_hours(make: Callable[..., TwinWorld]) -> None:
     world = make(WITHOUT_STATIC)
     router = AnsweringRouter(world)
     router.sends()
@@ -392,7 +167,7 @@ def test_hits_keep_links_and_neighbours_alive_for_hours(make: Callable[..., Worl
     assert link.packets == 1441
 
 
-def test_a_hit_is_told_to_its_link_and_asks_for_its_neighbour_within_a_harvest(make: Callable[..., World]) -> None:
+def test_a_hit_is_told_to_its_link_and_asks_for_its_neighbour_within_a_harvest(make: Callable[..., TwinWorld]) -> None:
     world = make(WITHOUT_STATIC)
     router = AnsweringRouter(world)
     router.sends()
@@ -408,7 +183,7 @@ def test_a_hit_is_told_to_its_link_and_asks_for_its_neighbour_within_a_harvest(m
     assert router.requests == before + 1, "in use and out of date: asked by unicast"
 
 
-def test_a_link_that_nothing_refreshes_ends_in_the_middle_of_a_flood(make: Callable[..., World]) -> None:
+def test_a_link_that_nothing_refreshes_ends_in_the_middle_of_a_flood(make: Callable[..., TwinWorld]) -> None:
     world = make()
     learned(world)
     assert not world.inside(UDP, (A, 5000, E, 80)), "more than a question, which would end earlier"
@@ -424,7 +199,7 @@ def test_a_link_that_nothing_refreshes_ends_in_the_middle_of_a_flood(make: Calla
     world.compare_links()
 
 
-def connection(world: World, seq: int = 1000) -> Callable[..., bool]:
+def connection(world: TwinWorld, seq: int = 1000) -> Callable[..., bool]:
     """A TCP connection that is established and known in both directions; what comes back sends a segment."""
 
     def segment(from_inside: bool, flags: int = ACK, **more: Any) -> bool:
@@ -453,7 +228,7 @@ def connection(world: World, seq: int = 1000) -> Callable[..., bool]:
         [(False, SYN)],
     ],
 )
-def test_a_connection_ends_as_in_the_walk_alone(make: Callable[..., World], ending: list[tuple[bool, int]]) -> None:
+def test_a_connection_ends_as_in_the_walk_alone(make: Callable[..., TwinWorld], ending: list[tuple[bool, int]]) -> None:
     world = make()
     segment = connection(world)
     for at in range(10):
@@ -469,7 +244,7 @@ def test_a_connection_ends_as_in_the_walk_alone(make: Callable[..., World], endi
 
 
 def test_c6_the_acknowledgments_that_close_a_connection_are_walked_and_later_ones_repeated(
-    make: Callable[..., World],
+    make: Callable[..., TwinWorld],
 ) -> None:
     world = make()
     segment = partial(connection(world), data=b"")
@@ -486,7 +261,7 @@ def test_c6_the_acknowledgments_that_close_a_connection_are_walked_and_later_one
     world.compare_links()
 
 
-def test_u5a_questions_are_repeated_and_their_links_end_as_in_the_walk_alone(make: Callable[..., World]) -> None:
+def test_u5a_questions_are_repeated_and_their_links_end_as_in_the_walk_alone(make: Callable[..., TwinWorld]) -> None:
     world = make()
     once = learned(world)
     assert [world.answer(E) for _ in range(2)] == [False, True]
@@ -505,7 +280,7 @@ def test_u5a_questions_are_repeated_and_their_links_end_as_in_the_walk_alone(mak
     assert all(link.is_static for link in world.fast.aliases.links(world.now))
 
 
-def test_a_reset_is_judged_by_the_window_that_hits_have_moved(make: Callable[..., World]) -> None:
+def test_a_reset_is_judged_by_the_window_that_hits_have_moved(make: Callable[..., TwinWorld]) -> None:
     """RFC 5961 3, RFC 7857 2.2: a reset outside of the window passes without effect."""
     world = make()
     segment = connection(world)
@@ -520,7 +295,9 @@ def test_a_reset_is_judged_by_the_window_that_hits_have_moved(make: Callable[...
     world.compare_links()
 
 
-def test_what_was_repeated_before_a_reset_does_not_revive_the_connection_after_it(make: Callable[..., World]) -> None:
+def test_what_was_repeated_before_a_reset_does_not_revive_the_connection_after_it(
+    make: Callable[..., TwinWorld],
+) -> None:
     world = make()
     segment = connection(world)
     assert segment(True, ack=6)
@@ -543,7 +320,7 @@ def test_other_threads_repeat_nothing_while_tap1_gets_another_address(tmp_path: 
             meanwhile.append(self.forward(0, frame, None, 1000 * SECOND_NS) if self._macs[0] else None)
             super().set_port(port, mac, mtu_bytes, slots)
 
-    world = World(tmp_path, STATIC_ARP, 1, Asked)
+    world = TwinWorld(tmp_path, STATIC_ARP, 1, Asked)
     learned(world)
     meanwhile.clear()
     world.reload(STATIC_ARP.replace(f'"{ADDRESS_O}/24"', '"192.168.1.7/24"'))
@@ -553,7 +330,7 @@ def test_other_threads_repeat_nothing_while_tap1_gets_another_address(tmp_path: 
 
 @pytest.mark.parametrize("resets", [1, 2])
 def test_what_follows_a_reset_to_a_stranger_opens_a_connection_of_its_own(
-    make: Callable[..., World], resets: int
+    make: Callable[..., TwinWorld], resets: int
 ) -> None:
     """RFC 7857 7.1: the reset makes no session, and the next segment does, at once: what comes back counts for it."""
     world = make()
@@ -572,7 +349,7 @@ def test_what_follows_a_reset_to_a_stranger_opens_a_connection_of_its_own(
 # Bounds
 
 
-def test_a_full_table_stays_bounded_and_the_walk_serves(make: Callable[..., World]) -> None:
+def test_a_full_table_stays_bounded_and_the_walk_serves(make: Callable[..., TwinWorld]) -> None:
     world = make(limit=8)
     once = learned(world)
     for number in range(300):
@@ -582,7 +359,7 @@ def test_a_full_table_stays_bounded_and_the_walk_serves(make: Callable[..., Worl
     world.compare_links()
 
 
-def test_the_timer_runs_only_while_there_are_entries(make: Callable[..., World]) -> None:
+def test_the_timer_runs_only_while_there_are_entries(make: Callable[..., TwinWorld]) -> None:
     world = make()
     assert world.fast.next_deadline() is None
     learned(world)
@@ -592,7 +369,7 @@ def test_the_timer_runs_only_while_there_are_entries(make: Callable[..., World])
     assert world.fast.fast.due_ns is None
 
 
-def test_without_a_table_flows_are_recorded_and_nothing_is_repeated(make: Callable[..., World]) -> None:
+def test_without_a_table_flows_are_recorded_and_nothing_is_repeated(make: Callable[..., TwinWorld]) -> None:
     world = make()
     plain = Gateway(world.walk.settings, world.walk.routes, random.Random(1))
     raw = packet(UDP, (A, 5000, E, 53), b"data", flags=DONT_FRAGMENT)
@@ -604,7 +381,7 @@ def test_without_a_table_flows_are_recorded_and_nothing_is_repeated(make: Callab
     assert world.fast.aliases.settings.udp_timeout_ns == (300 + HARVEST_S) * SECOND_NS
 
 
-def test_ports_beyond_the_last_number_are_walked(make: Callable[..., World]) -> None:
+def test_ports_beyond_the_last_number_are_walked(make: Callable[..., TwinWorld]) -> None:
     world = make()
     fast: FastPath = world.fast.fast
     numbers = [fast.number(f"vpn:node{number}") for number in range(MOST_PORTS)]
@@ -619,7 +396,7 @@ def test_ports_beyond_the_last_number_are_walked(make: Callable[..., World]) -> 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 150))
-def test_whatever_comes_and_changes_both_send_the_same(make: Callable[..., World], seed: int, steps: int) -> None:
+def test_whatever_comes_and_changes_both_send_the_same(make: Callable[..., TwinWorld], seed: int, steps: int) -> None:
     rng = random.Random(seed)
     world = make(limit=rng.choice((8, 64)))
     for _ in range(steps):

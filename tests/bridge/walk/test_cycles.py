@@ -1,4 +1,4 @@
-"""What the daemon takes for granted where it searches for garbage only rarely
+"""The walk leaves no cycles behind, so the daemon searches for garbage only rarely
 (`bridge.daemon.memory.collect_rarely`)."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What no packet does on an exit node, whatever it holds: random traffic at every port of the real walk."""
+"""Things that no packet does on an exit node: random traffic at every port of the real walk."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class World:
         self.walked.receive("tap0", frame, self.now)
 
     def asks(self, port: int, protocol: int = ipv4.UDP, destination: int = TAP1) -> Punt:
-        """What the table says of a stranger's packet for a port of ours."""
+        """The table's verdict on a stranger's packet for a port of ours."""
         frame = self.walked.interfaces["tap1"].mac + ROUTER + ethernet.IPV4_TYPE
         frame += packet(OFFLOADED + 1, 999, destination, port, protocol)
         found = self.walked.fast.table.forward(self.walked.fast.number("tap1"), frame, None, self.now)

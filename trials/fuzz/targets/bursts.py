@@ -1,7 +1,7 @@
 """Frames of devices, as a kernel might hand them over, into the compiled burst loop and into its plain twin.
 
 Socket pairs stand for the devices: what is written at one end is read by the loop with its virtio header, what the loop
-writes comes out at the other. Some devices have no virtio header. What must hold: both hand the same frames to the
+writes comes out at the other. Some devices have no virtio header. Must hold: both hand the same frames to the
 walk and to writers, and write the same bytes to the same devices, one by one (`take`) and waiting (`wait`); the account
 agrees; a frame longer or shorter than anything harms neither.
 """

@@ -3,7 +3,7 @@
 The server, its loop and the handlers are the daemon's own, over a Unix socket; the gateway behind them has live links
 and ARP entries. Its devices are missing, and so are the commands `stop` and `reload`, which end the loop and begin a
 thread that reads files (`trials.fuzz.targets.config` is about those). An input is a stream of bytes, cut where it holds
-a NUL into what arrives at once. What must hold: each whole line that is not behind a stream gets one line of JSON in
+a NUL into what arrives at once. Must hold: each whole line that is not behind a stream gets one line of JSON in
 answer, or the server hangs up; an answer never says that the gateway failed; commands that only read change nothing;
 what one client leaves is forgotten when it goes; the page of metrics answers HTTP, once.
 """

@@ -1,7 +1,7 @@
 """Hostile answers into the DHCP client, while time passes, the link flaps and the operator changes his mind.
 
 A server answers with what may stand in an offer, spoiled or not, for this exchange or for others; the file of an
-earlier run holds whatever it likes. What must hold after each input:
+earlier run holds whatever it likes. Must hold after each input:
 
 - no exception; a message of a stranger changes nothing;
 - the port has the lease that the client has, and a state that bears a lease has one;
@@ -18,12 +18,12 @@ from typing import Final
 from dhcp import datagram, message, saved
 from dhcp import options as option
 from dhcp.client import Client
-from dhcp.effects import Assume, ClientEffect, Dropped, Submit, Transmit, Vacate
+from dhcp.effects import Assume, Broadcast, ClientEffect, MessageDropped, Submit, Vacate
 from dhcp.lease import Lease, conflict_of
 from dhcp.message import Kind, Message
-from dhcp.saved import Saved
-from dhcp.settings import ClientSettings, Limits, Subnet
-from dhcp.states import State
+from dhcp.saved import SavedLease
+from dhcp.settings import ClientSettings, LeaseLimits, Subnet
+from dhcp.states import ClientState
 from trials.fuzz.hostile import Broken, Failure, Target, goes_on, mutated
 from wire import ipv4
 from wire.drop import Drop
@@ -32,7 +32,7 @@ from wire.units import SECOND_NS
 
 MAC: Final = bytes.fromhex("020000000102")
 LAN: Final = Subnet("tap0", 0xC0A8C800, 24)
-SETTINGS: Final = ClientSettings(MAC, limits=Limits(taken=(LAN,)))
+SETTINGS: Final = ClientSettings(MAC, limits=LeaseLimits(taken=(LAN,)))
 SERVERS: Final = (0xC0A80101, 0xC0A80109, 0, 0xFFFFFFFF)
 ADDRESSES: Final = (0xC0A80132, 0xC0A80133, 0xC0A8C807, 0, 0xE0000001, 0x0A000005)
 SECONDS: Final = (0, 0.5, 4, 8, 60, 1800, 3150, 10_000)
@@ -51,7 +51,7 @@ VALUES: Final = {
     option.CLIENT_IDENTIFIER: ("00",),
 }
 _ORDINARY: Final = (option.SUBNET_MASK, option.ROUTER, option.DNS_SERVERS, option.LEASE_TIME)
-_BEARS_LEASE: Final = (State.BOUND, State.RENEWING, State.REBINDING)
+_BEARS_LEASE: Final = (ClientState.BOUND, ClientState.RENEWING, ClientState.REBINDING)
 
 
 class Round:
@@ -71,14 +71,14 @@ class Round:
         """The file of an earlier run, spoiled or not."""
         rng = self.rng
         lease = Lease(rng.choice(ADDRESSES), rng.choice((0, 24, 32)), SERVERS[0], SERVERS[0], 3600, 1800, 3150)
-        found = saved.read(mutated(saved.write(Saved(MAC, lease, None)), rng), MAC)
+        found = saved.read(mutated(saved.write(SavedLease(MAC, lease, None)), rng), MAC)
         return found.lease if found is not None else None
 
     def answer(self) -> bytes:
         """A server's packet: in one of two the answer that the client waits for, with at most one option changed."""
         rng = self.rng
         if rng.random() < 0.5:
-            kind: int = Kind.OFFER if self.client.state is State.SELECTING else Kind.ACK
+            kind: int = Kind.OFFER if self.client.state is ClientState.SELECTING else Kind.ACK
             options = {code: bytes.fromhex(values[0]) for code, values in VALUES.items() if code in _ORDINARY}
             for code in rng.choices(list(VALUES), k=rng.randrange(2)):
                 options[code] = bytes.fromhex(rng.choice(VALUES[code]))
@@ -145,11 +145,11 @@ class Round:
     def take(self, effects: list[ClientEffect], most: int) -> None:
         """Carry out the effects as the gateway would, and check all rules behind them."""
         left = 0
-        reasons = [effect.reason for effect in effects if isinstance(effect, Dropped)]
+        reasons = [effect.reason for effect in effects if isinstance(effect, MessageDropped)]
         if reasons not in ([], [Drop.DHCP_REFUSED]) and len(effects) > 1:
             raise Failure(f"a message that was dropped did something: {effects}")
         for effect in effects:
-            if isinstance(effect, Transmit):
+            if isinstance(effect, Broadcast):
                 left += 1
                 self.look_at(ipv4.parse(effect.frame, 14))
             elif isinstance(effect, Submit):
@@ -183,7 +183,7 @@ class Round:
             raise Failure("the port has another lease than the client")
         if client.state in _BEARS_LEASE and lease is None:
             raise Failure(f"{client.state} without a lease")
-        if client.next_deadline() is None and client.state not in (State.INIT, State.BOUND):
+        if client.next_deadline() is None and client.state not in (ClientState.INIT, ClientState.BOUND):
             raise Failure(f"{client.state} waits for nothing")
         if lease is None:
             return

@@ -1,8 +1,8 @@
 """The flow table against its twin, and decisions that are repeated against decisions that are made.
 
 `table_steps`: the same calls to every implementation give the same answers. `Twins`: two gateways of one seed get the
-same frames and the same changes; one repeats what its table knows, the other walks every frame. What leaves must be the
-same, byte for byte, and so must the links be once the table has told what it counted.
+same frames and the same changes; one repeats what its table knows, the other walks every frame. The
+frames that leave must be the same, byte for byte, and so must the links be once the table has told what it counted.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Seeds are packets that this file makes, and captures where a folder is given. Th
 gateway whose tap1 is a tap, one whose tap1 is a tun, one that filters by address, and an exit node. Frames come with
 and without virtio claims, super-frames among them.
 
-What must hold: no exception leaves the walk, and the rules of `trials.fuzz.rules`.
+Must hold: no exception leaves the walk, and the rules of `trials.fuzz.rules`.
 """
 
 from __future__ import annotations

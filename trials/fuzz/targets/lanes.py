@@ -1,6 +1,6 @@
 """Datagrams of a peer, honest and spoiled, into the compiled lanes and into a tunnel without any.
 
-`trials.fuzz.lane_world` is the pair of ends. What must hold: both give the same packets in the order of each flow,
+`trials.fuzz.lane_world` is the pair of ends. Must hold: both give the same packets in the order of each flow,
 count the same drops, answer the same, and keep the same windows and timers; what leaves by a lane is what the far end
 opens; with a flow table in between nothing breaks, and every frame that comes out at the device is one.
 """

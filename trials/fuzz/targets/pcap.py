@@ -1,6 +1,6 @@
 """Capture files, damaged or made up, through the readers and through a whole replay.
 
-What must hold: `wire.pcap.read` gives records or raises `CaptureError`; no record is longer than the file; a classic
+Must hold: `wire.pcap.read` gives records or raises `CaptureError`; no record is longer than the file; a classic
 file that dpkt reads as well holds the same packets; a replay of it ends, raises nothing but `CaptureError`, tells lines
 of JSON, and leaves captures that can be read.
 """

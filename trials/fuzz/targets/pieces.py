@@ -1,6 +1,6 @@
 """Compiled code that gets packets as they are, beside its plain twin: cutting, merging, sealing, opening.
 
-What must hold: both cut a consistent super-frame into the same packets, and the compiled one refuses claims that are
+Must hold: both cut a consistent super-frame into the same packets, and the compiled one refuses claims that are
 not; both merge a burst to the same frames; both seal to the same bytes, and open or refuse the same datagrams, whatever
 was done to them.
 """

@@ -2,7 +2,7 @@
 
 Alice and Bob reach each other through the relay; Mallory is a peer of the relay's as well, and each of the three, the
 relay too, may seal an envelope with any address around any message. In between time passes and Alice and Bob send each
-other packets. What must hold after each input:
+other packets. Must hold after each input:
 
 - no exception; a node sends no more datagrams and no more bytes than came, but one initiation of its own in five
   seconds to a neighbour that has no session;

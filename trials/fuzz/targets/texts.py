@@ -1,6 +1,6 @@
 """Words that people type and files that other programs wrote: what is read beside configuration and captures.
 
-The first byte of an input says which reader gets the rest. What must hold: each gives its value or its own error.
+The first byte of an input says which reader gets the rest. Must hold: each gives its value or its own error.
 
 - the words of `trace`: a whole packet with right checksums, or `ValueError`;
 - the expression of `capture --filter`: compiled and matched, or `BadFilter`;

@@ -5,7 +5,7 @@ two, and then lets the honest ones through: what they were for must still come a
 seen all messages, knows the public keys (so mac1 is right where it likes), holds a cookie of its own address, and may
 send from anywhere.
 
-What must hold after each hostile message: no exception; no packet, event or datagram comes out of it, but a cookie
+Must hold after each hostile message: no exception; no packet, event or datagram comes out of it, but a cookie
 reply to its source under load, never larger than what came; one drop is counted; sessions, windows, endpoints, stamps,
 counters and deadlines are what they were. Messages that were delivered before are hostile, too: they are recordings.
 
@@ -43,7 +43,7 @@ HISTORY = 64
 FLOOD = 300
 BETRAYALS = 40
 
-# What of a message a sender must have authenticated. The rest is anybody's: sender indices, mac1, mac2.
+# The bytes of a message that its sender must have authenticated. The rest is anybody's: sender indices, mac1, mac2.
 AUTHENTIC: dict[MessageKind, slice] = {
     MessageKind.INITIATION: slice(8, 116),
     MessageKind.RESPONSE: slice(8, 60),

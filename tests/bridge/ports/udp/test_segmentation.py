@@ -92,7 +92,7 @@ def test_a_true_kernel_does_both() -> None:
     "kernel", [WithoutTheOption, RefusesMany, ManglesEqualSegments, RepeatsTheFirst, LosesTheShortLast]
 )
 def test_a_kernel_that_cuts_wrongly_is_used_for_neither(kernel: type[Kernel]) -> None:
-    """What is joined was cut by the peer's kernel, but on loopback ours cuts for both."""
+    """A run that is joined was cut by the peer's kernel, but on loopback ours cuts for both."""
     said = judge(kernel())
     assert (said.sends, said.receives) == (False, False)
     assert said.reason.startswith("UDP_SEGMENT: ")
@@ -113,7 +113,7 @@ def test_two_families_have_one_verdict() -> None:
 
 @pytest.mark.parametrize("family", [IPV4, IPV6], ids=["ipv4", "ipv6"])
 def test_this_machine_says_something_that_its_sockets_keep(family: object) -> None:
-    """Whatever the verdict is here, nothing but `reason` explains an option that is off."""
+    """With any verdict here, nothing but `reason` explains an option that is off."""
     said = prove(family)  # type: ignore[arg-type]  # a family, named by pytest's own list
     assert (not said.reason) == (said.sends and said.receives)
 
