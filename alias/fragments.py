@@ -46,7 +46,7 @@ Item = TypeVar("Item")
 
 
 class FragmentVerdict(NamedTuple, Generic[Decision, Item]):
-    """The verdict on a fragment, and the fragments that fell with it.
+    """The fate of a fragment.
 
     `first`: it is the first fragment: decide, then call `settle` or `refuse`. `follow`: `decision` is known.
     `held`: the item waits for the first fragment. `drop`: dropped for `reason`.
@@ -89,7 +89,7 @@ class FragmentStore(Generic[Decision, Item]):
 
     @property
     def waiting_bytes(self) -> int:
-        """The memory of those datagrams."""
+        """Their size in memory."""
         return self._waiting.bytes
 
     @property

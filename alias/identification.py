@@ -23,7 +23,7 @@ TRIES = 8
 
 
 class Identifications:
-    """The identifications of late, each with the inside address that used it."""
+    """The identifications that were used lately, and by which inside host."""
 
     __slots__ = ("_new", "_old", "_rng", "_turned_ns")
 
@@ -69,5 +69,5 @@ class Identifications:
 
 
 def _flow(egress: Egress, protocol: int, remote: int) -> int:
-    """The packets among which identifications must differ, as an integer with room for an identification below."""
+    """The flow within which identifications must differ, as an integer with room for one below."""
     return (egress << 40 | protocol << 32 | remote) << 16

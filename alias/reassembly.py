@@ -123,7 +123,7 @@ class Reassembly:
         return expired
 
     def take_fallen(self) -> list[Expired]:
-        """The datagrams that fell with others in `add` since the last call."""
+        """The fragments that fell with others in `add` since the last call."""
         if not self._fallen:
             return []
         fallen = [Expired(port, reason, None, fragments) for (port, reason), fragments in self._fallen.items()]

@@ -390,7 +390,7 @@ def _state(link: Link, remote: int, remote_port: int) -> int:
 
 
 def _learn_window(session: _Session, segment: Segment) -> None:
-    """Read the sequence numbers that the inside expects from outside off one of its segments."""
+    """Take in which sequence numbers the inside expects from outside, by a segment of its own."""
     flags = segment.flags
     if flags & SYN:
         session.sent = (segment.sequence + segment.length) & _SEQUENCE

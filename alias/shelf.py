@@ -26,7 +26,7 @@ class ShelfLimits(NamedTuple):
 
 
 class Shelved:
-    """The deadline and the cost of a datagram on a shelf."""
+    """A datagram, as far as a shelf needs to know it."""
 
     __slots__ = ("bytes", "deadline_ns")
 

@@ -42,6 +42,7 @@ VALUED = frozenset(
         "--peer",
         "--for-peer",
         "--endpoint",
+        "--wait",
     }
 )
 WATCH = "--watch"

@@ -22,9 +22,9 @@ def command(options: Options) -> None:
 
 
 def _checked(options: Options) -> Document:
-    from bridgectl.offline import load_config, load_routes  # noqa: PLC0415 - pydantic, not for `bridgectl --help`
+    from bridgectl.offline import load_as_started, load_routes  # noqa: PLC0415 - pydantic, not for `bridgectl --help`
 
-    config = load_config(options.config_path, "check")
+    config = load_as_started(options.config_path, "check", options.socket)
     routes = load_routes(config)
     warnings = [*config.warnings, *_about_this_machine(config)]
     for warning in warnings:

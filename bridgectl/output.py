@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -15,7 +15,7 @@ from bridge.control.protocol import Document
 from bridgectl.ending import until_interrupted
 from bridgectl.options import Options
 
-__all__ = ["Columns", "Document", "Shown", "plain", "present", "print_shown", "rich_table", "show"]
+__all__ = ["Columns", "Document", "Shown", "copies", "plain", "present", "print_shown", "rich_table", "show"]
 
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
@@ -53,6 +53,13 @@ def print_shown(parts: Iterable[Shown]) -> None:
             _print_rich(part)
         else:
             click.echo(plain(part))
+
+
+def copies(document: Document) -> Iterator[str]:
+    """A line for each list in whose place the last good copy is used."""
+    for one in document.get("lists", ()):
+        if one["copy_of"] is not None:
+            yield f"{one['file']}: last good copy of {one['copy_of']}"
 
 
 def present(options: Options, ask: Callable[[], Document], people: Callable[[Document], Iterable[Shown]]) -> None:

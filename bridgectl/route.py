@@ -12,7 +12,7 @@ from bridge.control.client import ControlError, NobodyListens, request
 from bridgectl.daemon import ask_or_work_out, socket_path
 from bridgectl.errors import NotRunning, with_code
 from bridgectl.options import DEFAULT_CONFIG, Options, address, shared
-from bridgectl.output import Columns, Document, Shown, present
+from bridgectl.output import Columns, Document, Shown, copies, present
 
 
 @click.group()
@@ -31,6 +31,7 @@ def show_targets(options: Options) -> None:
 
 
 def _targets(document: Document) -> Iterator[Shown]:
+    yield from copies(document)
     yield Columns(
         ("TARGET", ">PREFIXES", ">ADDRESSES"),
         [(row["target"], row["prefixes"], row["addresses"]) for row in document["targets"]],

@@ -8,7 +8,7 @@ import click
 
 from bridgectl.daemon import ask
 from bridgectl.options import Options, shared
-from bridgectl.output import Columns, Document, Shown, present
+from bridgectl.output import Columns, Document, Shown, copies, present
 
 
 @click.command()
@@ -20,6 +20,7 @@ def command(options: Options) -> None:
 
 def _counters(document: Document) -> Iterator[Shown]:
     yield f"up {duration(document['uptime_s'])}"
+    yield from copies(document)
     yield Columns(
         ("PORT", ">RX PACKETS", ">RX BYTES", ">TX PACKETS", ">TX BYTES"),
         [

@@ -120,8 +120,8 @@ def _key(ends: Ends) -> bytes:
 
 
 def _deltas(protocol: int, before: Ends, after: Ends) -> tuple[int, int]:
-    """The change of a checksum that covers the addresses, and of one that covers the ports too; an ICMP message has one
-    identifier and no pseudo-header. Both are 0 where nothing is rewritten."""
+    """The amounts that the rewriting adds to a sum that covers the addresses, and to one that covers the ports too; an
+    ICMP message has one identifier and no pseudo-header. Both are 0 where nothing is rewritten."""
     if before == after:
         return 0, 0
     address = port = 0
@@ -442,7 +442,7 @@ class PlainTable:
         return self._hits(entry, now // _MS & _WRAP_MS, now)
 
     def _hits(self, entry: _Entry, now_ms: int, now: int) -> Hits:
-        """The hits of an entry since they were told last; the count begins anew."""
+        """The counters of an entry; they begin anew."""
         near_sends = bool(entry.flags & NEAR_SENDS)
         hits = Hits(
             entry.number,

@@ -106,9 +106,9 @@ class Forwarded(NamedTuple):
 
 
 class Hits(NamedTuple):
-    """The packets and bytes of an entry since its last harvest. `remote`, `remote_port`: the far end, as the walk has
-    it; `acknowledgment`, `window`: of the last TCP segment with ACK from the near side; None and meaningless where
-    none was repeated."""
+    """The counters of an entry since it was asked last. `remote`, `remote_port`: the far end, as the walk knows it;
+    `acknowledgment`, `window`: of the last TCP segment with ACK from the near side; where none was repeated the one is
+    None, and the other says nothing."""
 
     entry: int
     out_port: int
@@ -186,8 +186,8 @@ class Table(Protocol):
         """Repeat the decision for a frame that came in by `in_port`, or say why not."""
 
     def harvest(self, limit: int, now: int) -> list[Hits]:
-        """The hits of the next `limit` entries, of those that have new ones; the next call goes on behind them. Entries
-        that nobody used for `FORGET_S` are freed."""
+        """The counters of the next `limit` entries that have counted something; the next call goes on behind them.
+        Entries that nobody used for `FORGET_S` are freed."""
 
     def settle(
         self, in_port: int, protocol: int, ends: tuple[int, int, int, int], now: int, withdraw: bool

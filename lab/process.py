@@ -95,7 +95,7 @@ class LabProcess:
             self._process.stdin.close()
 
     def line(self, timeout_s: float = COMMAND_S) -> str:
-        """The next line that it prints."""
+        """The next line that it prints. `CommandFailed` where none comes in time."""
         deadline = time.monotonic() + timeout_s
         while b"\n" not in self._pending:
             if not self._read(deadline):
@@ -104,7 +104,8 @@ class LabProcess:
         return line.decode()
 
     def finish(self, timeout_s: float = COMMAND_S) -> str:
-        """Wait for a good end; what it printed and nobody has read yet."""
+        """Wait for a good end; the output that nobody has read yet. `CommandFailed` after a bad end, or none in
+        time."""
         deadline = time.monotonic() + timeout_s
         while self._read(deadline):
             pass
@@ -117,7 +118,8 @@ class LabProcess:
         return self._pending.decode()
 
     def document(self, timeout_s: float = COMMAND_S) -> dict[str, Any]:
-        """Wait for its end, good or bad; the JSON object that it printed last."""
+        """Wait for its end, good or bad; the JSON object that it printed last. `CommandFailed` where there is
+        none."""
         deadline = time.monotonic() + timeout_s
         while self._read(deadline):
             pass
@@ -148,7 +150,7 @@ class LabProcess:
         self._process.send_signal(number)
 
     def wait(self, timeout_s: float = STOP_S) -> int:
-        """Its exit code, negative for a signal."""
+        """Its exit code, negative for a signal. `CommandFailed` where it goes on for longer."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:

@@ -29,7 +29,8 @@ class SecondInstance(OtherEnd):
         self._folder.mkdir(exist_ok=True)
         self.socket_path = self._folder / "control.sock"
         self.config_path = self._folder / "gateway.toml"
-        self.socket_path.with_suffix(".links").unlink(missing_ok=True)  # of an instance before this one
+        for kept in (".links", ".lists"):  # of an instance before this one
+            self.socket_path.with_suffix(kept).unlink(missing_ok=True)
 
     def own_configuration(self) -> str:
         """Its file, with the gateway as its one peer."""

@@ -209,12 +209,15 @@ class Lab:
         return self.gateway.wait()
 
     def remove_gateway(self) -> None:
-        """End the daemon, if there is one, whatever state it is in, and forget its links: the next test starts another,
-        which is no restart of this one."""
+        """End the daemon, if there is one, whatever state it is in, and forget its links and lists.
+
+        The next test starts another daemon, which is no restart of this one.
+        """
         if self.gateway is not None:
             self.gateway.stop()
             self.gateway = None
-        self.socket_path.with_suffix(".links").unlink(missing_ok=True)
+        for kept in (".links", ".lists"):
+            self.socket_path.with_suffix(kept).unlink(missing_ok=True)
 
     def ask(self, command: str, **arguments: object) -> dict[str, Any]:
         """Ask the daemon over its control socket."""
@@ -225,7 +228,8 @@ class Lab:
         return watch(self.socket_path, port)
 
     def serve(self) -> None:
-        """Start the far ends (`lab.peers`, port 7777): 114.114.114.114, 8.8.8.8 and the LAN hosts."""
+        """Start the far ends (`lab.peers`, port 7777): 114.114.114.114, 8.8.8.8 and the LAN hosts. `CommandFailed`
+        where one does not listen."""
         for name, address in {"isp": OFFLOADED, "exit": TUNNELLED, **HOSTS}.items():
             peer = self.namespaces[name].start_python("-m", "lab.peers", "serve", address)
             self._stack.callback(peer.stop)
@@ -233,7 +237,8 @@ class Lab:
                 raise CommandFailed(f"the peer in {name} does not listen on port {PORT}")
 
     def serve_leases(self, *words: str) -> LabProcess:
-        """Start the ISP router's DHCP server (`lab.leases`), which lends tap1 the address that it has elsewhere."""
+        """Start the ISP router's DHCP server (`lab.leases`), which lends tap1 the address that it has elsewhere.
+        `CommandFailed` where it does not begin."""
         server = self.namespaces["isp"].start_python("-m", "lab.leases", f"{TAP1}/24", ROUTER, *words)
         self._stack.callback(server.stop)
         if server.line() != "ready":
@@ -241,7 +246,8 @@ class Lab:
         return server
 
     def await_lease(self) -> dict[str, Any]:
-        """Wait until the gateway has its lease, at most `LEASE_S`; what `bridgectl dhcp -j` says of it."""
+        """Wait until the gateway has its lease, at most `LEASE_S` (then `CommandFailed`); the lease of
+        `bridgectl dhcp -j`."""
         deadline = time.monotonic() + LEASE_S
         while time.monotonic() < deadline:
             lease: dict[str, Any] = self.ask("dhcp.show")["lease"]
@@ -251,7 +257,8 @@ class Lab:
         raise CommandFailed(f"tap1 has no lease within {LEASE_S:g} s: {lease}")
 
     def client(self, name: str, *words: str, timeout_s: float = COMMAND_S) -> dict[str, Any]:
-        """Run a client of `lab.peers` in a namespace; its document, also where it failed."""
+        """Run a client of `lab.peers` in a namespace; its document, also where it failed. `CommandFailed`
+        without one."""
         printed = self.namespaces[name].python("-m", "lab.peers", *words, check=False, timeout_s=timeout_s)
         try:
             document: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])

@@ -12,7 +12,7 @@ ETHERTYPE_IPV6 = 0x86DD
 _VLAN_TAGS = frozenset({0x8100, 0x88A8, 0x9100})
 TAG_BYTES = 4
 _NEXT_HEADER_AT, _ICMP6_AT, _ICMP6, _ROUTER_ADVERTISEMENT = HEADER_BYTES + 6, HEADER_BYTES + 40, 58, 134
-_PRIORITY_TAGS = frozenset({b"\x81\x00", b"\x88\xa8"})
+TAG_TYPES = frozenset({b"\x81\x00", b"\x88\xa8"})
 
 IPV4_TYPE = ETHERTYPE_IPV4.to_bytes(2, "big")
 ARP_TYPE = ETHERTYPE_ARP.to_bytes(2, "big")
@@ -37,7 +37,7 @@ def priority_tags(frame: bytes | bytearray | memoryview) -> int:
     count = 0
     while len(frame) >= HEADER_BYTES + (count + 1) * TAG_BYTES:
         at = 12 + count * TAG_BYTES
-        if bytes(frame[at : at + 2]) not in _PRIORITY_TAGS or frame[at + 2] & 0x0F or frame[at + 3]:
+        if bytes(frame[at : at + 2]) not in TAG_TYPES or frame[at + 2] & 0x0F or frame[at + 3]:
             break
         count += 1
     return count

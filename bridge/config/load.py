@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,7 +23,7 @@ from bridge.config.demands import demand
 from bridge.config.errors import ConfigError, without_keys
 from bridge.config.findings import Findings
 from bridge.config.keys import table_in
-from bridge.config.lists import PrefixFiles, node_files, read_prefix_file, reason, warnings_of
+from bridge.config.lists import ListReader, PrefixFiles, node_files, reason, warnings_of
 from bridge.config.model import Config, Purpose, Tap0Table, Tap1Table, TomlTable, derived_mac, unwritten
 from bridge.config.toml_file import TomlFile
 from bridge.config.toml_lines import KeyPath
@@ -48,10 +49,18 @@ _KINDS = {
 }
 
 
-def load(path: Path, purpose: Purpose) -> Config:
+ListsFor = Callable[[Config], ListReader]
+
+
+def _without_copies(_config: Config) -> ListReader:
+    return ListReader()
+
+
+def load(path: Path, purpose: Purpose, lists_for: ListsFor = _without_copies) -> Config:
     """Read and check a file. `run` and `check` demand keys, endpoints and programs, `replay` does without them.
 
-    Paths in the file are relative to it. Raises `ConfigError` where the file is missing or has errors.
+    Paths in the file are relative to it. `lists_for`: makes the reader of lists for a configuration. Raises
+    `ConfigError` where the file is missing or has errors.
     """
     try:
         data = files.read(path).removeprefix(codecs.BOM_UTF8)  # some editors put it in front
@@ -62,10 +71,10 @@ def load(path: Path, purpose: Purpose) -> Config:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError([f"{path}:{line}: this is no UTF-8 text, a TOML file is"]) from None
-    return read(text, path, purpose)
+    return read(text, path, purpose, lists_for)
 
 
-def read(text: str, path: Path, purpose: Purpose) -> Config:
+def read(text: str, path: Path, purpose: Purpose, lists_for: ListsFor = _without_copies) -> Config:
     """The same for the text of a file at `path`, which need not exist. The files that it names are read from disk.
 
     Raises `ConfigError`.
@@ -78,7 +87,10 @@ def read(text: str, path: Path, purpose: Purpose) -> Config:
     check(config, toml, findings)
     if purpose != "replay":
         demand(config, toml, findings)
-    lists = PrefixFiles(_offload_lists(config, findings), _node_lists(config, toml, findings, purpose))
+    reader = lists_for(config)
+    offload, nodes = _offload_lists(config, findings, reader), _node_lists(config, toml, findings, purpose, reader)
+    lists = PrefixFiles(offload, nodes, reader.texts, reader.dates)
+    findings.warn_elsewhere(reader.warnings)
     findings.warn_elsewhere(warnings_of(lists))
     errors = findings.errors()
     if errors:
@@ -198,11 +210,11 @@ def _table_at(path: KeyPath) -> type[TomlTable]:
     return table
 
 
-def _offload_lists(config: Config, findings: Findings) -> list[PrefixList]:
+def _offload_lists(config: Config, findings: Findings, reader: ListReader) -> list[PrefixList]:
     lists: list[PrefixList] = []
     for index, file in enumerate(config.offload.prefixes):
         try:
-            lists.append(read_prefix_file(file))
+            lists.append(reader.read(file))
         except OSError as error:
             findings.error(("offload", "prefixes", index), f"{file}: {reason(error)}, name a prefix list")
             continue
@@ -210,7 +222,9 @@ def _offload_lists(config: Config, findings: Findings) -> list[PrefixList]:
     return lists
 
 
-def _node_lists(config: Config, toml: TomlFile, findings: Findings, purpose: Purpose) -> dict[str, PrefixList]:
+def _node_lists(
+    config: Config, toml: TomlFile, findings: Findings, purpose: Purpose, reader: ListReader
+) -> dict[str, PrefixList]:
     """The lists of the route folder by node; none where there can be no nodes.
 
     The default folder may be missing. A missing folder that the file names is an error, in a replay a warning.
@@ -240,7 +254,7 @@ def _node_lists(config: Config, toml: TomlFile, findings: Findings, purpose: Pur
             findings.errors_elsewhere([f"{file}:1: {what}"])
             continue
         try:
-            lists[node] = read_prefix_file(file)
+            lists[node] = reader.read(file)
         except OSError as error:
             findings.errors_elsewhere([f"{file}:1: {reason(error)}, a route file must be readable"])
             continue

@@ -15,6 +15,7 @@ from bridge.loop.loop import Loop
 from bridge.state.leases import LeaseFile
 from bridge.state.leases import beside as lease_beside
 from bridge.state.links import link_file_of, open_link_file
+from bridge.state.lists import ListCopies, copies_path
 from bridge.walk.gateway import Gateway
 from flow.plain import PlainTable
 
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 
 class Core(NamedTuple):
     """The walk and the loop that drives it. `config`: the configuration of the start; `table`: the flow table, in which
-    both work."""
+    both work; `lists`: the last good copies of the lists."""
 
     config: Config
     gateway: Gateway
     loop: Loop
     table: PlainTable | CompiledTable
     rng: random.Random
+    lists: ListCopies
 
 
 def make_core(setup: Setup, socket_path: Path, stack: ExitStack) -> Core:
@@ -49,7 +51,15 @@ def make_core(setup: Setup, socket_path: Path, stack: ExitStack) -> Core:
     stack.callback(loop.close)
     _keep_lease(setup, gateway, socket_path, stack)
     _keep_links(setup, gateway, socket_path, loop.clock(), stack)
-    return Core(setup.config, gateway, loop, table, rng)
+    return Core(setup.config, gateway, loop, table, rng, _keep_lists(setup, socket_path, stack))
+
+
+def _keep_lists(setup: Setup, socket_path: Path, stack: ExitStack) -> ListCopies:
+    """Write the lists that are in use down, for a start that finds a spoiled one."""
+    copies = ListCopies(copies_path(socket_path))
+    stack.callback(copies.close)
+    copies.keep(setup.config.prefix_files.texts)
+    return copies
 
 
 def _keep_lease(setup: Setup, gateway: Gateway, socket_path: Path, stack: ExitStack) -> None:

@@ -13,9 +13,11 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from bridge.config.load import ConfigError
+from bridge.config.lists import ListReader, ListRule
+from bridge.config.load import Config, ConfigError
 from bridge.control.answers.question import Subject, document
 from bridge.control.children import Children
 from bridge.control.connection import Connection
@@ -37,6 +39,7 @@ from bridge.loop.workers import Workers
 from bridge.ports.base import Port, PortError, PortGone
 from bridge.privsep.helper import Helper
 from bridge.privsep.privileges import forbid_core_dumps
+from bridge.state.lists import copies_path, read_copies
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +56,12 @@ def run(config_path: Path, socket_path: Path | None = None, wait_s: float | None
         with ExitStack() as stack:
             helper = Helper()
             stack.callback(helper.close)
+            lists_for = partial(_lists_at_start, socket_path)
             try:
-                setup = read_setup(config_path)
+                setup = read_setup(config_path, lists_for)
                 if wait_s is not None and wait_for_bridges(setup.config, wait_s):
                     setup.peers.wipe()
-                    setup = read_setup(config_path)
+                    setup = read_setup(config_path, lists_for)
             except ConfigError as error:
                 sys.stderr.write("".join(f"{fault}\n" for fault in error.errors))
                 return BAD_CONFIGURATION
@@ -69,6 +73,10 @@ def run(config_path: Path, socket_path: Path | None = None, wait_s: float | None
         for line in str(error).splitlines():
             log.error("%s", line)
         return FAILED
+
+
+def _lists_at_start(socket_path: Path | None, config: Config) -> ListReader:
+    return ListReader(ListRule.START, read_copies(copies_path(socket_path or config.control.socket)))
 
 
 def started(config_path: Path, setup: Setup, socket_path: Path, helper: Helper, stack: ExitStack) -> Daemon:
@@ -88,7 +96,7 @@ def started(config_path: Path, setup: Setup, socket_path: Path, helper: Helper, 
     daemon = Daemon(core, made.ports, tunnel, workers, hooks)
     core.loop.on_gone = daemon.port_gone
     children = Children(core.loop)
-    reloader = Reloader(config_path, daemon.subject, core.loop, children, daemon.status)
+    reloader = Reloader(config_path, daemon.subject, core.loop, children, daemon.status, core.lists)
     handlers = handlers_for(daemon.subject, core.loop, {name: port.kind for name, port in made.ports.items()})
     handlers |= {"reload": reloader.answer, "stop": daemon.answer_stop}
     start.serve_people(setup, claim, daemon.subject, core.loop, handlers, children, stack)  # 8

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from bridge.config.into_walk import gateway_settings
 from bridge.config.keys import changed_for_good
+from bridge.config.lists import ListReader, ListRule
 from bridge.config.load import ConfigError
 from bridge.control.answers.question import Subject, document
 from bridge.control.answers.route import moves_to
@@ -36,6 +37,7 @@ from bridge.daemon.notify import notify, reloading
 from bridge.daemon.setup import Setup, read_setup, warn
 from bridge.loop.affinity import roam
 from bridge.loop.loop import Loop
+from bridge.state.lists import ListCopies
 from bridge.walk.forwarding.peer_prefixes import announced_layers
 
 log = logging.getLogger(__name__)
@@ -45,11 +47,23 @@ _SWITCH_S = 0.0005
 
 
 class Reloader:
-    """Reloader of the configuration at `path`, one at a time. `subject`: what is reconfigured; `children`: begin none
-    while the thread reads; `status`: the line for the service manager once a reload is done."""
+    """Reloader of the configuration at `path`, one at a time.
 
-    def __init__(self, path: Path, subject: Subject, loop: Loop, children: Children, status: str) -> None:
+    `subject`: what is reconfigured; `children`: begin none while the thread reads; `status`: the line for the service
+    manager once a reload is done; `lists`: the last good copies of the lists, None to begin with those in use.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        subject: Subject,
+        loop: Loop,
+        children: Children,
+        status: str,
+        lists: ListCopies | None = None,
+    ) -> None:
         self._path = path
+        self._lists = lists or ListCopies(None)
         assert subject.config is not None, "a daemon has a configuration"
         self._subject = subject
         self._config = subject.config
@@ -62,6 +76,10 @@ class Reloader:
         self._is_wanted_again = False
         self._waiting: list[Connection] = []
         """Clients whose reload begins when the present one has ended."""
+        self._is_force_wanted = False
+        """One of them takes lists that are bad, empty or halved."""
+        if lists is None:
+            self._lists.keep(self._config.prefix_files.texts)
 
     def hang_up(self) -> None:
         """SIGHUP: reload."""
@@ -73,18 +91,24 @@ class Reloader:
     def answer(self, arguments: Document, client: Connection) -> InFork | None:
         """The handler of `reload`. With `dry_run` a child answers with the moves, because it reads all files; without,
         the client gets its answer when its reload has ended."""
+        is_forced = arguments.get("force") is True
         if arguments.get("dry_run"):
-            return InFork(self._moves)
+            return InFork(partial(self._moves, is_forced=is_forced))
         if self._reading is not None:
             self._waiting.append(client)
+            self._is_force_wanted |= is_forced
         else:
-            self._begin([client])
+            self._begin([client], is_forced=is_forced)
         return None
 
-    def _begin(self, clients: list[Connection]) -> None:
+    def _begin(self, clients: list[Connection], *, is_forced: bool = False) -> None:
         reloading()
         self._children.hold()
-        self._reading = Reading(self._loop, self._path, partial(self._end, clients))
+        self._reading = Reading(self._loop, partial(self._read, is_forced=is_forced), partial(self._end, clients))
+
+    def _read(self, *, is_forced: bool) -> Setup:
+        rule = ListRule.FORCE if is_forced else ListRule.RELOAD
+        return read_setup(self._path, lambda _config: ListReader(rule, self._lists.copies))
 
     def _end(self, clients: list[Connection], read: Setup | Exception) -> None:
         """Stages 2 to 5, in the loop."""
@@ -103,7 +127,8 @@ class Reloader:
         self._children.release()  # questions asked meanwhile are answered before the files are read once more
         if self._is_wanted_again or self._waiting:
             waiting, self._waiting, self._is_wanted_again = self._waiting, [], False
-            self._begin(waiting)
+            is_forced, self._is_force_wanted = self._is_force_wanted, False
+            self._begin(waiting, is_forced=is_forced)
 
     def _swap(self, read: Setup | Exception) -> QuestionRefused | None:
         """Let the new setup take the place of the old one, or log why not and change nothing."""
@@ -118,6 +143,7 @@ class Reloader:
         assert not isinstance(read, Exception)
         for stage in (warn, self._reconfigure_walk, self._reconfigure_tunnel):
             stage(read)
+        self._lists.keep(read.config.prefix_files.texts)
         log.info("reloaded")
         return None
 
@@ -146,11 +172,11 @@ class Reloader:
         if self._tunnel is not None:
             self._tunnel.reconfigure(setup.peers, setup.unreached)
 
-    def _moves(self) -> Document:
+    def _moves(self, *, is_forced: bool) -> Document:
         """The moves that a reload would make. It runs in a fork: reading takes long, and the thread of a reload may not
         read beside it."""
         try:
-            setup = read_setup(self._path)
+            setup = self._read(is_forced=is_forced)
         except ConfigError as error:
             raise QuestionRefused(BAD_CONFIGURATION, "\n".join(error.errors)) from error
         refused = self.refusal(setup)
@@ -166,9 +192,9 @@ class Reading:
     """A thread that reads configuration and lists. The loop calls `done` with the setup, or with the exception that
     reading it raised."""
 
-    def __init__(self, loop: Loop, path: Path, done: Callable[[Setup | Exception], None]) -> None:
+    def __init__(self, loop: Loop, read_files: Callable[[], Setup], done: Callable[[Setup | Exception], None]) -> None:
         self._loop = loop
-        self._path = path
+        self._read_files = read_files
         self._done = done
         self._read: Setup | Exception | None = None
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -181,7 +207,7 @@ class Reading:
     def _work(self) -> None:
         roam()
         try:
-            self._read = read_setup(self._path)
+            self._read = self._read_files()
         except Exception as error:  # noqa: BLE001 - handed to the loop, which tells an operator's mistake from our bug
             self._read = error
         os.eventfd_write(self._event, 1)

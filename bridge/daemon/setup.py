@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bridge.config import load as config
 from bridge.config.into_routes import routes_from
 from bridge.config.into_tunnel import Peers, peers_from, served
-from bridge.config.load import Config
+from bridge.config.load import Config, ListsFor
 from route.table import RouteTable, node_of
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,12 @@ class Setup(NamedTuple):
     peers: Peers
 
 
-def read_setup(path: Path) -> Setup:
-    """Read the configuration and all its lists. Raises `ConfigError` with every error of all files."""
-    loaded = config.load(path, "run")
+def read_setup(path: Path, lists_for: ListsFor | None = None) -> Setup:
+    """Read the configuration and all its lists. `lists_for`: makes the reader of lists; None: it knows no copies.
+
+    Raises `ConfigError` with every error of all files.
+    """
+    loaded = config.load(path, "run") if lists_for is None else config.load(path, "run", lists_for)
     routes = routes_from(loaded)
     nodes = {node for total in routes.summary() if (node := node_of(total["target"])) is not None}
     nodes |= {peer.fallback for peer in loaded.peer.values() if peer.fallback is not None}

@@ -44,7 +44,7 @@ class OpenTunnel(NamedTuple):
 
 
 def open_tunnel(setup: Setup, core: Core, stack: ExitStack) -> OpenTunnel | None:
-    """Open the tunnel, where one is configured.
+    """Open the tunnel, where one is configured. `StartFailed` where its port or its keys cannot be had.
 
     Should: hold the UDP port before devices exist, so that a port in use leaves nothing behind; wipe the key as soon as
     the tunnel has it. Must not: send anything.

@@ -131,7 +131,8 @@ class DevicePort:
 
     def read_burst(self, limit: int) -> list[ReceivedFrame]:
         """Waiting frames until the queue is empty or `limit` is reached. The virtio header is unpacked, not judged:
-        whether its claims fit the packet is seen when the packet has been parsed (`wire.gso.is_consistent`)."""
+        whether its claims fit the packet is seen when the packet has been parsed (`wire.gso.is_consistent`).
+        `PortGone` where the device was removed."""
         fd, buffers, header, frame, link_bytes = self._fd, self._buffers, self._header, self._frame, self.link_bytes
         header_bytes = HEADER_BYTES if self.vnet_header else 0
         burst: list[ReceivedFrame] = []

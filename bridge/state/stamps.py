@@ -59,7 +59,8 @@ class StampFile:
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
 
     def hold(self, uid: int, gid: int) -> None:
-        """Keep the file writable for the user that this process is about to become, whoever owns its folder."""
+        """Keep the file writable for the user that this process is about to become, with any owner of its folder. A
+        failure is logged and raises nothing."""
         try:
             missing = [folder for folder in (self._path.parent, *self._path.parents[1:]) if not folder.is_dir()]
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -175,7 +175,8 @@ class FastPath(Resident):
         flags = NEAR_SENDS if path.inside[0] == received.source else 0
         if path.egress is not None:
             flags |= ALIASED
-        slot = _slot(path.port.interface, next_hop)
+        neighbours = path.port.interface.neighbours
+        slot = NO_SLOT if neighbours is None else neighbours.slot_of(next_hop)  # None: nobody there can be a neighbour
         if in_port != out_port and slot is not None and _is_rewrite(received, path, before[3], flags):
             flags |= self._lease(path, flags, now)
         if link is not None and link.is_static and not flags & NEAR_SENDS:
@@ -372,14 +373,6 @@ class FastPath(Resident):
             for punt, count in bursts.punts().items():
                 totals[punt] += count
         return totals
-
-
-def _slot(out: Interface, next_hop: int) -> int | None:
-    """The next hop's slot in the ARP table of the out-port, `NO_SLOT` on a raw IP port; None where no neighbour has its
-    address."""
-    if out.neighbours is None:
-        return NO_SLOT
-    return out.neighbours.slot_of(next_hop)
 
 
 def _is_rewrite(received: Packet, path: Path, kind: int, flags: int) -> bool:

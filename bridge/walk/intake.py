@@ -86,12 +86,12 @@ class Intake:
             return Refused(Drop.ETH_NOT_FOR_US)
         if source[0] & 1 or source in (own_mac, ethernet.NO_MAC):
             return Refused(Drop.ETH_SOURCE)
-        tags = ethernet.priority_tags(frame)
-        if tags:
+        kind = frame[12:14]
+        if kind != ethernet.IPV4_TYPE and kind in ethernet.TAG_TYPES and (tags := ethernet.priority_tags(frame)):
             frame = ethernet.without_tags(frame, tags)
             gso = gso and untagged(gso, tags * ethernet.TAG_BYTES)
+            kind = frame[12:14]
             self._tracing.say("wire", "a priority tag (VLAN 0): the frame counts as untagged")
-        kind = frame[12:14]
         if kind == ethernet.IPV4_TYPE:
             next_hops.heard(port.interface, source)
             return self._ip(port, frame, ethernet.HEADER_BYTES, gso, now, effects, group=group)
@@ -150,10 +150,17 @@ class Intake:
             return None
         if outcome is None:
             drop = ipv4.read_transport(packet)
-            outcome = Refused(drop) if drop is not None else self._decide(arrival, now)
-            neighbours = port.interface.neighbours
-            if neighbours is not None and isinstance(outcome, Path) and next_hops.proves_both_ways(arrival, outcome):
-                neighbours.confirm(port.interface.next_hop(packet.source), bytes(frame[6:12]), now)
+            if drop is not None:
+                outcome = Refused(drop)
+            else:
+                outcome = self._decide(arrival, now)
+                neighbours = port.interface.neighbours
+                if (
+                    neighbours is not None
+                    and isinstance(outcome, Path)
+                    and next_hops.proves_both_ways(arrival, outcome)
+                ):
+                    neighbours.confirm(port.interface.next_hop(packet.source), bytes(frame[6:12]), now)
         self._out.carry_out(arrival, outcome, now, effects)
         return None
 

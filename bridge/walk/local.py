@@ -67,14 +67,11 @@ class Local:
 
     def wanted_early(self, arrival: Arrival) -> Wanted | None:
         """The service that wants a packet whatever its addresses are; None where none does."""
-        return next((Wanted(service) for service in self.early if service.wants(arrival)), None)
+        return _first(self.early, arrival)
 
     def wanted(self, arrival: Arrival) -> Wanted | None:
         """The service that wants a packet to an address of ours; None where none does."""
-        for service in self.services:
-            if service.wants(arrival):
-                return Wanted(service)
-        return None
+        return _first(self.services, arrival)
 
     def closed(self, arrival: Arrival) -> Outcome:
         """Nothing listens: a reset for TCP, 3/3 for UDP, 3/2 for other protocols, silence for ICMP and for packets with
@@ -92,3 +89,10 @@ class Local:
             return Refused(Drop.LOCAL_PORT)
         reset = responder.reset(packet, self._messages.next_identification())
         return Refused(Drop.LOCAL_PORT) if reset is None else Answer(reset)
+
+
+def _first(services: tuple[Service, ...], arrival: Arrival) -> Wanted | None:
+    for service in services:
+        if service.wants(arrival):
+            return Wanted(service)
+    return None

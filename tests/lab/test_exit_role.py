@@ -38,8 +38,8 @@ class Machines:
         self.lab = lab
         self.keys = {name: KeyFile(lab.folder / f"{name}.key") for name in ("home", "exit", "phone")}
         self.running: dict[str, LabProcess] = {}
-        for links in lab.folder.glob("*.links"):
-            links.unlink()  # of daemons of an earlier test
+        for kept in (*lab.folder.glob("*.links"), *lab.folder.glob("*.lists")):
+            kept.unlink()  # of daemons of an earlier test
 
     def start(self, name: str, namespace: str, configuration: str) -> None:
         """Start a daemon and wait until it answers."""

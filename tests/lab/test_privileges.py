@@ -172,7 +172,8 @@ def test_every_question_is_answered_and_a_stop_leaves_nothing(quiet: Lab) -> Non
         assert "bug" not in gateway.errors()
     finally:
         gateway.stop()
-    assert [path.name for path in socket_path.parent.iterdir()] == ["control.links"], "the links alone are kept"
+    kept = {path.name.removesuffix(".new") for path in socket_path.parent.iterdir()}
+    assert kept == {"control.links", "control.lists"}, "links and lists alone are kept"
     shutil.rmtree(socket_path.parent)
     assert_nothing_is_left(quiet)
 

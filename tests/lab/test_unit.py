@@ -121,7 +121,8 @@ def test_the_daemon_runs_as_the_unit_has_it(unit_lab: Lab) -> None:
     assert gateway.wait() == 0
     assert "bug" not in gateway.errors()
     assert "refused" not in gateway.errors()
-    assert [left.name for left in (lab.folder / "runtime").iterdir()] == ["control.links"], "links outlive a stop"
+    kept = {left.name.removesuffix(".new") for left in (lab.folder / "runtime").iterdir()}
+    assert kept == {"control.links", "control.lists"}, "links and lists outlive a stop"
     assert "tap0" not in gw.ip("-br link")
 
 

@@ -164,7 +164,7 @@ class LiveSoak:
         text = "".join(f"203.{number}.0.0/16\n" for number in extra)
         own = "114.114.0.0/16\n" if self._rng.random() < 0.7 else ""
         (self._lab.folder / "offload.txt").write_text(own + text)
-        self._lab.ask("reload")
+        self._lab.ask("reload", force=True)  # the list may be half of the last one
         request(self._far.socket_path, "reload")
 
     def _ask(self) -> None:

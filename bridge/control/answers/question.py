@@ -102,6 +102,18 @@ def document(**keys: Any) -> Document:
     return {"version": VERSION, **keys}
 
 
+def lists_of(subject: Subject) -> list[Document]:
+    """Each list with the number of its prefixes. `copy_of`: the date of the last good copy where that is in use in
+    place of the file, else null."""
+    if subject.config is None:
+        return []
+    found = subject.config.prefix_files
+    return [
+        {"file": one.name, "prefixes": len(one.entries), "copy_of": found.copy_of(one)}
+        for one in (*found.offload, *found.nodes.values())
+    ]
+
+
 def address_of(arguments: Arguments, key: str = "ip") -> int:
     """The IPv4 address that stands under a key; `QuestionRefused` where none does."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bridge.control.answers.question import Arguments, Subject, address_of, document, question
+from bridge.control.answers.question import Arguments, Subject, address_of, document, lists_of, question
 from bridge.control.protocol import Document
 from bridge.walk.gateway import Gateway
 from route.table import RouteTable, node_of
@@ -14,7 +14,7 @@ from wire.units import address_int, address_text, prefix_mask
 @question("route.show", in_fork=True)  # it counts the addresses of a whole country's prefixes
 def show(subject: Subject, arguments: Arguments, now: int) -> Document:
     """Prefixes and addresses for each target."""
-    return document(targets=list(subject.gateway.routes.summary()))
+    return document(targets=list(subject.gateway.routes.summary()), lists=lists_of(subject))
 
 
 @question("route.get")

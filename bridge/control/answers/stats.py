@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from bridge.control.answers.question import Arguments, Subject, document, question, seconds
+from bridge.control.answers.question import Arguments, Subject, document, lists_of, question, seconds
 from bridge.control.protocol import Document
 from bridge.walk import balance
 from bridge.walk.gateway import Gateway
@@ -45,6 +45,7 @@ def show(subject: Subject, arguments: Arguments, now: int) -> Document:
         },
         ipv6_routers=[{"port": name, "mac": mac_text(mac)} for name, mac in sorted(counters.ipv6_routers)],
         answered=counters.answered,
+        lists=lists_of(subject),
         fast_path={
             **_fast_path(gateway, accounts),
             **sealing(subject.cores),

@@ -1,4 +1,4 @@
-"""Traffic shows which next hops answer, and which have fallen silent.
+"""Evidence about next hops in traffic: which of them answer, and which have fallen silent.
 
 RFC 1122 2.3.2.1 (4) (advice from what travels above): `proves_both_ways`. Row A33 of the checklist: `heard`, `sent`,
 `due_ns`: a router whose MAC address changed without a word receives nothing more, so nothing comes back. After a second

@@ -151,3 +151,25 @@ def test_a_dry_run_tells_the_moves_and_makes_none(running: Running) -> None:
         ("203.0.113.0/24", "tap1", "vpn:hk"),
     ]
     assert running.targets() == ("tap1", "vpn:hk")
+
+
+def test_a_list_that_is_empty_is_refused_and_force_takes_it(running: Running) -> None:
+    running.list.write_text("")
+    answer = running.reload()
+    assert (answer["ok"], answer["code"]) == (False, 4)
+    assert "list.txt:1: this list has no prefixes, its last good copy of " in answer["error"]
+    assert "bridgectl reload --force" in answer["error"]
+    assert running.reload(dry_run=True)["code"] == 4
+    assert running.targets() == ("tap1", "vpn:hk")
+    assert running.reload(force=True, dry_run=True)["ok"]
+    assert running.targets() == ("tap1", "vpn:hk")
+    warnings = running.reload(force=True)["result"]["warnings"]
+    assert any("taken all the same" in warning for warning in warnings)
+    assert running.targets() == ("vpn:hk", "vpn:hk")
+    assert running.reload()["ok"], "it is the last good copy now"
+
+
+def test_force_takes_the_lines_that_can_be_read(running: Running) -> None:
+    running.list.write_text("198.51.100.0/24\nnonsense\n")
+    assert running.reload(force=True)["ok"]
+    assert running.targets() == ("vpn:hk", "tap1")
