@@ -1,13 +1,14 @@
 """The states of the client and which event leads where: RFC 2131 4.4, figure 5, as a table.
 
     INIT --TIMER--> SELECTING --OFFERED--> REQUESTING --ACKED--> BOUND --RENEW--> RENEWING --REBIND--> REBINDING
+    BOUND --REBIND--> REBINDING (a late tick)
     INIT-REBOOT --TIMER--> REBOOTING --ACKED--> BOUND        RENEWING, REBINDING --ACKED--> BOUND
     REQUESTING, RENEWING, REBINDING, REBOOTING --NAKED--> INIT        REQUESTING, REBOOTING --SILENT--> INIT
     BOUND, RENEWING, REBINDING --EXPIRED, CONFLICT--> INIT
     any --REATTACHED--> INIT-REBOOT (where there is a lease to ask for again)
     any --RESTARTED, RELEASED, REFUSED--> INIT
 
-`NEXT` is the drawing; an event that it does not have for a state does not happen there.
+The drawing shows `NEXT`. Where `NEXT` has no entry for a state and an event, the event cannot happen in that state.
 """
 
 from __future__ import annotations

@@ -4,9 +4,8 @@
    or by the warden. Must not: touch the running gateway.
 2. **judge** (`Reloader.refusal`): may this setup take the place of the running one? Should: name every key that needs a
    restart. Must not: change anything, because a refused reload leaves the gateway as it was.
-3. **walk** (`Reloader._reconfigure_walk`): routes, addresses, links and flows. Should: keep flows that are still
-decided
-   the same. Must not: fail; stage 2 has checked what may be wrong.
+3. **walk** (`Reloader._reconfigure_walk`): routes, addresses, links and flows. Should: keep flows whose decision is the
+   same. Must not: fail; stage 2 has refused all that `Gateway.reconfigure` would refuse.
 4. **tunnel** (`Reloader._reconfigure_tunnel`): peers, keys and announcements. It comes after the walk, because packets
    may leave by a new peer as soon as it is there.
 5. **tell** (`Reloader._end`): the service manager, the log, and the clients that asked.

@@ -103,10 +103,10 @@ class Resident(Protocol):
 
 
 class Service(Resident, Protocol):
-    """Answers datagrams to addresses of our own: echo today.
+    """Answers datagrams: echo (`bridge.walk.local`), the DHCP client (`bridge.walk.lease`).
 
-    Before the check for martians a service is asked about every packet, fragments too, before their transport header
-    was read (`wire.ipv4.read_transport`).
+    A service is asked about packets to addresses of our own. One that was added with `early` is asked about every packet
+    before the check for martians, fragments too, before their transport header was read (`wire.ipv4.read_transport`).
     """
 
     def wants(self, arrival: Arrival) -> bool:
