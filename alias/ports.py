@@ -10,10 +10,10 @@ C6). Identifiers of ICMP queries have neither class nor parity.
 
 from __future__ import annotations
 
-import random
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 
+from alias.draws import Draws
 from alias.types import Link
 from wire.units import SECOND_NS
 
@@ -90,7 +90,7 @@ class PortSpace:
         low = 1024 if self.has_classes else 0
         return PORTS - low - len(self.by_port) - len(self._returning) - len(self._reserved)
 
-    def allocate(self, key: int, wanted: int, rng: random.Random, now: int, *, only_spent: bool = False) -> int | None:
+    def allocate(self, key: int, wanted: int, draws: Draws, now: int, *, only_spent: bool = False) -> int | None:
         """A free port for the inside endpoint `key`, whose own port is `wanted`; None where its class is exhausted.
         `only_spent`: of those alone that rest after closed connections of the same inside address."""
         self._wake(now)
@@ -110,32 +110,32 @@ class PortSpace:
                 return wanted
         port_drawn = None
         if not only_spent:
-            port_drawn = self._draw_in_class(place, wanted, rng)
+            port_drawn = self._draw_in_class(place, wanted, draws)
         while port_drawn is None and spent:
             port = self._rise(next(iter(spent.values())))
             port_drawn = None if marks[_place(port)] else port
         return port_drawn
 
-    def _draw_in_class(self, place: int, wanted: int, rng: random.Random) -> int | None:
+    def _draw_in_class(self, place: int, wanted: int, draws: Draws) -> int | None:
         """A free port of the class of `wanted`, which stands at `place`; of the other parity where its own has none."""
         if not self.has_classes:
-            return self._draw(0, PORTS, rng)
+            return self._draw(0, PORTS, draws)
         half = place - place % _HALF
         low, high = (0, _CLASS_EDGE) if wanted < 1024 else (_CLASS_EDGE, _HALF)
-        port_drawn = self._draw(half + low, half + high, rng)
+        port_drawn = self._draw(half + low, half + high, draws)
         if port_drawn is None:
             half = _HALF - half
-            port_drawn = self._draw(half + low, half + high, rng)
+            port_drawn = self._draw(half + low, half + high, draws)
         return port_drawn
 
-    def _draw(self, start: int, end: int, rng: random.Random) -> int | None:
+    def _draw(self, start: int, end: int, draws: Draws) -> int | None:
         """A free port from a range of the map."""
         marks, width = self._map, end - start
         for _ in range(TRIES):
-            place = start + int(rng.random() * width)
+            place = start + draws.below(width)
             if not marks[place]:
                 return _port(place)
-        somewhere = start + int(rng.random() * width)
+        somewhere = start + draws.below(width)
         place = marks.find(0, somewhere, end)
         if place < 0:
             place = marks.find(0, start, somewhere)
@@ -158,6 +158,9 @@ class PortSpace:
             self._lay_down(port, key, until_ns)
 
     def _lay_down(self, port: int, key: int, until_ns: int) -> int:
+        before = self._returning.get(key)
+        if before is not None:  # one resting port an endpoint
+            self._rise(before)
         record = until_ns << 64 | port << 48 | key
         self._map[_place(port)] |= _RESTING
         self._returning[key] = record

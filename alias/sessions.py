@@ -23,11 +23,16 @@ A session is 32 packed bytes (`_RECORD`): as an object it would be a third of a 
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING, cast
 
+from alias.changes import Changes
 from alias.closed import FINISHED, OPEN, RESET, Closed
 from alias.types import COARSE_BITS, Link, Saved
 from wire.ipv4 import Packet
 from wire.tcp import ACK, FIN, RST, SYN, Segment, read
+
+if TYPE_CHECKING:
+    from alias.compiled.store import CompiledLink
 
 PER_LINK = 64
 
@@ -35,7 +40,7 @@ PER_LINK = 64
 # the middle (we, or the link, are younger than the connection): transitory until the outside has been heard. CLOSED is
 # a both-FIN whose FINs were both acknowledged.
 _INIT, _ANSWERED, _EST, _IN_FIN, _OUT_FIN, _BOTH_FIN, _TRANS, _PICKED, _PICKED_FIN, _CLOSED = range(10)
-_LABELS = ("INIT", "INIT", "EST", "in-FIN", "out-FIN", "both-FIN", "TRANS", "TRANS", "TRANS", "both-FIN")
+LABELS = ("INIT", "INIT", "EST", "in-FIN", "out-FIN", "both-FIN", "TRANS", "TRANS", "TRANS", "both-FIN")
 _ESTABLISHED = frozenset({_EST, _IN_FIN, _OUT_FIN})
 _HALF_CLOSED = frozenset({_IN_FIN, _OUT_FIN, _BOTH_FIN, _PICKED_FIN})
 _FIN_SEEN = _HALF_CLOSED | {_CLOSED}
@@ -59,6 +64,8 @@ _NEXT = (
     (_INIT,     _ANSWERED,   _CLOSED,     _CLOSED,     _SAME,    _CLOSED,    _CLOSED,    _CLOSED,   _SAME),   # CLOSED
 )
 # fmt: on
+TABLE = bytes(state & 0xFF for row in _NEXT for state in row)
+"""The machine as the compiled part takes it: a byte for each event of each state, 255 for what changes nothing."""
 
 _RECORD = struct.Struct("<IHBBIIIIq")
 _EXPIRES = struct.Struct("<q")
@@ -125,16 +132,16 @@ _NEW = bytes(_RECORD.size)
 class Sessions:
     """The sessions of all TCP links. Each call says whether the expiry of the link has moved closer."""
 
-    __slots__ = ("changed", "closed", "count", "established_ns", "limit", "transitory_ns")
+    __slots__ = ("changes", "closed", "count", "established_ns", "limit", "transitory_ns")
 
-    def __init__(self, established_ns: int, transitory_ns: int, limit: int) -> None:
-        """`limit`: of the sessions that stand beside another one in their link. `changed`: where links whose state
-        changes are put, where somebody wants to know. `closed`: the links whose connections are over."""
+    def __init__(self, established_ns: int, transitory_ns: int, limit: int, changes: Changes[Link]) -> None:
+        """`limit`: of the sessions that stand beside another one in their link. `changes`: is told of links whose
+        state changes. `closed`: the links whose connections are over."""
         self.established_ns = established_ns
         self.transitory_ns = transitory_ns
         self.limit = limit
         self.count = 0
-        self.changed: dict[Link, None] | None = None
+        self.changes = changes
         self.closed = Closed()
 
     def outbound(self, link: Link, packet: Packet, now: int) -> bool:
@@ -225,8 +232,13 @@ class Sessions:
     def _make_room(self, link: Link, now: int) -> bool:
         """Whether one more session may be kept; the expired ones of the link give way."""
         sessions = link.sessions
+        if sessions is None:
+            return True
         if not isinstance(sessions, dict):
-            return sessions is None or self.count < self.limit
+            if _EXPIRES.unpack_from(sessions, _EXPIRES_AT)[0] <= now:
+                link.sessions = None
+                return True
+            return self.count < self.limit
         live = {key: record for key, record in sessions.items() if _EXPIRES.unpack_from(record, _EXPIRES_AT)[0] > now}
         if not live:
             self.forget(link)
@@ -280,9 +292,10 @@ class Sessions:
 
     def _tell(self, link: Link, state: int, expires_ns: int) -> None:
         """Let the link know what its longest-living session says, and whoever writes links down."""
-        label = _LABELS[state]
-        if self.changed is not None and (label is not link.state or (expires_ns ^ link.expires_ns) >> COARSE_BITS):
-            self.changed[link] = None
+        label = LABELS[state]
+        changes = self.changes
+        if changes.is_wanted and (label is not link.state or (expires_ns ^ link.expires_ns) >> COARSE_BITS):
+            changes.note(link)
         link.state = label
         link.expires_ns = expires_ns
 
@@ -304,18 +317,20 @@ class Sessions:
             link.sessions = {_key(record): record, 0: others.pack()}
             self.count += 1
         link.expires_ns = session.expires_ns
-        link.state = _LABELS[session.state]
+        link.state = LABELS[session.state]
         if session.state in _OVER:
             self.closed.judge(link, _closing(link, session.state, now), now)
 
 
 def is_state(number: int) -> bool:
     """True for the number of a state."""
-    return 0 <= number < len(_LABELS)
+    return 0 <= number < len(LABELS)
 
 
 def longest(link: Link) -> tuple[int, int, int, int, bool]:
     """Of a TCP link the session that lives longest (remote endpoint, state, window scale), and whether it has more."""
+    if link.compiled:
+        return cast("CompiledLink", link).longest()
     sessions = link.sessions
     if sessions is None:
         return 0, 0, _PICKED, _WIDEST_SHIFT, False

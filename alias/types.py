@@ -6,16 +6,23 @@ the same for every remote. Protocols without ports have *address-only* links, on
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
+from alias.changes import Changes
+from wire.drop import Drop
+from wire.ipv4 import Packet
 from wire.units import SECOND_NS
 
 NEVER_NS = 1 << 62
 """`expires_ns` of a static link: later than any clock."""
 QUESTION_PORTS = (53, 123)
 """DNS and NTP: one question, one answer (RFC 4787 REQ-5a)."""
+AT_ONCE = 8
+"""So many closed links at most end for one new link, which needs more than one where a reload has lowered a limit."""
 QUESTION_NS = 15 * SECOND_NS
 COARSE_BITS = 35
 """Of a link's expiry the bits below these are not written down: steps of 34 s (`Saved.expires_ns`)."""
@@ -81,6 +88,7 @@ class Link:
     0 once it has ended. `last_ns`: time of the last packet, either way. `packets`, `bytes`: IP packets, both ways.
     """
 
+    compiled = False
     __slots__ = (
         "bytes",
         "closing",
@@ -183,3 +191,102 @@ class Unanswered(NamedTuple):
 
     egress: Egress
     quote: bytes
+
+
+class Store(Protocol):
+    """Where the links are: `alias.plain.PlainStore`, or the compiled one. Both give the same links, events and refusals
+    for the same calls. `now` is in ns and never runs backwards.
+
+    `events`: links made and ended outside of `due`, put there while `tells`. `changes`: what somebody writes down.
+    `latest_ns`: the latest time that the store has been told.
+    """
+
+    compiled: bool
+    events: deque[Linked | Unlinked]
+    tells: bool
+    changes: Changes[Link]
+    latest_ns: int
+
+    def apply(self, settings: AliasSettings) -> None:
+        """Take other settings; live links stay, with the expiry that they have."""
+
+    def reserve(self, egress: Egress, protocol: int, ports: Iterable[int]) -> None:
+        """These ports, and no others, are never allotted; a link that has one keeps it."""
+
+    def listen(self, egress: Egress, protocol: int, port: int) -> None:
+        """A service of the gateway's own has this outside port, before any link could get it."""
+
+    def outbound(self, egress: Egress, packet: Packet, now: int) -> Link | Drop:
+        """The link of a packet from inside, see `alias.table.Aliases.outbound`."""
+
+    def inbound(self, egress: Egress, packet: Packet, now: int, *, hairpin: bool) -> Link | Drop:
+        """The link of a packet to our address, see `alias.table.Aliases.inbound`."""
+
+    def confirm(
+        self,
+        link: Link,
+        now: int,
+        *,
+        outbound: bool,
+        packets: int,
+        size_bytes: int,
+        remote: int,
+        remote_port: int,
+        acknowledgment: int | None,
+        window: int,
+    ) -> None:
+        """A fast path has forwarded packets, see `alias.table.Aliases.confirm`."""
+
+    def holds_until(self, link: Link, remote: int, remote_port: int, now: int, *, outbound: bool) -> int:
+        """Until when packets mean the same, see `alias.table.Aliases.holds_until`."""
+
+    def is_half_closed(self, link: Link, remote: int, remote_port: int) -> bool:
+        """Whether one end of a TCP connection, or both, has sent its FIN, and the connection is not over."""
+
+    def by_outside(self, egress: Egress, protocol: int, outside_port: int, remote: int) -> Link | None:
+        """The link behind an outside port (of an address-only link: towards `remote`), nothing changed."""
+
+    def by_inside(self, egress: Egress, protocol: int, inside: int, inside_port: int, remote: int) -> Link | None:
+        """The link of an inside endpoint (address-only: of `inside` towards `remote`), nothing changed."""
+
+    def marks(self, egress: Egress, protocol: int) -> bytearray:
+        """The use of every outside port: `alias.ports.PortSpace.marks`."""
+
+    def due(self, now: int) -> list[Unlinked]:
+        """End the links that have expired, in the order of their expiry; those of one time by egress, protocol and
+        outside port. They are not among `events`; the list is empty unless `tells`."""
+
+    def next_deadline(self) -> int | None:
+        """At or before the first expiry; None where there is no link."""
+
+    def __len__(self) -> int:
+        """Links that are not static, ended ones that nothing has cleared away yet included."""
+
+    def links(self, now: int) -> Iterator[Link]:
+        """All live links, the static ones too: by egress, protocol (TCP, UDP, ICMP queries) and outside port, and
+        behind those the address-only ones by egress, protocol and remote."""
+
+    @property
+    def insides(self) -> list[int]:
+        """The inside addresses that have links which are not static."""
+
+    def flush(self, insides: Collection[int] | None, now: int, egress: Egress | None) -> int:
+        """End all links that are not static (of these inside addresses, on this egress); how many."""
+
+    def end(self, link: Link, now: int) -> None:
+        """End a link. The port of a static one does not rest."""
+
+    def restore(self, kept: Saved, now: int) -> Link | None:
+        """Take up a link of an earlier run, see `alias.table.Aliases.restore`."""
+
+    def rest(self, ended: Saved, until_ns: int) -> None:
+        """The port of a link that an earlier run ended rests on, see `alias.table.Aliases.rest`."""
+
+    def make_static(self, forward: Forward, now: int) -> Link:
+        """The permanent link of a forward; a link that has its port by chance ends."""
+
+    def prefer(self, link: Link) -> None:
+        """Packets of the link's inside endpoint take this link from now on."""
+
+    def fall_back(self, link: Link) -> None:
+        """Packets of the inside endpoint of a forward that is gone take the link that it had before, if it lives."""

@@ -28,9 +28,6 @@ MOST_LINES = 600
 MOST_LINES_IN_A_FUNCTION = 60
 RIDDLES = re.compile(r"(?:What|Whatever|Who|Whoever|Whom|Whose|That which)\b")
 
-RIDDLES_LEFT = {"alias": 4}
-"""Public docstrings that still begin with a riddle, by room."""
-
 
 @cache
 def sources(*tops: str) -> dict[Path, ast.Module]:
@@ -131,7 +128,4 @@ def test_a_public_docstring_begins_with_the_thing_that_acts(top: str) -> None:
         for name, text in public(tree)
         if RIDDLES.match(text)
     ]
-    if top in RIDDLES_LEFT:
-        assert len(riddles) <= RIDDLES_LEFT[top]
-    else:
-        assert riddles == []
+    assert riddles == []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.config.into_walk import gateway_settings
 from bridge.config.model import Config
-from bridge.daemon.implementation import open_table
+from bridge.daemon.implementation import open_table, store_maker
 from bridge.daemon.setup import Setup
 from bridge.loop.loop import Loop
 from bridge.state.leases import LeaseFile
@@ -43,7 +43,9 @@ def make_core(setup: Setup, socket_path: Path, stack: ExitStack) -> Core:
     """
     rng = random.SystemRandom()
     table = open_table(rng, 2 * setup.config.alias.max_links)
-    gateway = Gateway(gateway_settings(setup.config), setup.routes, rng, table=table)
+    gateway = Gateway(
+        gateway_settings(setup.config), setup.routes, rng, table=table, make_store=store_maker(rng, table)
+    )
     gateway.unreachable_nodes = setup.unreached
     loop = Loop(gateway)
     stack.callback(loop.close)

@@ -8,20 +8,24 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping
+from functools import partial
 
+from alias.plain import PlainStore
+from alias.table import MakeStore
 from bridge.ports.bursts import Bursts, PlainBursts
 from bridge.ports.policing import PlainPolice, Police, Senders
 from bridge.vpn.ciphers import Cores
 from flow.plain import PlainTable
-from flow.table import ENTRIES, MOST_ENTRIES
+from flow.table import ENTRIES, MOST_ENTRIES, Table
 
 try:
+    from alias.compiled.store import CompiledStore
     from bridge.ports.burst import CompiledBursts
     from bridge.ports.police import CompiledPolice
     from bridge.ports.udp.lanes import Lanes
     from flow.fast import CompiledTable
 except ImportError:
-    CompiledTable = CompiledBursts = CompiledPolice = Lanes = None  # type: ignore[assignment,misc]  # a stub cannot say that a module may be missing
+    CompiledStore = CompiledTable = CompiledBursts = CompiledPolice = Lanes = None  # type: ignore[assignment,misc]  # a stub cannot say that a module may be missing
 
 
 def open_table(
@@ -33,6 +37,13 @@ def open_table(
     if CompiledTable is None or environment.get("TAPBRIDGE_FAST") == "0":
         return PlainTable(entries)
     return CompiledTable(entries, rng.getrandbits(64))
+
+
+def store_maker(rng: random.Random, table: Table) -> MakeStore:
+    """Choose the store of links beside this flow table. `rng`: for the keys of its hashes."""
+    if CompiledStore is None or not table.compiled:
+        return PlainStore
+    return partial(CompiledStore, seed=rng.getrandbits(32))
 
 
 def open_bursts(table: PlainTable | CompiledTable, lanes: Lanes | None = None) -> Bursts:

@@ -25,7 +25,6 @@ from array import array
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -107,7 +106,7 @@ class LinkFile:
             self._map = mmap.mmap(fd, size)
             self._map.madvise(mmap.MADV_DONTFORK)  # children that answer questions must not write to it
             self._map[: _HEADER.size] = _HEADER.pack(_MAGIC, _VERSION, _RECORD_BYTES, self._slots, boot)
-            aliases.remember()
+            aliases.changes.want(True)
             self._restore(found or [], now)
             self.catch_up(now)
             fresh.replace(path)
@@ -126,13 +125,13 @@ class LinkFile:
 
     def next_deadline(self) -> int | None:
         """The time in ns at which `tick` writes next; None while nothing has changed."""
-        if not self._aliases.changed:
+        if not self._aliases.changes:
             return None
         return self._began_ns if self._left else self._began_ns + LAG_NS
 
     def tick(self, now: int) -> None:
         """Write the changed links: all of them, or in a flood as many as `AT_ONCE` allows in `LAG_NS`."""
-        changed = self._aliases.changed
+        changed = self._aliases.changes
         if not changed:
             return
         if now >= self._began_ns + LAG_NS:
@@ -144,15 +143,13 @@ class LinkFile:
 
     def catch_up(self, now: int | None = None) -> None:
         """Write all changed links, after an operator's command or before the end."""
-        self._write(len(self._aliases.changed), self._aliases.latest_ns if now is None else now)
+        self._write(len(self._aliases.changes), self._aliases.latest_ns if now is None else now)
 
     # Writing
 
     def _write(self, limit: int, now: int) -> None:
-        changed = self._aliases.changed
         contexts: dict[tuple[Egress, int], int | None] = {}  # kept for this turn only: a reload moves hosts
-        for link in list(islice(changed, limit)):
-            del changed[link]
+        for link in self._aliases.changes.take(limit):
             host = link.egress, link.inside
             if host not in contexts:
                 contexts[host] = self._context(*host)
@@ -275,7 +272,7 @@ def open_link_file(
         link_file = LinkFile(path, aliases, interfaces, crossing, now)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        aliases.remember(is_wanted=False)
+        aliases.changes.want(False)
         with suppress(OSError):
             path.unlink()  # the next start would restore links that have ended since
         log.warning("%s: %s; links will not outlive a restart", path, why)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import NamedTuple
 
-from alias.table import Aliases
+from alias.plain import PlainStore
+from alias.table import Aliases, MakeStore
 from alias.types import AliasSettings, Egress, Unanswered
 from arp.port import ArpPort
 from bridge.walk.balance import missing
@@ -75,6 +76,7 @@ class Gateway:
         *,
         events: bool = False,
         table: Table | None = None,
+        make_store: MakeStore = PlainStore,
     ) -> None:
         self.settings = settings
         self.started_ns = 0
@@ -86,7 +88,9 @@ class Gateway:
         self.ports = Ports(settings, rng)
         self.interfaces = self.ports.interfaces
         self.own = OwnAddresses(self.interfaces)
-        self.aliases = Aliases(delayed(settings.alias, self._late_ns), settings.forwards, settings.reserved_ports, rng)
+        self.aliases = Aliases(
+            delayed(settings.alias, self._late_ns), settings.forwards, settings.reserved_ports, rng, make_store
+        )
         self.mtus = PathMtus()
         self._counters = Counters({name: interface.counters for name, interface in self.interfaces.items()})
         self._tracing = tracing = Tracing()

@@ -2,8 +2,8 @@
 
 `dhcp.client` decides. Here its effects are carried out in the order in which they come: frames to all servers leave by
 the port, packets to one server by the port's own next hop (never by routes: an ISP's server often has a private
-address), and `take` (`Gateway._take_lease`) gives the port what was leased. RFC 2131 4.1: answers are heard before the check for
-martians, because they go to 255.255.255.255 or to an address that is not ours yet.
+address), and `take` (`Gateway._take_lease`) gives the port what was leased. RFC 2131 4.1: answers are heard before the
+check for martians, because they go to 255.255.255.255 or to an address that is not ours yet.
 """
 
 from __future__ import annotations

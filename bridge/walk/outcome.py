@@ -105,8 +105,9 @@ class Resident(Protocol):
 class Service(Resident, Protocol):
     """Answers datagrams: echo (`bridge.walk.local`), the DHCP client (`bridge.walk.lease`).
 
-    A service is asked about packets to addresses of our own. One that was added with `early` is asked about every packet
-    before the check for martians, fragments too, before their transport header was read (`wire.ipv4.read_transport`).
+    A service is asked about packets to addresses of our own. One that was added with `early` is asked about every
+    packet before the check for martians, fragments too, before their transport header was read
+    (`wire.ipv4.read_transport`).
     """
 
     def wants(self, arrival: Arrival) -> bool:

@@ -103,7 +103,7 @@ class NatLinks(Resident):
         self._aliases = aliases
         self._interfaces = interfaces
         self._unanswered = unanswered
-        self._events = aliases.tells_new_links = events
+        self._events = aliases.tells = events
 
     def tick(self, now: int, effects: list[Effect]) -> None:
         """End links that have expired, and write down what has changed."""

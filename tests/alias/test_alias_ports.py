@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP
 
+from alias.draws import Draws
 from alias.ports import USED, PortSpace, endpoint_key
 from alias.types import Egress, Forward, Link
 from tests.alias.nat import A, B, C, E, F, Nat, udp
@@ -197,10 +198,10 @@ def test_reserved_ports_follow_the_configuration() -> None:
 
 def test_icmp_identifiers_have_neither_class_nor_parity() -> None:
     space = PortSpace(has_classes=False)
-    rng = random.Random(3)
+    draws = Draws(random.Random(3))
     drawn = set()
     for number in range(200):
-        identifier = space.allocate(endpoint_key(number, 500), 500, rng, 0)
+        identifier = space.allocate(endpoint_key(number, 500), 500, draws, 0)
         assert identifier is not None
         drawn.add(identifier)
         space.take(Link(Egress.TAP1, 1, number, 500, identifier, 0, 0))
@@ -211,10 +212,10 @@ def test_icmp_identifiers_have_neither_class_nor_parity() -> None:
 
 def test_every_free_port_is_found_in_the_end() -> None:
     space = PortSpace(has_classes=True)
-    rng = random.Random(3)
+    draws = Draws(random.Random(3))
     found = set()
     for number in range(70_000):
-        port = space.allocate(endpoint_key(number, 5000), 5000, rng, 0)
+        port = space.allocate(endpoint_key(number, 5000), 5000, draws, 0)
         if port is None:
             break
         found.add(port)
@@ -254,7 +255,7 @@ def test_who_takes_all_links_under_every_address_of_the_lan_leaves_some_for_host
         assert isinstance(port_of(nat, A, port), int)
         assert isinstance(port_of(nat, B, port), int)
     assert len(nat.aliases) == got + 1 + 100
-    assert min(nat.aliases._limits.hosts[address_int(address)].links for address in stations()) == 64
+    assert min(nat.aliases.store._limits.hosts[address_int(address)].links for address in stations()) == 64
     assert isinstance(port_of(nat, stations()[0], 60_000), Drop)
 
 

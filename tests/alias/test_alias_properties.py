@@ -71,9 +71,9 @@ def assert_sound(aliases: Aliases, now: int) -> None:
     counted = Counter(link.inside for link in dynamic)
     assert len(dynamic) <= aliases.settings.max_links
     assert max(counted.values(), default=0) <= aliases.settings.max_links_per_host
-    assert {host: record.links for host, record in aliases._limits.hosts.items()} == counted
-    assert aliases._limits.count == len(dynamic)
-    for egress, spaces in aliases._spaces.items():
+    assert {host: record.links for host, record in aliases.store._limits.hosts.items()} == counted
+    assert aliases.store._limits.count == len(dynamic)
+    for egress, spaces in aliases.store._spaces.items():
         for protocol, space in spaces.items():
             assert all(space.by_port[link.outside_port] is link for link in space.by_inside.values())
             for port, link in space.by_port.items():
@@ -147,7 +147,7 @@ def test_after_any_traffic_the_table_is_sound(script: list[tuple[object, ...]], 
     assert_sound(aliases, now)
     aliases.flush(None, now)
     assert_sound(aliases, now)
-    assert aliases._sessions.count == aliases._remotes.count == 0
+    assert aliases.store._sessions.count == aliases.store._remotes.count == 0
 
 
 @given(

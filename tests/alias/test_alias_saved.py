@@ -315,12 +315,12 @@ def test_only_changes_are_told_and_only_where_somebody_asked() -> None:
     aliases = Aliases(AliasSettings(), FORWARDS[:1], (), random.Random(1))
     frame = packet(IP(src=A, dst=E) / UDP(sport=5000, dport=53))
     aliases.outbound(Egress.VPN, frame, SECOND_NS)
-    assert not aliases.changed
-    aliases.remember()
+    assert not aliases.changes
+    aliases.changes.want(True)
     aliases.outbound(Egress.VPN, frame, SECOND_NS)
-    assert not aliases.changed
+    assert not aliases.changes
     link = aliases.outbound(Egress.TAP1, frame, SECOND_NS)
-    assert list(aliases.changed) == [link]
-    aliases.changed.clear()
+    assert list(aliases.changes) == [link]
+    aliases.changes.take(1)
     aliases.flush({address_int(A)}, SECOND_NS)
-    assert len(aliases.changed) == 2
+    assert len(aliases.changes) == 2

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from alias import rewrite
 from alias.table import Aliases
-from alias.types import Egress, Link, Unanswered
+from alias.types import Egress, Unanswered
 from bridge.walk.effects import Effect
 from bridge.walk.forwarding.crossing import Crossing
 from bridge.walk.forwarding.icmp_errors import IcmpErrors
@@ -195,7 +195,7 @@ class Decision(Resident):
         if packet.protocol == ipv4.ICMP and packet.data[packet.header_bytes] not in ipv4.ICMP_QUERIES:
             return self._icmp_errors.from_inside(arrival, turn)
         link = self._aliases.outbound(out.egress, packet, now)
-        if not isinstance(link, Link):
+        if isinstance(link, Drop):
             return Refused(link, PROHIBITED if link in _EXHAUSTED else None)
         inside, outside = (link.inside, link.inside_port), (out.address, link.outside_port)
         if self._tracing.trace is not None:
@@ -270,7 +270,7 @@ class Decision(Resident):
             if kind not in ipv4.ICMP_QUERY_REPLIES:
                 return _onward(arrival, self._icmp_errors.from_outside(arrival, came_by))
         link = self._aliases.inbound(egress, packet, now)
-        if not isinstance(link, Link):
+        if isinstance(link, Drop):
             if link in (Drop.ALIAS_NO_LINK, Drop.ALIAS_FILTERED):
                 self._aliases.unsolicited(egress, packet, now)
             self._tracing.say("alias", "no link for {}", (packet.destination, packet.destination_port))

@@ -308,7 +308,7 @@ def test_what_is_no_file_stops_nothing(tmp_path: Path, kind: str, caplog: pytest
     if kept is None:
         assert "links will not outlive a restart" in caplog.text
         world.inside(IP(src=A, dst=E) / UDP(sport=5000, dport=53))
-        assert not world.gateway.aliases.changed, "nobody would take it out"
+        assert not world.gateway.aliases.changes, "nobody would take it out"
 
 
 def test_a_folder_that_is_not_there_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -399,7 +399,7 @@ def test_killed_at_any_point_it_goes_on_with_every_link_that_was_written(
                 gateway.tick(now)
             now = end
         else:
-            waiting = {_name(link) for link in gateway.aliases.changed}
+            waiting = {_name(link) for link in gateway.aliases.changes}
             live = {_name(link): link for link in gateway.aliases.links(now)}
             gateway = _gateway(tmp_path)
             keep(gateway, path, now)

@@ -18,6 +18,7 @@ from typing import Any
 from bridge.config.into_routes import routes_from
 from bridge.config.into_walk import gateway_settings
 from bridge.config.load import load
+from bridge.daemon.implementation import store_maker
 from bridge.walk import balance
 from bridge.walk.effects import Effect, Send
 from bridge.walk.gateway import Gateway
@@ -204,7 +205,13 @@ class Twins:
         config = load(self.path, "replay")
         self.table = make_table()
         self.fast, self.walk = (
-            Gateway(gateway_settings(config), routes_from(config), random.Random(seed), table=table)
+            Gateway(
+                gateway_settings(config),
+                routes_from(config),
+                random.Random(seed),
+                table=table,
+                make_store=store_maker(random.Random(seed), table),
+            )
             for table in (self.table, PlainTable())
         )
         self.rules = Rules(self.walk, [LAN] if "exempt" not in configuration else [])
@@ -277,7 +284,7 @@ class Twins:
             raise Failure(f"links: {walked.keys() ^ repeated.keys()}")
         for key, one in walked.items():
             other = repeated[key]
-            for name in ("outside_port", "state", "packets", "bytes"):
+            for name in ("outside_port", "state", "closing", "packets", "bytes"):
                 if getattr(one, name) != getattr(other, name):
                     raise Failure(f"{key}: {name} {getattr(one, name)}, repeated: {getattr(other, name)}")
             for name in ("expires_ns", "last_ns"):
