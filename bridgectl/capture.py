@@ -22,7 +22,8 @@ from bridgectl.options import Options, shared
 from bridgectl.options import port as port_name
 from bridgectl.version import version
 from wire.capture import LINK_ETHERNET, LINK_RAW
-from wire.pcapng import INBOUND, OUTBOUND, PcapngWriter
+from wire.captured import completed
+from wire.pcapng import INBOUND, OUTBOUND, PROGRAM, PcapngWriter
 
 _STDOUT = "-"
 Record = dict[str, Any]
@@ -88,12 +89,14 @@ def _writer(target: str, port: str, stack: ExitStack, *, is_tap: bool) -> Show:
     file: BinaryIO = sys.stdout.buffer
     if target != _STDOUT:
         file = stack.enter_context(Path(target).open("wb"))  # noqa: SIM115 - the caller's stack closes it
-    writer = PcapngWriter(file, [(port, LINK_ETHERNET if is_tap else LINK_RAW)], f"bridgectl {version()}")
+    writer = PcapngWriter(file, [(port, LINK_ETHERNET if is_tap else LINK_RAW)], f"{PROGRAM} {version()}")
     file.flush()
 
     def show(record: Record, data: bytes) -> None:
         try:
-            writer.write(0, record["t_ns"], INBOUND if record["direction"] == "in" else OUTBOUND, data)
+            direction = INBOUND if record["direction"] == "in" else OUTBOUND
+            whole = completed(data, is_ethernet=is_tap) if record.get("partial_checksum") else data
+            writer.write(0, record["t_ns"], direction, whole, record.get("segment_bytes", 0))
             file.flush()
         except BrokenPipeError:
             raise

@@ -74,7 +74,8 @@ def _captured(path: Path, number: int) -> dict[str, Any]:
             for record in pcap.read(file, str(path)):
                 seen += 1
                 if seen == number:
-                    return {"frame": record.data.hex(), "link_type": record.link_type}
+                    told = {"segment_bytes": record.segment_bytes} if record.segment_bytes else {}
+                    return {"frame": record.data.hex(), "link_type": record.link_type, **told}
     except pcap.CaptureError as error:
         raise Failed(str(error)) from error
     raise Failed(f"{path} has {seen} frames, no frame {number}")

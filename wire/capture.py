@@ -26,11 +26,18 @@ class CaptureError(ValueError):
 
 
 class Record(NamedTuple):
-    """One captured packet. `timestamp_ns` since 1970; `link_type` a LINKTYPE number without FCS bits."""
+    """One captured packet. `timestamp_ns` since 1970; `link_type` a LINKTYPE number without FCS bits.
+
+    Captures of `bridgectl capture` say more: `interface`, the port's name; `is_out`, it left the gateway;
+    `segment_bytes`, of the payload of each segment of a super-frame.
+    """
 
     timestamp_ns: int
     link_type: int
     data: bytes
+    interface: str = ""
+    is_out: bool = False
+    segment_bytes: int = 0
 
 
 class Source:

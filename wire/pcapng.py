@@ -12,6 +12,7 @@ obsolete packet blocks (`_packet`); every other block is skipped.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -30,6 +31,11 @@ _INTERFACE, _OBSOLETE_PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET = 1, 2, 3, 6
 _FRAME_BYTES = 12  # type, length, and the length again behind the body
 _SECTION_BODY_BYTES = 16
 _OPTION_RESOLUTION, _OPTION_OFFSET = 9, 14
+_OPTION_PROGRAM, _OPTION_NAME, _OPTION_COMMENT, _OPTION_FLAGS = 4, 2, 1, 2
+PROGRAM = "bridgectl"
+"""The beginning of the author's name in captures of ours, whose options say more of a record."""
+_SUPER_FRAME = "super-frame, {} bytes a segment"
+_SEGMENT_BYTES = re.compile(r"super-frame, (\d{1,5}) bytes a segment")
 _SECOND_NS = 1_000_000_000
 
 # The fixed fields of each block, as the library describes them; options are read by `_options`.
@@ -48,6 +54,7 @@ class _InterfaceBlock(NamedTuple):
     numerator: int
     denominator: int
     offset_ns: int
+    name: str = ""
 
 
 def read(source: Source) -> Iterator[Record]:
@@ -60,6 +67,7 @@ def read(source: Source) -> Iterator[Record]:
     start = 0
     number = 1
     order = "<"
+    is_ours = False
     interfaces: list[_InterfaceBlock] = []
     latest_ns = 0
     while kind:
@@ -67,6 +75,7 @@ def read(source: Source) -> Iterator[Record]:
         if kind == SECTION_MAGIC:
             order, body = _section(source, what, start)
             interfaces = []
+            is_ours = _is_ours(body, order)
         else:
             if len(kind) < 4:
                 raise source.cut(what, start, _FRAME_BYTES)
@@ -78,7 +87,7 @@ def read(source: Source) -> Iterator[Record]:
                 elif code == _SIMPLE_PACKET:
                     yield _simple_packet(body, order, interfaces, latest_ns)
                 elif code in _PACKET_FIELDS:
-                    record = _packet(body, order, code, interfaces)
+                    record = _packet(body, order, code, interfaces, is_ours=is_ours)
                     latest_ns = record.timestamp_ns
                     yield record
             except CaptureError as error:
@@ -140,7 +149,10 @@ def _interface(body: bytes, order: str) -> _InterfaceBlock:
     exponent = resolution[0] & 0x7F
     ticks_per_second = (2 if resolution[0] & 0x80 else 10) ** exponent
     offset_s: int = struct.unpack(order + "q", offset)[0]
-    return _InterfaceBlock(fields["link_type"], fields["snaplen"], _SECOND_NS, ticks_per_second, offset_s * _SECOND_NS)
+    name = options.get(_OPTION_NAME, b"").decode(errors="replace")
+    return _InterfaceBlock(
+        fields["link_type"], fields["snaplen"], _SECOND_NS, ticks_per_second, offset_s * _SECOND_NS, name
+    )
 
 
 def _simple_packet(body: bytes, order: str, interfaces: list[_InterfaceBlock], now_ns: int) -> Record:
@@ -155,14 +167,38 @@ def _simple_packet(body: bytes, order: str, interfaces: list[_InterfaceBlock], n
     return Record(now_ns, interface.link_type, body[4 : 4 + captured])
 
 
-def _packet(body: bytes, order: str, code: int, interfaces: list[_InterfaceBlock]) -> Record:
-    fields = struct_decode(_PACKET_FIELDS[code], io.BytesIO(body), order)
+def _is_ours(body: bytes, order: str) -> bool:
+    """True where `bridgectl capture` wrote the section, whose header `body` is from its version on."""
+    try:
+        options = dict(read_options(io.BytesIO(body[_SECTION_BODY_BYTES - 4 :]), order))
+    except PcapngException:
+        return False
+    program: bytes = options.get(_OPTION_PROGRAM, b"")
+    return program.startswith(PROGRAM.encode() + b" ")
+
+
+def _packet(body: bytes, order: str, code: int, interfaces: list[_InterfaceBlock], *, is_ours: bool = False) -> Record:
+    stream = io.BytesIO(body)
+    fields = struct_decode(_PACKET_FIELDS[code], stream, order)
     interface = _known(interfaces, fields["interface_id"])
     ticks = fields["timestamp_high"] << 32 | fields["timestamp_low"]
     timestamp_ns = ticks * interface.numerator // interface.denominator + interface.offset_ns
     if not 0 <= timestamp_ns <= LATEST_NS:
         raise CaptureError(f"a time of {timestamp_ns // _SECOND_NS} seconds since 1970")
-    return Record(timestamp_ns, interface.link_type, fields["packet_data"])
+    record = Record(timestamp_ns, interface.link_type, fields["packet_data"])
+    return record if not is_ours else _told(record, interface.name, list(read_options(stream, order)), order)
+
+
+def _told(record: Record, name: str, options: list[tuple[int, bytes]], order: str) -> Record:
+    """A record of ours with all that its options say."""
+    is_out, segment_bytes = False, 0
+    for code, value in options:
+        if code == _OPTION_FLAGS and len(value) == 4:
+            is_out = struct.unpack(order + "I", value)[0] & 3 == OUTBOUND
+        elif code == _OPTION_COMMENT:
+            found = _SEGMENT_BYTES.search(value.decode(errors="replace"))
+            segment_bytes = int(found[1]) if found is not None else segment_bytes
+    return record._replace(interface=name, is_out=is_out, segment_bytes=segment_bytes)
 
 
 def _known(interfaces: list[_InterfaceBlock], index: int) -> _InterfaceBlock:
@@ -199,8 +235,12 @@ class PcapngWriter:
         self._file = file
         self._put()
 
-    def write(self, interface: int, timestamp_ns: int, direction: int, data: bytes) -> None:
-        """One packet, nothing cut off; `direction` is `INBOUND` or `OUTBOUND`, seen from the gateway."""
+    def write(self, interface: int, timestamp_ns: int, direction: int, data: bytes, segment_bytes: int = 0) -> None:
+        """One packet, nothing cut off; `direction` is `INBOUND` or `OUTBOUND`, seen from the gateway. `segment_bytes`:
+        of a super-frame, which a comment tells."""
+        options: dict[str, Any] = {"epb_flags": _DIRECTIONS[direction]}
+        if segment_bytes:
+            options["opt_comment"] = _SUPER_FRAME.format(segment_bytes)
         block = self._section.new_member(
             blocks.EnhancedPacket,
             interface_id=interface,
@@ -208,7 +248,7 @@ class PcapngWriter:
             timestamp_low=timestamp_ns & 0xFFFFFFFF,
             packet_len=len(data),
             packet_data=data,
-            options={"epb_flags": _DIRECTIONS[direction]},
+            options=options,
         )
         self._writer.write_block(block)
         self._put()

@@ -3,8 +3,8 @@
 The first answer is `{"version": 1, "port": "tap0", "kind": "tap"}`; then a record a line: `{"t_ns", "port",
 "direction", "frame"}`, `t_ns` nanoseconds since 1970 by the wall clock (people compare it with other logs), `direction`
 `in` or `out`, `frame` in base64: Ethernet on a tap, raw IP on a tun, a super-frame uncut. `partial_checksum` is true
-where the transport checksum is not whole yet. `lost` counts the frames left out before a record because the client was
-slow.
+where the transport checksum is not whole yet, `segment_bytes` the payload of each segment of a super-frame. `lost`
+counts the frames left out before a record because the client was slow.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ def capture(loop: Loop, ports: Mapping[str, PortKind], arguments: Document, clie
         }
         if gso is not None and gso.partial:
             record["partial_checksum"] = True
+        if gso is not None and gso.gso_type:
+            record["segment_bytes"] = gso.gso_bytes
         client.record(record)
 
     client.on_close = lambda: loop.unwatch(port, see)

@@ -183,8 +183,9 @@ def _bursts(core: Core, ports: Mapping[str, DevicePort], lanes: Lanes | None) ->
         if core.config.fast_path.police:
             senders = Senders.STATIONS if port.name == "tap0" else Senders.ADDRESSES
             police = open_police(core.table, senders, port.link_bytes, core.rng)
-            interface = gateway.interfaces[port.name]
-            police.know(interface.network, None if interface.neighbours is None else interface.neighbours.words)
+            if senders is Senders.STATIONS:  # tap0's table stays as long as we do; no other port has known stations
+                lan = gateway.interfaces[port.name]
+                police.know(lan.network, None if lan.neighbours is None else lan.neighbours.words)
         bursts.attach(gateway.fast.number(port.name), port, police)
     gateway.fast.bursts.append(bursts)
     return bursts

@@ -30,7 +30,9 @@ from bridge.walk.gateway import Gateway
 from bridge.walk.settings import GatewaySettings
 from route.table import RouteTable, node_of
 from wire import gso, pcap
+from wire.captured import as_received
 from wire.ethernet import HEADER_BYTES
+from wire.gso import GsoHeader
 from wire.pcap import LINK_ETHERNET, LINK_RAW, LINKS_RAW, CaptureError, Record
 from wire.units import SECOND_NS
 
@@ -133,7 +135,8 @@ def run(
 class _Packet(NamedTuple):
     timestamp_ns: int
     port: str
-    data: bytes
+    data: bytes | bytearray
+    gso: GsoHeader | None
 
 
 class _Replay:
@@ -165,8 +168,8 @@ class _Replay:
             passed[0] += 1
             passed[1] += len(packet.data)
             if self._tell is not None:
-                self._told_frame(packet.port, "rx", packet.data)
-            self._carry_out(self.gateway.receive(packet.port, packet.data, self.now))
+                self._told_frame(packet.port, "rx", bytes(packet.data))
+            self._carry_out(self.gateway.receive(packet.port, packet.data, self.now, packet.gso))
         if not begun:
             self._begin(0, announce=announce)
         self._until(self.now + linger_ns)
@@ -198,7 +201,9 @@ class _Replay:
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Send):
-                for frame in _plain_frames(effect, HEADER_BYTES if effect.port in self._ethernet else 0):
+                is_whole = effect.port.partition(":")[0] != "vpn"
+                link_bytes = HEADER_BYTES if effect.port in self._ethernet else 0
+                for frame in _written_frames(effect, link_bytes, is_whole=is_whole):
                     self._sent(effect.port, frame)
             elif self._tell is not None:
                 self._told(effect.port, effect.kind, effect.facts)
@@ -229,13 +234,18 @@ def seconds_text(time_ns: int) -> str:
     return f"{seconds}.{nanoseconds:09d}"
 
 
-def _plain_frames(sent: Send, link_bytes: int) -> Iterator[bytes | bytearray]:
-    """The frames of an effect as they stand on a wire: a super-frame is cut, a partial checksum completed."""
+def _written_frames(sent: Send, link_bytes: int, *, is_whole: bool) -> Iterator[bytes | bytearray]:
+    """The frames of an effect, with whole checksums. A device takes a super-frame whole; for a peer it is cut."""
     if sent.gso is None:
         yield sent.frame
         return
-    for packet in gso.segment(bytearray(sent.frame[link_bytes:]), sent.gso):
+    packet = bytearray(sent.frame[link_bytes:])
+    if is_whole:
+        gso.complete(packet, sent.gso)
         yield sent.frame[:link_bytes] + packet
+        return
+    for piece in gso.segment(packet, sent.gso):
+        yield sent.frame[:link_bytes] + piece
 
 
 def _nodes(settings: GatewaySettings, routes: RouteTable) -> set[str]:
@@ -263,20 +273,45 @@ def _stream(config: Config, given: Input, stack: ExitStack) -> Iterator[_Packet]
     if not file.seekable():
         file = _held(file, stack)
     wanted = frozenset({LINK_ETHERNET}) if is_ethernet(config, given.port) else LINKS_RAW
-    in_order, latest_ns = True, 0
+    in_order, latest_ns, names = True, 0, set()
     for number, record in enumerate(pcap.read(file, name), start=1):
         if record.link_type not in wanted:
             raise CaptureError(
                 f"{name}: record {number}: link type {record.link_type}, but {given.port} carries"
                 + (" Ethernet (1)" if LINK_ETHERNET in wanted else " raw IP (101, 228 or 12)")
             )
+        names.add(record.interface)
         in_order = in_order and record.timestamp_ns >= latest_ns
         latest_ns = record.timestamp_ns
     file.seek(0)
     records: Iterable[Record] = pcap.read(file, name)
     if not in_order:
         records = sorted(records, key=attrgetter("timestamp_ns"))
-    return (_Packet(record.timestamp_ns, given.port, record.data) for record in records)
+    is_own_port = given.port in names
+    mtu_bytes = _mtu_of(config, given.port)
+
+    def packet(record: Record) -> _Packet:
+        frame, claims = as_received(
+            record.data,
+            mtu_bytes,
+            is_ethernet=is_ethernet(config, given.port),
+            segment_bytes=record.segment_bytes,
+        )
+        return _Packet(record.timestamp_ns, given.port, frame, claims)
+
+    return (
+        packet(record)
+        for record in records
+        if not record.is_out and (record.interface == given.port or not is_own_port)
+    )
+
+
+def _mtu_of(config: Config, port: str) -> int:
+    """Of a port that the configuration has."""
+    if port == "tun0":
+        return config.tun0_mtu
+    device = {"tap0": config.tap0, "tap1": config.tap1}.get(port)
+    return config.vpn_mtu if device is None else device.mtu
 
 
 def _held(pipe: BinaryIO, stack: ExitStack) -> BinaryIO:

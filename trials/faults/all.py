@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from trials.faults import clocks, links, neighbours, processes, tunnels, wires
+from trials.faults import clocks, leases, links, neighbours, processes, tunnels, wires
 from trials.faults.case import Case
 
-_EVERY = (*links.CASES, *neighbours.CASES, *processes.CASES, *clocks.CASES, *tunnels.CASES, *wires.CASES)
+_EVERY = (*links.CASES, *neighbours.CASES, *leases.CASES, *processes.CASES, *clocks.CASES, *tunnels.CASES, *wires.CASES)
 
 CASES: tuple[Case, ...] = tuple(
-    sorted(_EVERY, key=lambda case: (case.setting.end, case.setting.outside, case.setting.isp))
+    sorted(_EVERY, key=lambda case: (case.setting.end, case.setting.outside, case.setting.isp, case.setting.is_leased))
 )

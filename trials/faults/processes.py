@@ -73,6 +73,29 @@ def _killed(stage: FaultStage, _seconds: float) -> None:
     stage.note("idle TCP connections are whole, one whose port was kept and one whose port had to be changed")
 
 
+def _list_broken(stage: FaultStage, _seconds: float) -> None:
+    """A download brings an error page instead of a list; then the daemon is killed and starts again."""
+    path = stage.lab.folder / "offload.txt"
+    good = path.read_text()
+    path.write_text("<html>503 Service Unavailable</html>\n")
+    try:
+        stage.lab.ask("reload")
+    except ControlError as refusal:
+        stage.expect(refusal.code == 4, f"the reload was refused in another way: {refusal.message}")
+    else:
+        stage.expect(False, "the reload took the list")
+    stage.began()
+    stage.gateway.signal(signal.SIGKILL)
+    stage.gateway.wait()
+    stage.start_gateway()
+    stage.over()
+    stage.passes(*FLOWS)
+    told = [one["copy_of"] for one in stage.lab.ask("stats")["lists"] if one["file"].endswith("offload.txt")]
+    stage.expect(told != [None], "stats does not tell that the copy is used")
+    path.write_text(good)
+    stage.lab.ask("reload")
+
+
 def _clients_hang(stage: FaultStage, seconds: float) -> None:
     """A third says half of a request, a third asks for a long list and reads nothing of it, a third captures a port and
     reads nothing; somebody else asks meanwhile."""
@@ -199,6 +222,13 @@ CASES = (
         recovers_s=30,
     ),
     Case("killed", "kill -9 and started again", _killed, drops=HANDSHAKE | WAITING, restarts=True),
+    Case(
+        "list-broken",
+        "a list becomes an error page, then kill -9 and started again",
+        _list_broken,
+        drops=HANDSHAKE | WAITING,
+        restarts=True,
+    ),
     Case("clients-hang", f"{CLIENTS - 4} control clients hang", _clients_hang, seconds=10.0, short_s=1.0, touches=()),
     Case(
         "log-full",

@@ -12,11 +12,13 @@ Between = Literal["cable", "wire"]
 @dataclass(frozen=True)
 class Setting:
     """A case's surroundings. `end` is the tunnel's other end. `outside` lies between it and the gateway's machine,
-    `isp` between the bridge `br1` and the ISP router: a plain cable, or a wire that does damage."""
+    `isp` between the bridge `br1` and the ISP router: a plain cable, or a wire that does damage.
+    `is_leased`: the ISP router lends tap1 its address."""
 
     end: End = "ours"
     outside: Between = "cable"
     isp: Between = "cable"
+    is_leased: bool = False
 
 
 ORDINARY_SETTING = Setting()

@@ -7,6 +7,7 @@ that broke something for good. Nothing waits for a length of time: `hold` waits 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,7 +18,7 @@ from bridge.control.client import request
 from lab.flows import PacketFlow
 from lab.process import CommandFailed, LabProcess, run
 from lab.second import SecondInstance
-from lab.topology import OFFLOADED, TUNNELLED, Lab
+from lab.topology import LEASED_TAP1, OFFLOADED, ROUTER, STATIC_TAP1, TAP1, TUNNELLED, Lab
 from lab.wireguard import FarEnd
 from trials.cables.carrier import BadCable, BadWire, join_by_wire, spoil_isp_cable
 from trials.faults.account import MILLISECOND_NS, FlowLosses, Window, account
@@ -26,6 +27,8 @@ from trials.traffic.lasting import TalkerEvent, TalkerEventKind, arrivals, event
 
 FAR_ENDS = {"isp": OFFLOADED, "exit": TUNNELLED}
 DISK_BYTES = 1 << 18
+LEASE_S = 12
+"""So short that a case sees renewal, rebinding and end: 6, 10.5 and 12 s."""
 _POLL_S = 0.01
 _WAIT_S = 30.0
 _MARGIN_NS = 300 * MILLISECOND_NS
@@ -117,6 +120,7 @@ class FaultStage:
         self.wire_counts: dict[str, int] = {}
         self.traffic: dict[str, Traffic] = {}
         self._setting: Setting | None = None
+        self._leases: LabProcess | None = None
         self._streams = 0
         self.began_ns = self.over_ns = 0
         self.disk.mkdir()
@@ -208,6 +212,26 @@ class FaultStage:
         """A small file system, the one with the tunnel's stamps."""
         return self.lab.folder / "disk"
 
+    @property
+    def leases(self) -> LabProcess:
+        """The ISP router's DHCP server."""
+        assert self._leases is not None, "nobody lends addresses"
+        return self._leases
+
+    def lend(self, address: str) -> None:
+        """Start the ISP router's DHCP server, without any memory: `address` is the first that it lends."""
+        words = ("-m", "lab.leases", f"{address}/24", ROUTER, "--seconds", str(LEASE_S))
+        self._leases = self.lab.namespaces["isp"].start_python(*words)
+        if self._leases.line() != "ready":
+            raise CommandFailed("the ISP router's DHCP server does not begin")
+
+    def stop_leases(self) -> None:
+        """End it, where it runs."""
+        if self._leases is not None:
+            self._leases.signal(signal.SIGCONT)
+            self._leases.stop()
+            self._leases = None
+
     def fill_disk(self) -> None:
         """Leave no room on it."""
         with suppress(OSError), (self.disk / "ballast").open("wb", buffering=0) as file:
@@ -283,14 +307,20 @@ class FaultStage:
         self.end = SecondInstance(lab) if setting.end == "ours" else FarEnd(lab)
         self.end.start()
         text = self.end.configuration().replace('"tunnel.json"', f'"{self.disk.name}/tunnel.json"')
-        lab.configure(text)
+        lab.configure(text.replace(STATIC_TAP1, LEASED_TAP1) if setting.is_leased else text)
+        if setting.is_leased:
+            self.lend(TAP1)
         self.start_gateway()
+        if setting.is_leased:
+            lab.await_lease()
         self._setting = setting
 
     def tear_down(self) -> None:
         """Back to a lab without anything in it."""
         self._setting = None
         self.lab.remove_gateway()
+        self.stop_leases()
+        self.lab.socket_path.with_suffix(".lease").unlink(missing_ok=True)
         if hasattr(self, "end"):
             self.end.stop()
             del self.end

@@ -6,9 +6,12 @@ from bridge.control.answers.question import Arguments, Subject, document, questi
 from bridge.control.protocol import FAILED, USAGE, Document, QuestionRefused
 from bridge.replay.run import Misuse, port_name
 from bridge.walk.gateway import Gateway
+from wire.captured import as_received
 from wire.ethernet import IPV4_TYPE
+from wire.gso import GsoHeader
 from wire.pcap import LINK_ETHERNET, LINK_RAW, LINKS_RAW
 
+_LONGEST_PACKET_BYTES = 0xFFFF
 _SENDER = bytes.fromhex("02feed000001")
 """The sender's MAC address of a packet that comes without an Ethernet header."""
 
@@ -16,7 +19,8 @@ _SENDER = bytes.fromhex("02feed000001")
 @question("trace", in_fork=True)  # the packet's walk changes tables and counters: a snapshot is thrown away with them
 def walk(subject: Subject, arguments: Arguments, now: int) -> Document:
     """Walk one packet that comes in by `port`: `frame` (hex, as a capture of `link_type` holds it; without a link type
-    as the port carries it) or `packet` (hex, from the IP header on).
+    as the port carries it) or `packet` (hex, from the IP header on). A frame of a capture may be a super-frame, of
+    `segment_bytes` a segment where the capture says so.
 
     The walk changes the gateway, so the caller gives a copy, or calls this in a fork.
     """
@@ -25,7 +29,8 @@ def walk(subject: Subject, arguments: Arguments, now: int) -> Document:
     data = _frame(gateway, port, arguments)
     from bridge.replay.summary import summary  # noqa: PLC0415 - dpkt, for the child that answers this, not for the daemon
 
-    told = gateway.trace(port, data, now)
+    frame, gso = _as_received(gateway, port, data, arguments)
+    told = gateway.trace(port, frame, now, gso)
     return document(
         steps=[{"room": room, "says": says} for room, says in told.steps],
         verdict=told.verdict,
@@ -38,6 +43,21 @@ def walk(subject: Subject, arguments: Arguments, now: int) -> Document:
             for sent in told.out
         ],
         drop=told.drop.value if told.drop is not None else None,
+    )
+
+
+def _as_received(
+    gateway: Gateway, port: str, data: bytes, arguments: Arguments
+) -> tuple[bytes | bytearray, GsoHeader | None]:
+    """A frame of a capture with the virtio header that it lost there; any other frame as it is."""
+    if "link_type" not in arguments:
+        return data, None
+    told = arguments.get("segment_bytes")
+    return as_received(
+        data,
+        gateway.ports.named(port).interface.mtu_bytes,
+        is_ethernet=_is_ethernet(gateway, port),
+        segment_bytes=told if isinstance(told, int) and 0 <= told <= _LONGEST_PACKET_BYTES else 0,
     )
 
 

@@ -452,12 +452,28 @@ def test_a_pipe_is_an_input_too(bench: Bench) -> None:
     assert len(bench.sent("vpn")) == 1
 
 
-def test_a_super_frame_is_written_as_the_packets_of_the_wire() -> None:
+def test_a_super_frame_of_a_capture_is_forwarded_whole_and_cut_for_a_peer(bench: Bench) -> None:
+    """Report 06: such a capture was `ip.too_big`, though the gateway had just forwarded its frames."""
+    for remote, port in (("114.114.114.114", "tap1"), ("8.8.8.8", "vpn")):
+        packet = from_lan(IP(src=HOST_A, dst=remote) / TCP(sport=5, dport=80, flags="A") / (b"x" * 20_000))
+        bench.inputs = []
+        bench.capture("tap0", [(0, packet)])
+        bench.run()
+        sizes = [len(frame) for _, frame in bench.sent(port)]
+        if port == "tap1":
+            assert sizes == [14 + 40 + 20_000]
+        else:  # 14 segments of a full tap0, each longer than the tunnel's MTU and without DF
+            assert (len(sizes), max(sizes) <= 1420) == (27, True)
+
+
+def test_a_super_frame_is_written_whole_for_a_device_and_as_packets_for_a_peer() -> None:
     payload = bytes(range(200)) * 10
     packet = IP(src="192.168.1.2", dst="114.114.114.114") / UDP(sport=1, dport=2) / payload
     header = Ether(src=MAC_TAP1, dst=MAC_ROUTER, type=0x0800)
     claims = GsoHeader(True, GSO_UDP_L4, 28, 800, 20, 6)
-    frames = list(replay._plain_frames(Send("tap1", bytes(header / packet), claims), 14))
+    sent = Send("tap1", bytes(header / packet), claims)
+    assert [len(frame) for frame in replay._written_frames(sent, 14, is_whole=True)] == [len(header / packet)]
+    frames = list(replay._written_frames(sent, 14, is_whole=False))
     assert [len(frame) - 42 for frame in frames] == [800, 800, 400]
     assert all(bytes(frame) == bytes(header) + as_sent(IP(bytes(frame[14:]))) for frame in frames)
     assert b"".join(bytes(frame[42:]) for frame in frames) == payload
