@@ -9,6 +9,12 @@ from collections.abc import Mapping
 from route.engine import BEST
 
 MODULES = (
+    "alias.compiled.connections",
+    "alias.compiled.machine",
+    "alias.compiled.records",
+    "alias.compiled.rows",
+    "alias.compiled.spaces",
+    "alias.compiled.store",
     "bridge.ports.burst",
     "bridge.ports.udp.lanes",
     "bridge.ports.police",
