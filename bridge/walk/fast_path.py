@@ -214,7 +214,9 @@ class FastPath(Resident):
         """`REPEAT`, with `BRIEF` where the link may end within a lease; 0 where the next packet must be walked."""
         if path.link is None:
             return REPEAT
-        lasts_ns = self._aliases.holds_until(path.link, *path.outside, now, outbound=bool(flags & NEAR_SENDS)) - now
+        remote, remote_port = path.outside
+        outbound = bool(flags & NEAR_SENDS)
+        lasts_ns = self._aliases.store.holds_until(path.link, remote, remote_port, now, outbound=outbound) - now
         if lasts_ns >= _LASTS_NS:
             return REPEAT
         return REPEAT | BRIEF if lasts_ns >= _LASTS_BRIEFLY_NS else 0
