@@ -27,6 +27,8 @@ WITHOUT_EGRESS: dict[str, str] = {
     "G23": "raw IP inside the tunnel has no link-layer address",
     "Q3": "the path outside of the tunnel",
     "Q5": "our knowledge of the path outside of the tunnel",
+    "G34": "the kernel's routes to the tunnel's other end",
+    "G35": "filters of the machine in front of the taps",
     "U7": "tap1 alone leases its address",
     **{f"D{number}": "tap1 alone leases its address" for number in range(1, 19)},
 }
