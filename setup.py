@@ -31,6 +31,7 @@ DEPENDENCIES = [
 ]
 COMPILED_DEPENDENCIES = PROJECT["project"]["optional-dependencies"]["pytricia"]
 
+MOST_COMPILERS = 2  # at once: each takes up to 400 MB, and a small machine has 1 GB
 INSTALLING = {"bdist_wheel", "build", "build_ext", "editable_wheel"}
 
 
@@ -67,5 +68,5 @@ if not compiles and INSTALLING & set(sys.argv):
 setup(
     ext_modules=extensions(optional=not portable) if compiles else [],
     install_requires=DEPENDENCIES + (COMPILED_DEPENDENCIES if compiles and not portable else []),
-    options={"build_ext": {"cython_c_in_temp": True}},
+    options={"build_ext": {"cython_c_in_temp": True, "parallel": min(os.cpu_count() or 1, MOST_COMPILERS)}},
 )
