@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from flow.table import (
     ALIASED,
@@ -133,92 +133,74 @@ def _deltas(protocol: int, before: Ends, after: Ends) -> tuple[int, int]:
     return fold(address), fold(port)
 
 
-class _Parts(NamedTuple):
-    """The parts of a packet that its rewriting needs. `transport`: where its transport header begins in the frame, of
-    `header_bytes`. `fragment`: flags and offset. `control`: of TCP, else 0. `key`: as in `_Entry.key`."""
-
-    tos: int
-    total: int
-    identification: int
-    fragment: int
-    ttl: int
-    protocol: int
-    check: int
-    transport: int
-    header_bytes: int
-    control: int
-    key: bytes
+_Segment = tuple[bytes, int, int]
+"""The key of a packet's flow, the length of its transport header in bytes, and the flags of TCP."""
 
 
-def _parts_of(frame: bytes, at: int, gso: GsoHeader | None) -> _Parts | Punt:
-    """The parts of the packet at `at`, or why the table does not repeat such packets."""
-    room = len(frame) - at
-    if room < 20 or frame[at] != 0x45 or int.from_bytes(frame[at : at + 20], "big") % 0xFFFF:
-        return HEADER
-    _, tos, total, identification, fragment, ttl, protocol, check, _, _ = _FIXED.unpack_from(frame, at)
-    if not 20 <= total <= room:
-        return HEADER
-    if fragment & _FRAGMENT:
-        return FRAGMENT
+def _transport(frame: bytes, at: int, total: int, protocol: int, gso: GsoHeader | None) -> _Segment | Punt:
+    """Read the transport header of the packet at `at`; or the reason why it is left to the walk."""
     transport = at + 20
     room = total - 20
-    header_bytes, control = 8, 0
     if protocol == TCP:
         if room < 20:
             return TRANSPORT
         header_bytes = (frame[transport + 12] >> 4) * 4
         if not 20 <= header_bytes <= room:
             return TRANSPORT
-        control = frame[transport + 13]
+        key, control = frame[at + 12 : at + 24], frame[transport + 13]
     elif protocol == UDP:
         if room < 8:
             return TRANSPORT
         length = frame[transport + 4] << 8 | frame[transport + 5]
         if length < 8 or (length > room and (gso is None or not gso.gso_type)):
             return TRANSPORT
+        key, header_bytes, control = frame[at + 12 : at + 24], 8, 0
     elif protocol != ICMP:
         return PROTOCOL
     elif room < 8:
         return TRANSPORT
     elif frame[transport] not in ICMP_QUERIES:
         return PROTOCOL
-    if protocol == ICMP:
-        key = b"%b%b\0%c" % (frame[at + 12 : at + 20], frame[transport + 4 : transport + 6], frame[transport])
     else:
-        key = frame[at + 12 : at + 24]
-        if key[8:10] == b"\0\0" or key[10:] == b"\0\0":
-            return TRANSPORT
-    return _Parts(tos, total, identification, fragment, ttl, protocol, check, transport, header_bytes, control, key)
+        key = b"%b%b\0%c" % (frame[at + 12 : at + 20], frame[transport + 4 : transport + 6], frame[transport])
+        return key, 8, 0
+    if key[8:10] == b"\0\0" or key[10:] == b"\0\0":
+        return TRANSPORT
+    return key, header_bytes, control
 
 
-def _rewritten(ethernet: bytes, frame: bytes, parts: _Parts, gso: GsoHeader | None, entry: _Entry) -> bytes:
-    """The frame as it leaves: one hop less to live, and both ends as the entry has them."""
+def _rewritten(
+    frame: bytes, at: int, fields: tuple[int, ...], entry: _Entry, link: bytes, gso: GsoHeader | None
+) -> bytes:
+    """The frame as it leaves: `link` is its Ethernet header, the packet at `at` has the entry's names and one hop
+    less."""
+    _, tos, total, identification, fragment, ttl, protocol, check, _, _ = fields
+    transport, end = at + 20, at + total
     new_source, _, new_destination, _ = entry.after
-    protocol, transport, end = parts.protocol, parts.transport, parts.transport - 20 + parts.total
+    check = apply(check, _HOP + entry.address_delta)
     header = _FIXED.pack(
-        0x45,
-        parts.tos,
-        parts.total,
-        parts.identification,
-        parts.fragment,
-        parts.ttl - 1,
-        protocol,
-        apply(parts.check, _HOP + entry.address_delta),
-        new_source,
-        new_destination,
+        0x45, tos, total, identification, fragment, ttl - 1, protocol, check, new_source, new_destination
     )
     if not entry.full_delta and not entry.address_delta:
-        return b"".join((ethernet, header, memoryview(frame)[transport:end]))
+        return b"".join((link, header, memoryview(frame)[transport:end]))
     if protocol == ICMP:
-        return b"".join((ethernet, header, _query(frame[transport:end], entry)))
+        return b"".join((link, header, _query(frame[transport:end], entry)))
     field = transport + (16 if protocol == TCP else 6)
     check = frame[field] << 8 | frame[field + 1]
     if gso is not None and gso.partial:
         check = apply_partial(check, entry.address_delta)
     elif check or protocol == TCP:
         check = apply(check, entry.full_delta) or (0xFFFF if protocol == UDP else 0)
-    unchanged, rest = frame[transport + 4 : field], memoryview(frame)[field + 2 : end]
-    return b"".join((ethernet, header, entry.ports, unchanged, _U16.pack(check), rest))
+    return b"".join(
+        (
+            link,
+            header,
+            entry.ports,
+            frame[transport + 4 : field],
+            _U16.pack(check),
+            memoryview(frame)[field + 2 : end],
+        )
+    )
 
 
 def _query(message: bytes, entry: _Entry) -> bytearray:
@@ -356,59 +338,65 @@ class PlainTable:
             if frame[:6] != ours or frame[12:14] != IPV4_TYPE or source_mac[0] & 1 or source_mac in (ours, NO_MAC):
                 return ETHERNET
             at = HEADER_BYTES
-        parts = _parts_of(frame, at, gso)
-        if not isinstance(parts, _Parts):
-            return parts
-        now_ms = now // _MS & _WRAP_MS
-        entry = self._entry(in_port, parts, now_ms)
+        room = len(frame) - at
+        if room < 20 or frame[at] != 0x45 or int.from_bytes(frame[at : at + 20], "big") % 0xFFFF:
+            return HEADER
+        fields = _FIXED.unpack_from(frame, at)
+        _, _, total, _, fragment, ttl, protocol, _, _, _ = fields
+        if not 20 <= total <= room:
+            return HEADER
+        if fragment & _FRAGMENT:
+            return FRAGMENT
+        read = _transport(frame, at, total, protocol, gso)
+        if not isinstance(read, tuple):
+            return read
+        key, header_bytes, control = read
+        entry = self._entry(in_port << 8 | protocol, key, now)
         if not isinstance(entry, _Entry):
             return entry
-        if parts.ttl <= 1:
+        if ttl <= 1:
             return TTL
-        if parts.control & _CONTROL:
+        if control & _CONTROL:
             return CONTROL
-        wire_bytes = parts.total
+        end = at + total
+        wire_bytes = total
         if gso is not None:
-            if (gso.gso_type and not gso.partial) or not is_consistent(memoryview(frame)[at : at + parts.total], gso):
+            if (gso.gso_type and not gso.partial) or not is_consistent(memoryview(frame)[at:end], gso):
                 return CLAIMS
             if gso.gso_type:
-                wire_bytes = min(20 + parts.header_bytes + gso.gso_bytes, parts.total)
-        if wire_bytes > self._mtus[entry.out_port]:
+                wire_bytes = min(20 + header_bytes + gso.gso_bytes, total)
+        out_port = entry.out_port
+        if wire_bytes > self._mtus[out_port]:
             return TOO_BIG
-        if entry.flags & ALIASED and not parts.fragment & DONT_FRAGMENT:
+        if entry.flags & ALIASED and not fragment & DONT_FRAGMENT:
             return IDENTIFICATION
-        header = self._ethernet(entry)
-        if header is None:
-            return NEXT_HOP
-        rewritten = _rewritten(header, frame, parts, gso, entry)
-        if parts.control & _ACK and entry.flags & NEAR_SENDS:
-            entry.acknowledgment, entry.window = _ACKNOWLEDGED.unpack_from(frame, parts.transport + 8)
+        link = b""
+        if entry.slot != NO_SLOT:
+            slots = self._slots[out_port]
+            mac = slots[entry.slot * 4] & _MAC_MASK if slots is not None and entry.slot * 4 < len(slots) else 0
+            if not mac:
+                return NEXT_HOP
+            link = mac.to_bytes(6, "big") + self._macs[out_port] + IPV4_TYPE
+        if control & _ACK and entry.flags & NEAR_SENDS:
+            entry.acknowledgment, entry.window = _ACKNOWLEDGED.unpack_from(frame, at + 28)
         entry.packets += 1
-        entry.size_bytes += parts.total
-        entry.last_ms = now_ms
-        return Forwarded(entry.out_port, rewritten, gso)
+        entry.size_bytes += total
+        entry.last_ms = now // _MS & _WRAP_MS
+        return Forwarded(out_port, _rewritten(frame, at, fields, entry, link, gso), gso)
 
-    def _entry(self, in_port: int, parts: _Parts, now_ms: int) -> _Entry | Punt:
-        """The entry of a packet where it may be repeated now, or why it may not."""
-        place, key = in_port << 8 | parts.protocol, parts.key
+    def _entry(self, place: int, key: bytes, now: int) -> _Entry | Punt:
+        """The entry of a key that may still be repeated. `place`: in-port and protocol in one number."""
         found = self._found.get(place)
         entry = found.get(key) if found is not None else None
         if entry is None:
             marks = self._marks.get(place)
-            if marks is None or key[4:8] != self._outside[in_port]:
+            if marks is None or key[4:8] != self._outside[place >> 8]:
                 return UNKNOWN
             return UNKNOWN if marks[mark_place(key[10] << 8 | key[11])] & MARKED else NO_LINK
+        now_ms = now // _MS & _WRAP_MS
         if entry.epoch != self._epoch or (entry.until_s - now_ms // 1000) & _WRAP_S > LEASE_S:
             return OUTDATED
         return entry
-
-    def _ethernet(self, entry: _Entry) -> bytes | None:
-        """The Ethernet header to the next hop, empty on a raw IP port; None where the next hop's MAC is not known."""
-        if entry.slot == NO_SLOT:
-            return b""
-        slots = self._slots[entry.out_port]
-        mac = slots[entry.slot * 4] & _MAC_MASK if slots is not None and entry.slot * 4 < len(slots) else 0
-        return mac.to_bytes(6, "big") + self._macs[entry.out_port] + IPV4_TYPE if mac else None
 
     # Hits are told
 

@@ -10,8 +10,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyroute2 import netns as pyroute2_netns
-
 from bridge.ports.base import PortError
 
 
@@ -22,6 +20,9 @@ def entered(netns: str | None) -> Iterator[None]:
     if netns is None:
         yield
         return
+    # 16 MB, which a gateway does without whose ports are all in its own namespace.
+    from pyroute2 import netns as pyroute2_netns  # noqa: PLC0415
+
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
