@@ -46,7 +46,7 @@ def _checked(options: Options) -> Document:
 
 
 def _about_this_machine(config: Any) -> Iterator[str]:
-    """What stands on this machine in the way of frames, whatever the file says."""
+    """Warnings about rules of this machine that eat frames; no configuration can allow for them."""
     from bridge.config.into_devices import bridges_of  # noqa: PLC0415 - with the configuration only
     from bridge.ports.packet_filters import complaints  # noqa: PLC0415 - likewise
 

@@ -22,6 +22,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 from bridge.daemon import built
+from tests.compiled import needs_a_compiler
 from tests.conftest import ROOT
 from wire import pcap
 
@@ -57,12 +58,6 @@ AMONG_THEMSELVES = {
 }
 
 pytestmark = pytest.mark.timeout(BUILD_S + 10)
-
-
-def needs_a_compiler() -> None:
-    if shutil.which("gcc") is None:
-        assert os.environ.get("CI") != "true" or os.environ.get("WITHOUT_COMPILER"), "scripts/install brings gcc"
-        pytest.skip("no gcc here")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from lab.process import CommandFailed
 from lab.topology import CONFIGURATION, LEASED_TAP1, OFFLOADED, ROUTER, STATIC_TAP1, TUNNELLED, Lab
-from tests.lab.dhcp_servers import FIRST, Server, program
+from tests.lab.dhcp_servers import FIRST, Server, needing
 from tests.lab.far_end import until
 
 pytestmark = pytest.mark.lab
@@ -25,8 +25,7 @@ NO_ADDRESS = dict.fromkeys(
 
 @pytest.fixture(scope="module", autouse=True)
 def _far_ends(bare_lab: Lab) -> None:
-    if program("dnsmasq") is None:
-        pytest.skip("dnsmasq is not here: scripts/install unpacks it where apt-get has it")
+    needing("dnsmasq")
     bare_lab.serve()
 
 

@@ -19,7 +19,7 @@ from dhcp.lease import Lease
 from dhcp.settings import ClientSettings
 from lab.process import CommandFailed
 from lab.topology import Lab
-from tests.lab.dhcp_servers import FIRST, LAST, ROUTER, SERVERS, Server, program
+from tests.lab.dhcp_servers import FIRST, LAST, ROUTER, SERVERS, Server, needing
 from wire import ipv4
 from wire.ethernet import BROADCAST, IPV4_TYPE
 from wire.ipv4 import Packet
@@ -104,8 +104,7 @@ class Host:
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest, bare_lab: Lab) -> Iterator[Server]:
     name: str = request.param
-    if program(name) is None:
-        pytest.skip(f"{name} is not here: scripts/install unpacks it where apt-get has it")
+    needing(name)
     found = Server(name, bare_lab.namespaces["isp"], bare_lab.folder)
     yield found
     found.stop()
@@ -184,8 +183,7 @@ def test_d10_a_released_address_is_free_for_others(server: Server, host: Host) -
 
 
 def test_d6_dnsmasq_refuses_a_renewal_once_its_pool_is_another_one(bare_lab: Lab, host: Host) -> None:
-    if program("dnsmasq") is None:
-        pytest.skip("dnsmasq is not here: scripts/install unpacks it where apt-get has it")
+    needing("dnsmasq")
     server = Server("dnsmasq", bare_lab.namespaces["isp"], bare_lab.folder)
     try:
         server.start(seconds=SECONDS)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 from lab.process import CommandFailed
+from tests.compiled import needs_a_compiler
 from tests.laboratory import needing_the_kernel
 from trials.connections import ends
 from trials.connections.__main__ import main, text
@@ -20,9 +20,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
 
 @pytest.fixture(autouse=True)
 def compiler() -> None:
-    if shutil.which("gcc") is None:
-        assert os.environ.get("CI") != "true" or os.environ.get("WITHOUT_COMPILER"), "scripts/install brings gcc"
-        pytest.skip("no gcc here")
+    needs_a_compiler()
 
 
 @pytest.mark.parametrize("path", PATHS)
