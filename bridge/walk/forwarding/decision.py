@@ -392,7 +392,7 @@ class Decision(Resident):
 
 
 _EXPIRED = Refused(Drop.IP_TTL, TTL_EXCEEDED)
-_EXHAUSTED = frozenset({Drop.ALIAS_NO_PORT, Drop.ALIAS_TABLE_FULL, Drop.ALIAS_HOST_LIMIT, Drop.ALIAS_PROTOCOL_TAKEN})
+_EXHAUSTED = frozenset({Drop.ALIAS_NO_PORT, Drop.ALIAS_TABLE_FULL, Drop.ALIAS_HOST_LIMIT})
 
 
 def _onward(arrival: Arrival, path: Path | Refused) -> Path | Refused:
